@@ -1,0 +1,75 @@
+# Every target makes the virtual environment that it needs, and brings it up to date when pyproject.toml has changed.
+#
+#   make test PYTHONS=          only the environment's own Python
+#   make demo ARGS="--help"     arguments for the demonstration
+#   make PYTHON=python3.12 ...  which interpreter the environment is made with, when there is none yet
+
+PYTHON  ?= python3
+PYTHONS ?= $(shell tools/pythons)
+ARGS    ?=
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# The directories that are there and hold Python: mypy refuses an empty one.
+SOURCES = $(foreach directory,networkio_proto networkio_asyncio networkio_testing tests examples benchmarks,\
+	$(if $(shell find $(directory) -name '*.py' 2>/dev/null),$(directory)))
+
+PYTEST  := -m pytest --no-header -W error
+VERSION := import sys; print("%d.%d" % sys.version_info[:2])
+
+comma := ,
+
+# $(call install,DIRECTORY,INTERPRETER,EXTRAS): a virtual environment left half-made by an interrupted run is made anew.
+define install
+{ $(1)/bin/python -m pip --version >/dev/null 2>&1 || $(2) -m venv --clear $(1); } \
+	&& $(1)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[$(3)]' \
+	&& touch $(1)/.installed
+endef
+
+.PHONY: help demo test check docs clean
+.NOTPARALLEL:
+
+help:  ## show this list (the default)
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "networkio needs Python 3.11 or later and $(PYTHON) is not; on this machine these would do:"; \
+		tools/pythons; echo "(make PYTHON=...)"; exit 1; }
+	@echo "==> installing into $(VENV)"
+	@$(call install,$(VENV),$(PYTHON),test$(comma)docs)
+
+demo: $(STAMP)  ## watch two peers talk while their connection is cut
+	@$(BIN)/networkio demo $(ARGS)
+
+test: $(STAMP)  ## run every test, and the quick ones on each other Python found here
+	@echo "==> the core by its own tests alone: every line, every branch"
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run $(PYTEST) tests/proto
+	@$(BIN)/coverage report --include='networkio_proto/*' --fail-under=100
+	@echo "==> everything else"
+	@$(BIN)/python $(PYTEST) tests --ignore=tests/proto
+	@own=$$($(BIN)/python -c '$(VERSION)'); \
+	for python in $(PYTHONS); do \
+		version=$$($$python -c '$(VERSION)') || exit 1; \
+		if [ "$$version" = "$$own" ]; then continue; fi; \
+		echo "==> the quick tests on Python $$version"; \
+		if ! [ .venv-$$version/.installed -nt pyproject.toml ]; then \
+			$(call install,.venv-$$version,$$python,test) || exit 1; \
+		fi; \
+		.venv-$$version/bin/python $(PYTEST) -m 'not slow' tests || exit 1; \
+	done
+
+check: $(STAMP)  ## lint with ruff, type-check with mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy --strict $(SOURCES)
+
+docs: $(STAMP)  ## build the documentation into docs/_build/html
+	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+clean:  ## remove the virtual environments and whatever the tools left behind
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* docs/_build build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
