@@ -1,0 +1,54 @@
+"""The protocol core of networkio: a pure state machine without sockets, clocks, threads or I/O.
+
+Start with :class:`Endpoint`; its module tells how to drive it.  ``docs/protocol.md`` is the specification.
+"""
+
+from .auth import Authenticator, Insecure, Proof, TLSFacts
+from .config import COST_PER_MESSAGE, Config, Limits, check_peer_id
+from .connection import Connection, ConnectionState
+from .endpoint import Endpoint
+from .errors import *  # noqa: F403  (errors.__all__ is the tree)
+from .errors import __all__ as _errors
+from .events import *  # noqa: F403
+from .events import __all__ as _events
+from .frames import DataFlag, SkipReason
+from .inbox import Delivery, Details
+from .ledger import Failure, Ledger
+from .payload import Codec, MsgpackCodec
+from .randomness import RandomSource, SystemRandomSource
+from .reconnect import RetryClass, Target, TargetState
+from .session import Notice, Session, Watch
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "COST_PER_MESSAGE",
+    "Authenticator",
+    "Codec",
+    "Config",
+    "Connection",
+    "ConnectionState",
+    "DataFlag",
+    "Delivery",
+    "Details",
+    "Endpoint",
+    "Failure",
+    "Insecure",
+    "Ledger",
+    "Limits",
+    "MsgpackCodec",
+    "Notice",
+    "Proof",
+    "RandomSource",
+    "RetryClass",
+    "Session",
+    "SkipReason",
+    "SystemRandomSource",
+    "TLSFacts",
+    "Target",
+    "TargetState",
+    "Watch",
+    "check_peer_id",
+]
+__all__ += _errors
+__all__ += _events

@@ -1,0 +1,81 @@
+"""The seam where a peer proves who it is.
+
+Theory of operation
+-------------------
+The handshake asks an :class:`Authenticator` three things: which ``auth`` name and key id to announce, the mac of the
+ATTACH that it is about to send, and whether the mac of the ATTACH that it received is good.  Everything that a mac
+must cover is in the :class:`Proof` that it is handed: both ids, the raw bytes of everything said before ATTACH, the
+binding to the TLS channel, and the raw ATTACH frame with the place of the mac zeroed.  The method is chosen by this
+side's configuration and never by what the peer says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["MAC_SIZE", "Authenticator", "Insecure", "Proof", "TLSFacts"]
+
+MAC_SIZE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class TLSFacts:
+    """What the driver knows of the TLS channel under a connection."""
+
+    #: SHA-256 of the acceptor's certificate (DER), for ``tls-server-end-point``
+    binding: bytes = b""
+    #: the peer id that a verified certificate names, or None
+    identity: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What one mac covers.  ``role`` is ``b"D"`` for the dialer's ATTACH, ``b"A"`` for the acceptor's."""
+
+    role: bytes
+    dialer_id: str
+    acceptor_id: str
+    key_id: str | None
+    transcript: bytes
+    binding: bytes
+    #: the dialer's mac, in the acceptor's proof
+    dialer_mac: bytes
+    #: the raw ATTACH frame, its mac zeroed
+    attach: bytes
+
+
+class Authenticator(Protocol):
+    """A way to prove identities.  Implementations compare in constant time and never raise because of a peer."""
+
+    @property
+    def name(self) -> str:
+        """The ``auth`` of HELLO: ``insecure``, ``psk``, ``mtls`` or ``mtls+psk``."""
+        ...
+
+    def key_id(self, peer_id: str | None) -> str | None:
+        """The key to announce when dialling ``peer_id``."""
+        ...
+
+    def sign(self, proof: Proof) -> bytes | None:
+        """The mac of our ATTACH: 32 bytes, or None where the method has none."""
+        ...
+
+    def verify(self, proof: Proof, mac: bytes | None, tls: TLSFacts | None) -> bool:
+        """Is the peer who it says it is?"""
+        ...
+
+
+class Insecure:
+    """No proof at all: whoever names an id is believed.  For loopback, and for networks where everyone is trusted."""
+
+    name = "insecure"
+
+    def key_id(self, peer_id: str | None) -> str | None:
+        return None
+
+    def sign(self, proof: Proof) -> bytes | None:
+        return None
+
+    def verify(self, proof: Proof, mac: bytes | None, tls: TLSFacts | None) -> bool:
+        return mac is None

@@ -1,0 +1,453 @@
+"""One identity on the network: every session, every connection, every target, and what to do next.
+
+Theory of operation
+-------------------
+An :class:`Endpoint` is the whole core of one node.  A *driver* (an adapter, a simulator, your own event loop) owns the
+sockets and the clock and does only this:
+
+* it hands bytes to connections and asks them for bytes (:class:`~networkio_proto.connection.Connection`);
+* after **any** input or command it empties :meth:`Endpoint.next_effect` and carries out what it finds;
+* it calls :meth:`Endpoint.handle_timer` when :meth:`Endpoint.get_timer` is due.
+
+``now`` is a float on the caller's monotonic clock and never goes back.  One lock, or one event loop, around an endpoint
+and everything it made is the whole thread-safety rule.  Nothing in here blocks, sleeps, or looks at a clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+from .arbiter import Decision
+from .auth import Authenticator, Insecure, TLSFacts
+from .config import Config, check_peer_id
+from .connection import Connection, ConnectionState
+from .errors import (
+    CloseCode,
+    ConfigurationError,
+    ConnectionFailure,
+    DialFailed,
+    NodeClosed,
+    NormalClose,
+    printable,
+)
+from .events import Close, Dial, Effect, Event, Transmit, Wake
+from .randomness import RandomSource, SystemRandomSource
+from .reconnect import RetryClass, Target, TargetState, retry_class, retry_delay
+from .session import Notice, Session
+from .timers import Timers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Endpoint"]
+
+#: newcomers of other incarnations that wait for one probe; the newest are kept
+_MAX_PARKED = 4
+
+#: from this share of ``max_pending`` on, newcomers are turned away at random, more of them the fuller it is
+_EARLY_DROP = 0.75
+
+
+class Endpoint:
+    """The core of one node.  See the module's docstring for how to drive it.
+
+    ``peer_id`` names this node.  ``auth`` proves identities; ``codec`` is the name of the payload codec that both sides
+    must use; ``features`` and ``require`` are optional protocol features offered and demanded (version 1 has none).
+
+    Raises ConfigurationError for an unusable peer id.
+    """
+
+    def __init__(
+        self,
+        peer_id: str,
+        config: Config | None = None,
+        *,
+        auth: Authenticator | None = None,
+        codec: str = "msgpack",
+        features: tuple[str, ...] = (),
+        require: tuple[str, ...] = (),
+        random: RandomSource | None = None,
+    ) -> None:
+        self.peer_id = check_peer_id(peer_id)
+        self.config = Config() if config is None else config
+        self.auth: Authenticator = Insecure() if auth is None else auth
+        self.codec = codec
+        self.features = features
+        self.require = require
+        self.random: RandomSource = SystemRandomSource() if random is None else random
+        #: this run of the process, and of its (absent) journal
+        self.incarnation = self.random_bytes(16)
+        self.run = self.random_bytes(16)
+        self.sessions: dict[str, Session] = {}
+        #: everything that is not closed yet, in the order of arrival
+        self.connections: dict[Connection, None] = {}
+        self.targets: dict[Target, None] = {}
+        self.timers = Timers()
+        self.effects: deque[Effect] = deque()
+        self.closed = False
+        #: the last timer came so late that this process itself must have been paused
+        self.paused = False
+        #: cost of everything in all outboxes
+        self.outbox_cost = 0
+        #: what all windows together take of ``Config.inbox_budget``
+        self.inbox_reserved = 0
+        #: sessions that were refused for want of room
+        self.starved: dict[str, Session] = {}
+        self._notices: deque[tuple[Session, int]] = deque()
+        self._wake = Wake(None)
+        self._waking = False
+        self._dials = 0
+        self._pending = 0
+        self._pending_by_source: dict[str, int] = {}
+        self._introduced: dict[str, dict[Connection, None]] = {}
+
+    def random_bytes(self, size: int) -> bytes:
+        """From the injected source."""
+        return self.random.randbytes(size)
+
+    # -- sessions -----------------------------------------------------------------------------------------------
+
+    def session(self, peer_id: str, now: float = 0.0) -> Session:
+        """The session with a peer; made when it is asked for the first time.
+
+        Raises ConfigurationError for an unusable peer id, or this node's own.
+        """
+        session = self.sessions.get(peer_id)
+        if session is None:
+            if check_peer_id(peer_id) == self.peer_id:
+                raise ConfigurationError(f"{peer_id} is this node's own id; a node has no session with itself")
+            session = self.sessions[peer_id] = Session(self, peer_id, now)
+        return session
+
+    def provisional(self, peer_id: str, now: float) -> Session:
+        """The session with a peer that has not proved itself: an existing one, or one that nobody else sees yet."""
+        return self.sessions.get(peer_id) or Session(self, peer_id, now)
+
+    # -- targets ------------------------------------------------------------------------------------------------
+
+    def add_target(self, key: Hashable, now: float, *, to: str | None = None) -> Target:
+        """Keep a connection to an address.  ``key`` is the driver's name for it; ``to`` the peer that must answer.
+
+        Raises NodeClosed, ConfigurationError.
+        """
+        if self.closed:
+            raise NodeClosed(f"node {self.peer_id} is closed")
+        session = None if to is None else self.session(to, now)
+        target = Target(self, key, to)
+        self.targets[target] = None
+        if session is not None:
+            self._bind(target, session)
+            session.closed = False
+        if session is not None and session.connection is not None:
+            target.state = TargetState.SATISFIED
+        else:
+            self.dial(target)
+        return target
+
+    def remove_target(self, target: Target) -> None:
+        """Dial it no more.  A live connection stays."""
+        self.targets.pop(target, None)
+        self.timers.cancel(target)
+        target.state = TargetState.STOPPED
+        target.retry_at = None
+        if target.session is not None and target in target.session.targets:
+            target.session.targets.remove(target)
+
+    def dial(self, target: Target) -> None:
+        """It is time: ask the driver for a byte stream."""
+        target.state = TargetState.DIALLING
+        target.retry_at = None
+        self.effects.append(Dial(target))
+
+    def connect(self, target: Target, now: float, *, tls: TLSFacts | None = None) -> Connection:
+        """The dial succeeded: here is the byte stream.  HELLO is queued."""
+        self._dials += 1
+        connection = Connection(self, now, target=target, tls=tls)
+        connection.dial = self._dials
+        self.connections[connection] = None
+        if target.state is not TargetState.DIALLING:  # nobody wants it any more
+            connection.close(CloseCode.NORMAL, "", now)
+            return connection
+        target.state = TargetState.HANDSHAKING
+        connection.start(now)
+        return connection
+
+    def dial_failed(self, target: Target, now: float, error: BaseException) -> None:
+        """The dial failed; the core decides when to try again."""
+        if target.state is TargetState.DIALLING:
+            self._attempt_failed(target, DialFailed(f"{printable(target.key)}: {printable(error)}"), now)
+
+    def _attempt_failed(self, target: Target, error: ConnectionFailure, now: float) -> None:
+        session = target.session
+        target.error = error
+        target.attempts += 1
+        if session is not None and session.connection is None:
+            session.error = error
+        self._schedule(target, error, now)
+        # one notice for each way of failing, not one for each try
+        if target.reported is not type(error) and session is not None and session.connection is None:
+            target.reported = type(error)
+            session.notify(Notice.LINK)
+
+    def _schedule(self, target: Target, error: ConnectionFailure, now: float) -> None:
+        """When does this target dial next?"""
+        session = target.session
+        if session is not None and session.connection is not None:
+            target.state = TargetState.SATISFIED
+            target.retry_at = None
+            return
+        delay = retry_delay(error, target.attempts, self.random.random(), self.config)
+        if delay is None:
+            self.timers.cancel(target)
+            target.state = TargetState.STOPPED
+            target.retry_at = None
+            self._wake_driver()
+            return
+        if session is not None and session.peer_dials and self.peer_id < session.peer_id:
+            if retry_class(error) is RetryClass.BACKOFF:
+                delay += self.config.dial_courtesy * (1 + self.random.random() / 2)
+        target.state = TargetState.WAITING
+        target.retry_at = now + delay
+        self.timers.schedule(target, target.retry_at)
+
+    def _bind(self, target: Target, session: Session) -> None:
+        target.session = session
+        if target not in session.targets:
+            session.targets.append(target)
+
+    # -- connections --------------------------------------------------------------------------------------------
+
+    def accept(self, now: float, *, source: str = "", tls: TLSFacts | None = None) -> Connection:
+        """Somebody dialled us.  ``source`` groups strangers for the cap per source (an address without its port).
+
+        The connection may be closed already (an effect says so) when too many handshakes are under way.
+        """
+        connection = Connection(self, now, source=source, tls=tls)
+        self.connections[connection] = None
+        self._pending += 1
+        self._pending_by_source[source] = self._pending_by_source.get(source, 0) + 1
+        most, fill = self.config.max_pending, self._pending / self.config.max_pending
+        if self.closed or self._pending > most or self._pending_by_source[source] > self.config.max_pending_per_source:
+            connection.close(CloseCode.OVERLOAD, "", now)
+        elif fill > _EARLY_DROP:
+            connection.overloaded = self.random.random() < (fill - _EARLY_DROP) / (1 - _EARLY_DROP)
+        return connection
+
+    def introduced(self, connection: Connection) -> None:
+        """It claims to be ``connection.peer_id``; kept so that a take-over can find it."""
+        self._introduced.setdefault(connection.peer_id, {})[connection] = None
+
+    def newcomer(self, connection: Connection, now: float) -> None:
+        """Its ATTACH is verified: take it, park it, or close it (specification, *Takeover*)."""
+        session = connection.session
+        assert session is not None
+        known = self.sessions.get(connection.peer_id)
+        if known is not session:
+            if known is not None:  # made while we shook hands; the facts that were sent are not its
+                connection.close(CloseCode.RETRY, "", now)
+                return
+            self.sessions[connection.peer_id] = session
+        incumbent = session.connection
+        decision = session.arbitration.decide(
+            connection.newcomer(), None if incumbent is None else incumbent.peer_incarnation
+        )
+        if decision is Decision.STALE:
+            connection.close(CloseCode.COLLISION, "", now)
+        elif decision is Decision.PARK and incumbent is not None:
+            connection.park()
+            session.parked.append(connection)
+            if len(session.parked) > _MAX_PARKED:
+                session.parked[0].close(CloseCode.COLLISION, "", now)
+            incumbent.probe(now)
+        else:
+            self._take(session, connection, now)
+
+    def _take(self, session: Session, connection: Connection, now: float) -> None:
+        """The one step in which a connection becomes live and the session goes on with it."""
+        attach = connection.attached
+        assert attach is not None
+        incumbent, session.connection = session.connection, None
+        if incumbent is not None:
+            incumbent.close(CloseCode.SUPERSEDED, "", now)
+        refused = session.attach(connection, attach, now)
+        if refused is not None:
+            connection.close(refused, "", now, resumable=refused is not CloseCode.NORMAL)
+            return
+        if not connection.dialer:
+            connection.send_attach(now)
+            session.credit_granted(connection)
+        session.arbitration.took(connection.newcomer())
+        self._settled(connection)
+        if connection.target is not None:
+            self._bind(connection.target, session)
+        for target in session.targets:
+            target.reported = None
+            if target.state is TargetState.WAITING or target is connection.target:
+                self.timers.cancel(target)
+                target.state = TargetState.SATISFIED
+                target.retry_at = None
+        connection.go_live(now)
+        self._close_rivals(session, connection, now)
+        self._wake_driver()
+
+    def _close_rivals(self, session: Session, taken: Connection, now: float) -> None:
+        """Taking closes what is parked, what another incarnation has pending, and the arbiter's own other dials."""
+        parked, session.parked = session.parked, []
+        for rival in parked:
+            if rival is not taken:
+                rival.close(CloseCode.COLLISION, "", now)
+        for rival in list(self._introduced.get(session.peer_id, ())):
+            other = rival.peer_incarnation != taken.peer_incarnation
+            if other or (session.arbitration.arbiter and rival.dialer):
+                rival.close(CloseCode.COLLISION, "", now)
+
+    def incumbent_alive(self, session: Session, now: float) -> None:
+        """It answered the probe: whoever else uses its id is turned away."""
+        for newcomer in list(session.parked):
+            newcomer.close(CloseCode.DUPLICATE_IDENTITY, "", now)
+
+    def incumbent_silent(self, session: Session, now: float) -> None:
+        """It did not: the newest newcomer takes over."""
+        while session.parked:
+            newcomer = session.parked.pop()
+            if session.arbitration.stale(newcomer.newcomer()):
+                newcomer.close(CloseCode.COLLISION, "", now)
+                continue
+            self._take(session, newcomer, now)
+            newcomer.resume_reading(now)
+            return
+
+    def transmit(self, connection: Connection) -> None:
+        """It has something to send."""
+        self.effects.append(Transmit(connection))
+
+    def connection_ended(self, connection: Connection, now: float, *, flush: bool) -> None:
+        """It closed or was lost, for the reason in ``connection.error``."""
+        error = connection.error
+        assert error is not None
+        self.connections.pop(connection, None)
+        self._settled(connection)
+        self.effects.append(Close(connection, flush))
+        session = connection.session
+        if session is not None and connection in session.parked:
+            session.parked.remove(connection)
+        was_live = session is not None and session.connection is connection
+        if session is not None and was_live:
+            moved = session.moved()
+            session.detach(error, now)
+            for target in session.targets:
+                if moved:
+                    target.attempts = 0
+                if target.state is TargetState.SATISFIED and target is not connection.target:
+                    target.error = error
+                    self._schedule(target, error, now)
+        if connection.target is not None:
+            self._target_lost(connection.target, error, now, was_live=was_live)
+        if session is not None and was_live:
+            if isinstance(error, NormalClose) and error.remote and not error.resumable:
+                session.peer_is_done()
+            self.incumbent_silent(session, now)  # parked newcomers need wait no longer
+
+    def _target_lost(self, target: Target, error: ConnectionFailure, now: float, *, was_live: bool) -> None:
+        if target.state is TargetState.STOPPED:
+            return
+        if target.session is None or not was_live:
+            self._attempt_failed(target, error, now)
+            return
+        target.error = error
+        target.attempts += 1 if target.attempts or not target.session.moved() else 0
+        self._schedule(target, error, now)
+
+    def _settled(self, connection: Connection) -> None:
+        """No longer a pending handshake."""
+        rivals = self._introduced.get(connection.peer_id)
+        if rivals is not None:
+            rivals.pop(connection, None)
+            if not rivals:
+                del self._introduced[connection.peer_id]
+        if not connection.dialer and not connection.counted_out:
+            connection.counted_out = True
+            self._pending -= 1
+            left = self._pending_by_source[connection.source] - 1
+            if left:
+                self._pending_by_source[connection.source] = left
+            else:
+                del self._pending_by_source[connection.source]
+
+    # -- outputs ------------------------------------------------------------------------------------------------
+
+    def next_effect(self) -> Effect | None:
+        """The next thing for the driver to do; None when there is nothing."""
+        if not self.effects:
+            return None
+        effect = self.effects.popleft()
+        if type(effect) is Wake:
+            if effect.session is None:
+                self._waking = False
+            else:
+                effect.session.woken()
+        return effect
+
+    def next_event(self) -> Event | None:
+        """The next notice for the application; None when there is none."""
+        if not self._notices:
+            return None
+        session, kind = self._notices.popleft()
+        return session.notice(kind)
+
+    def queue_notice(self, session: Session, kind: int) -> None:
+        """A session has a notice of a kind that was not waiting."""
+        self._notices.append((session, kind))
+        self._wake_driver()
+
+    def _wake_driver(self) -> None:
+        if not self._waking:
+            self._waking = True
+            self.effects.append(self._wake)
+
+    @property
+    def notices_waiting(self) -> int:
+        """How many notices :meth:`next_event` would return."""
+        return len(self._notices)
+
+    def feed_starved(self) -> None:
+        """The node's outboxes have room again: wake those who were refused."""
+        if self.outbox_cost >= self.config.outbox_node_limit:
+            return
+        starved, self.starved = self.starved, {}
+        for session in starved.values():
+            session.wake_for_room()
+
+    # -- time ---------------------------------------------------------------------------------------------------
+
+    def get_timer(self) -> float | None:
+        """When :meth:`handle_timer` wants to be called next; None if never.  O(1)."""
+        return self.timers.next()
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due.  Coming late by more than ``Config.pause_threshold`` means that this process was paused."""
+        due = self.timers.next()
+        if due is None or due > now:
+            return
+        self.paused = now - due > self.config.pause_threshold
+        self.timers.run(now)
+        self.paused = False
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def close(self, now: float, code: CloseCode = CloseCode.RESTARTING) -> None:
+        """The node leaves: no more dials, no more sends, every connection says CLOSE.  Sessions can be resumed."""
+        self.closed = True
+        for target in list(self.targets):
+            self.remove_target(target)
+        for connection in list(self.connections):
+            connection.close(code, "", now)
+        for session in self.sessions.values():
+            session.wake_all()
+        self._wake_driver()
+
+    def live(self) -> Iterable[Connection]:
+        """The live connections."""
+        return [connection for connection in self.connections if connection.state is ConnectionState.LIVE]

@@ -1,0 +1,347 @@
+"""The receiver's half of one direction: the mirror of one outbox of the peer.
+
+Theory of operation
+-------------------
+Messages come in order and wait in ``ready``; the application takes them (they are then *held*) and settles them in any
+order.  ``received`` is the last sequence that came; ``read`` is the end of the settled prefix.  Sequences settled
+ahead of it wait in ``scattered``, and ranges that settle themselves (SKIP, FIN) in ``ranges``, so that a SKIP over
+2^60 sequences costs one tuple.
+
+Credit is one formula: the peer may have sent ``used + window - unsettled`` since the connection began, where ``used``
+counts everything that came on it, duplicates too, so that a duplicate's cost is back at once.
+
+A rejected message stays in ``rejects``, and its cost with it, until the peer's ``first`` has passed it: only then is it
+certain that the peer knows.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from .config import COST_PER_MESSAGE
+from .errors import CloseCode, MessageNotHeld
+from .events import GapRange, Positions
+from .frames import PeerFault
+from .handshake import InboxFacts
+
+__all__ = ["Delivery", "Details", "Inbox", "Reject"]
+
+#: so many separate gaps are told one by one with the next message
+GAP_RANGES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What is out of the ordinary about a message; most have none."""
+
+    #: None, or a map of the closed set (specification, *Frames*)
+    headers: dict[str, object] | None = None
+    headers_size: int = 0
+    #: the sender flagged it: a dead process of this peer id may have seen it
+    redelivered: bool = False
+    #: how often it was handed over, this time included
+    attempt: int = 1
+    #: sequences before it that will not come
+    gap: tuple[GapRange, ...] = ()
+    #: the peer's process is a new one; where its old outbox stood
+    peer_restarted: Positions | None = None
+    #: its first name, where that was another
+    origin: bytes | None = None
+
+
+#: (inbox, sequence, payload, DATA flags, details): one light tuple a message
+Delivery: TypeAlias = "tuple[Inbox, int, bytes, int, Details | None]"
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A rejection that the peer may not know of yet."""
+
+    sequence: int
+    code: int
+    text: str
+    cost: int
+
+
+def _cost(delivery: Delivery) -> int:
+    details = delivery[4]
+    return COST_PER_MESSAGE + len(delivery[2]) + (details.headers_size if details is not None else 0)
+
+
+class Inbox:
+    """One inbox.  The session drives it."""
+
+    __slots__ = (
+        "allowed",
+        "base",
+        "fin",
+        "first",
+        "forsaken",
+        "gap",
+        "held",
+        "outbox_id",
+        "ranges",
+        "read",
+        "ready",
+        "received",
+        "rejects",
+        "restarted",
+        "returned",
+        "run",
+        "scattered",
+        "unsettled",
+        "used",
+    )
+
+    def __init__(self, outbox_id: bytes, run: bytes, first: int) -> None:
+        self.outbox_id = outbox_id
+        self.run = run
+        #: the highest ``first`` that the sender told
+        self.first = first
+        #: where this inbox began; while ``received`` is here it holds nothing
+        self.base = first - 1
+        self.received = first - 1
+        self.read = first - 1
+        self.ready: deque[Delivery] = deque()
+        #: released messages, in order, before everything in ``ready``
+        self.returned: list[Delivery] = []
+        self.held: dict[int, Delivery] = {}
+        self.scattered: set[int] = set()
+        self.ranges: deque[tuple[int, int]] = deque()
+        self.rejects: dict[int, Reject] = {}
+        #: cost of what is neither settled nor (if rejected) known to be so
+        self.unsettled = 0
+        self.fin = 0
+        #: its sender went on to another outbox: acknowledging tells nobody
+        self.forsaken = False
+        #: what the next message will say beside itself
+        self.gap: list[GapRange] = []
+        self.restarted: Positions | None = None
+        #: on the present connection: cost that came, and the credit that the peer was told
+        self.used = 0
+        self.allowed = 0
+
+    # -- facts ------------------------------------------------------------------------------------------------------
+
+    @property
+    def unread(self) -> int:
+        """Messages that wait to be taken."""
+        return len(self.ready) + len(self.returned)
+
+    @property
+    def empty(self) -> bool:
+        """Holds nothing of its outbox yet (it is reported as nil)."""
+        return self.received == self.base
+
+    @property
+    def idle(self) -> bool:
+        """Is everything that came settled, and known to be?"""
+        return self.read == self.received and not self.rejects
+
+    @property
+    def finished(self) -> bool:
+        """Was the peer's FIN read, and everything before it?"""
+        return self.fin > 0 and self.read >= self.fin and not self.rejects
+
+    @property
+    def told_read(self) -> int:
+        """``read`` as ATTACH tells it: below a rejection that the peer may not know."""
+        return min(self.read, min(self.rejects) - 1) if self.rejects else self.read
+
+    def facts(self) -> InboxFacts:
+        """What ATTACH says of this inbox."""
+        return InboxFacts(self.outbox_id, self.run, self.received, self.told_read, self.first)
+
+    @classmethod
+    def restored(cls, facts: InboxFacts) -> Inbox:
+        """The inbox that shrank to ``facts`` because it was idle; it holds something."""
+        inbox = cls(facts.outbox_id, facts.run, facts.first)
+        inbox.base = -1
+        inbox.received, inbox.read = facts.received, facts.read
+        return inbox
+
+    # -- arriving ---------------------------------------------------------------------------------------------------
+
+    def attach(self, credit: int) -> None:
+        """A connection went live on which the peer may send ``credit``."""
+        self.used = 0
+        self.allowed = credit
+
+    def rebase(self, first: int, run: bytes) -> None:
+        """Take the base anew, for an inbox that holds nothing."""
+        self.first = first
+        self.base = self.received = self.read = first - 1
+        self.run = run
+
+    def admit(self, cost: int) -> None:
+        """Count what the peer starts to send: it may start while anything is left; raises PeerFault beyond."""
+        if self.used >= self.allowed:
+            raise PeerFault(CloseCode.FLOW, f"a cost of {self.used + cost} was sent, the credit is {self.allowed}")
+        self.used += cost
+
+    def expect(self, sequence: int) -> bool:
+        """Is it the next one?  False: a duplicate; raises PeerFault for a hole."""
+        if sequence != self.received + 1:
+            if sequence > self.received:
+                raise PeerFault(
+                    CloseCode.PROTOCOL, f"sequence {sequence} came where {self.received + 1} was expected"
+                )
+            return False
+        if self.fin:
+            raise PeerFault(CloseCode.PROTOCOL, f"sequence {sequence} came after FIN {self.fin}")
+        return True
+
+    def accept(self, sequence: int, payload: bytes, flags: int) -> bool:
+        """Take in a message that has nothing special; the hot path.  False: it was a duplicate."""
+        cost = len(payload) + COST_PER_MESSAGE
+        if self.used < self.allowed:
+            self.used += cost
+        else:
+            self.admit(cost)
+        if (sequence != self.received + 1 or self.fin) and not self.expect(sequence):
+            return False
+        self.received = sequence
+        self.unsettled += cost
+        details = self._details(None) if self.gap or self.restarted else None
+        self.ready.append((self, sequence, payload, flags, details))
+        return True
+
+    def accept_special(self, sequence: int, payload: bytes, flags: int, details: Details) -> None:
+        """Take in any message; its cost was admitted and its sequence is the expected one."""
+        self.received = sequence
+        self.unsettled += COST_PER_MESSAGE + details.headers_size + len(payload)
+        self.ready.append((self, sequence, payload, flags, self._details(details)))
+
+    def _details(self, details: Details | None) -> Details:
+        """Hang on the message what it has to tell of those before it."""
+        details = replace(details or Details(), gap=tuple(self.gap), peer_restarted=self.restarted)
+        self.gap, self.restarted = [], None
+        return details
+
+    def skip(self, first: int, last: int, reason: int) -> GapRange | None:
+        """The peer's SKIP; returns what of it is new."""
+        expected = self.received + 1
+        if last < first or (self.fin and last > self.fin):
+            raise PeerFault(CloseCode.PROTOCOL, f"SKIP {first} to {last} is impossible")
+        if first > expected:
+            raise PeerFault(CloseCode.PROTOCOL, f"SKIP {first} came where {expected} was expected")
+        if last < expected:
+            return None
+        self.received = last
+        self._settle_range(expected, last)
+        gap = GapRange(expected, last, reason)
+        if self.gap and self.gap[-1].reason == reason and self.gap[-1].last + 1 == expected:
+            self.gap[-1] = GapRange(self.gap[-1].first, last, reason)
+        elif len(self.gap) < GAP_RANGES:
+            self.gap.append(gap)
+        else:
+            self.gap[-1] = GapRange(self.gap[-1].first, last, reason)
+        return gap
+
+    def finish(self, sequence: int) -> None:
+        """The peer's FIN, at the expected sequence."""
+        self.received = self.fin = sequence
+        self._settle_range(sequence, sequence)
+
+    def _settle_range(self, first: int, last: int) -> None:
+        if self.read + 1 == first:
+            self.read = last
+        elif self.ranges and self.ranges[-1][1] + 1 == first:
+            self.ranges[-1] = (self.ranges[-1][0], last)
+        else:
+            self.ranges.append((first, last))
+
+    def passed(self, first: int) -> bool:
+        """The peer's ``first``: rejections below it are known to it.  True if there was one."""
+        if first <= self.first:
+            return False
+        self.first = first
+        known = [sequence for sequence in self.rejects if sequence < first]
+        for sequence in known:
+            self.unsettled -= self.rejects.pop(sequence).cost
+        return bool(known)
+
+    # -- the application --------------------------------------------------------------------------------------------
+
+    def take(self) -> Delivery | None:
+        """Hand over the next message; it is held until it is settled or released."""
+        if self.returned:
+            delivery = self.returned.pop(0)
+        elif self.ready:
+            delivery = self.ready.popleft()
+        else:
+            return None
+        self.held[delivery[1]] = delivery
+        return delivery
+
+    def take_settled(self) -> Delivery | None:
+        """Hand over the next message and settle it at once."""
+        if self.returned:
+            delivery = self.returned.pop(0)
+        elif self.ready:
+            delivery = self.ready.popleft()
+        else:
+            return None
+        self.unsettled -= _cost(delivery)
+        self._settled(delivery[1])
+        return delivery
+
+    def settle(self, sequence: int) -> None:
+        """The application is done with a held message; raises MessageNotHeld."""
+        self.unsettled -= _cost(self._held(sequence))
+        self._settled(sequence)
+
+    def reject(self, sequence: int, code: int, text: str) -> Reject | None:
+        """The application refuses a held message; returns what the peer must be told, None if it need not be."""
+        cost = _cost(self._held(sequence))
+        self._settled(sequence)
+        if sequence < self.first:
+            self.unsettled -= cost
+            return None
+        if self.forsaken:
+            self.unsettled -= cost
+            cost = 0
+        reject = self.rejects[sequence] = Reject(sequence, code, text, cost)
+        return reject
+
+    def release(self, sequence: int) -> None:
+        """Give a held message back to its old place in the order; raises MessageNotHeld."""
+        inbox, _, payload, flags, details = self._held(sequence)
+        details = details or Details()
+        again = (inbox, sequence, payload, flags, replace(details, attempt=details.attempt + 1))
+        insort(self.returned, again, key=_sequence)
+
+    def forsake(self) -> None:
+        """The sender went on to another outbox.  Rejections are kept, should it return, but hold no credit."""
+        self.forsaken = True
+        for sequence, reject in self.rejects.items():
+            self.unsettled -= reject.cost
+            self.rejects[sequence] = replace(reject, cost=0)
+
+    def _held(self, sequence: int) -> Delivery:
+        delivery = self.held.pop(sequence, None)
+        if delivery is None:
+            raise MessageNotHeld(f"message {sequence} is not held: it was acknowledged, rejected or released before")
+        return delivery
+
+    def _settled(self, sequence: int) -> None:
+        if sequence != self.read + 1:
+            self.scattered.add(sequence)
+            return
+        read = sequence
+        while True:
+            if read + 1 in self.scattered:
+                read += 1
+                self.scattered.discard(read)
+            elif self.ranges and self.ranges[0][0] == read + 1:
+                read = self.ranges.popleft()[1]
+            else:
+                break
+        self.read = read
+
+
+def _sequence(delivery: Delivery) -> int:
+    return delivery[1]

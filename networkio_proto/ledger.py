@@ -1,0 +1,162 @@
+"""How messages ended: counters for all of them, and a bounded record of those that were not read.
+
+Theory of operation
+-------------------
+READ is the rule and costs nothing: every sequence below the peer's ``read`` position was read unless it stands in the
+:class:`FailureLog`.  The log holds disjoint ranges in order; neighbours with the same end melt into one, so a million
+messages that expire together are one range.  Past ``FAILURE_RANGES`` the two oldest are melted although they differ;
+such a range is *inexact*: it may cover messages that were read, and says of each only that its end was forgotten.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+
+from .errors import (
+    DeliveryFailure,
+    MessageAbandoned,
+    MessageCancelled,
+    MessageExpired,
+    MessageLost,
+    MessageRejected,
+    Outcome,
+)
+
+__all__ = ["FAILURE_RANGES", "Failure", "FailureLog", "Ledger"]
+
+#: so many separate ranges of failed messages are remembered per peer
+FAILURE_RANGES = 1024
+
+_EXCEPTIONS: dict[Outcome, type[DeliveryFailure]] = {
+    Outcome.REJECTED: MessageRejected,
+    Outcome.EXPIRED: MessageExpired,
+    Outcome.CANCELLED: MessageCancelled,
+    Outcome.LOST: MessageLost,
+    Outcome.ABANDONED: MessageAbandoned,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The sequences ``first`` to ``last`` ended as ``outcome``."""
+
+    first: int
+    last: int
+    outcome: Outcome
+    reason: str
+    #: ``"no"``: the peer's application certainly never saw it; else ``"unknown"``
+    seen: str
+    #: the peer's code, for REJECTED
+    code: int = 0
+    #: False where two different ranges were melted to stay within bounds
+    exact: bool = True
+
+    def error(self, sequence: int) -> DeliveryFailure:
+        """The exception for one of its messages."""
+        reason = self.reason if self.exact else "its record was melted with others; it may have been read"
+        return _EXCEPTIONS[self.outcome](sequence, reason, seen=self.seen, code=self.code)
+
+
+class FailureLog:
+    """The failed ranges of one outbox, in order."""
+
+    __slots__ = ("_firsts", "_limit", "_ranges")
+
+    def __init__(self, limit: int = FAILURE_RANGES) -> None:
+        self._ranges: list[Failure] = []
+        self._firsts: list[int] = []
+        self._limit = limit
+
+    def add(self, failure: Failure) -> None:
+        """Record a range that overlaps none before."""
+        ranges, firsts = self._ranges, self._firsts
+        place = bisect_right(firsts, failure.first)
+        if place and _same_end(ranges[place - 1], failure):
+            place -= 1
+            failure = replace(failure, first=ranges[place].first)
+            del ranges[place], firsts[place]
+        if place < len(ranges) and _same_end(failure, ranges[place]):
+            failure = replace(failure, last=ranges[place].last)
+            del ranges[place], firsts[place]
+        ranges.insert(place, failure)
+        firsts.insert(place, failure.first)
+        if len(ranges) > self._limit:
+            self._melt_oldest()
+
+    def find(self, sequence: int) -> Failure | None:
+        """The range that covers ``sequence``, if there is one."""
+        if not self._ranges:
+            return None
+        place = bisect_right(self._firsts, sequence) - 1
+        if place >= 0 and self._ranges[place].last >= sequence:
+            return self._ranges[place]
+        return None
+
+    def ranges(self) -> list[Failure]:
+        """All of them, oldest first."""
+        return list(self._ranges)
+
+    def __len__(self) -> int:
+        return len(self._ranges)
+
+    def _melt_oldest(self) -> None:
+        older, newer = self._ranges[0], self._ranges[1]
+        self._ranges[:2] = [
+            Failure(older.first, newer.last, Outcome.LOST, "several ends", "unknown", exact=False),
+        ]
+        self._firsts[:2] = [older.first]
+
+
+def _same_end(left: Failure, right: Failure) -> bool:
+    return (
+        left.last + 1 == right.first
+        and left.exact
+        and right.exact
+        and (left.outcome, left.reason, left.seen, left.code)
+        == (right.outcome, right.reason, right.seen, right.code)
+    )
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What became of the messages that were accepted for one peer, or for all (promise G3).
+
+    ``unread`` is what is still under way: queued, in flight, or received and not yet acknowledged.
+    """
+
+    accepted: int = 0
+    read: int = 0
+    rejected: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    lost: int = 0
+    abandoned: int = 0
+
+    @property
+    def unread(self) -> int:
+        return self.accepted - self.read - self.failed
+
+    @property
+    def failed(self) -> int:
+        return self.rejected + self.expired + self.cancelled + self.lost + self.abandoned
+
+    def count(self, outcome: Outcome, messages: int = 1) -> None:
+        """So many messages ended as ``outcome``."""
+        name = outcome.value
+        setattr(self, name, getattr(self, name) + messages)
+
+    def copy(self) -> Ledger:
+        """The figures as they stand."""
+        return replace(self)
+
+    def __add__(self, other: Ledger) -> Ledger:
+        return Ledger(
+            self.accepted + other.accepted,
+            self.read + other.read,
+            self.rejected + other.rejected,
+            self.expired + other.expired,
+            self.cancelled + other.cancelled,
+            self.lost + other.lost,
+            self.abandoned + other.abandoned,
+        )

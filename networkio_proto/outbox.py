@@ -1,0 +1,569 @@
+"""The sender's half of one direction: a numbered log of messages that are not read yet.
+
+Theory of operation
+-------------------
+``entries[sequence - origin]`` is a message until the peer has *read* it; what the peer merely received is kept.
+``cursor`` is the next sequence to transmit.  Retransmission is nothing but setting the cursor back
+(:meth:`Outbox.resume`): there is no second list and no timer.
+
+The usual entry **is its frame**: a ``bytes`` object built when the message was accepted, so that transmitting a hundred
+of them is one ``join`` of a slice.  Everything out of the ordinary (headers, a ttl, a large payload, FIN, an early end)
+is an :class:`Entry`.  A message that ends before the peer has it leaves a *tombstone* in its place, an Entry whose
+``skip`` is set: the sequence was promised, so the peer must be told that it will not come.
+
+Two watermarks make single messages special without touching them: everything up to ``marked`` may have been seen by a
+dead process of the peer and goes out flagged REDELIVERED; everything up to ``origins[-1][0]`` was first accepted under
+another outbox id and carries its old name in the reserved header ``id``.
+
+Numbers go on when an outbox is renamed (:meth:`Outbox.rename`), so a receipt's sequence stays good for ever.
+"""
+
+from __future__ import annotations
+
+import heapq
+from struct import Struct
+from typing import cast
+
+from .config import COST_PER_MESSAGE
+from .errors import Outcome
+from .frames import DATA, MAX_SEQUENCE, DataFlag, SkipReason, encode_fin, encode_skip
+from .handshake import InboxFacts
+from .ledger import Failure, FailureLog, Ledger
+from .maps import decode_map, encode_map
+from .resume import OutboxFacts
+
+__all__ = ["MAX_BUFFERS", "SMALL", "Entry", "Outbox"]
+
+#: payloads up to this size are joined into frames and writes; larger ones are handed on uncopied
+SMALL = 2048
+
+#: data_to_send returns at most so many buffers (sendmsg takes 1,024 at most, 64 are plenty)
+MAX_BUFFERS = 64
+
+_DATA = Struct(">IBBQ")
+_pack_data = _DATA.pack
+_TOTAL = Struct(">I")
+_HEADER_LENGTH = Struct(">H")
+_OVERHEAD = _DATA.size  # what a simple frame has beside its payload
+_SIMPLE_COST = COST_PER_MESSAGE - _OVERHEAD  # cost of a simple frame = its length + this
+
+_SKIP_OUTCOME = {
+    SkipReason.EXPIRED: Outcome.EXPIRED,
+    SkipReason.CANCELLED: Outcome.CANCELLED,
+    SkipReason.TOO_LARGE: Outcome.LOST,
+    SkipReason.OVERFLOW: Outcome.LOST,
+    SkipReason.PEER_RESTARTED: Outcome.LOST,
+}
+_SKIP_TEXT = {
+    SkipReason.EXPIRED: "its ttl is over",
+    SkipReason.CANCELLED: "cancelled by the sender",
+    SkipReason.TOO_LARGE: "it is over the limit that the peer announced",
+    SkipReason.OVERFLOW: "dropped for newer messages (overflow='drop_oldest')",
+    SkipReason.PEER_RESTARTED: "peer restarted",
+}
+
+
+class Entry:
+    """A message that is not simply its frame, a tombstone, or FIN."""
+
+    __slots__ = ("cost", "expires", "fin", "flags", "headers", "payload", "skip")
+
+    def __init__(self, payload: bytes, headers: bytes = b"", flags: int = 0, expires: float | None = None) -> None:
+        self.payload = payload
+        self.headers = headers
+        self.flags = flags
+        self.expires = expires
+        self.cost = COST_PER_MESSAGE + len(headers) + len(payload)
+        #: a SKIP reason when the message ended early, else 0
+        self.skip = 0
+        self.fin = False
+
+
+def _tombstone(reason: int) -> Entry:
+    entry = Entry(b"")
+    entry.skip = reason
+    return entry
+
+
+_GONE = _tombstone(SkipReason.ALREADY_READ)  # fills the places of what was read until the list is compacted
+
+
+class Outbox:
+    """One outbox.  The session drives it; it knows no connection, only what it was told of the present one."""
+
+    __slots__ = (
+        "_dropped",
+        "_special",
+        "_ttl",
+        "cost",
+        "credit",
+        "cursor",
+        "entries",
+        "failures",
+        "fin",
+        "first",
+        "fragment",
+        "frame_limit",
+        "ledger",
+        "marked",
+        "message_limit",
+        "newly_failed",
+        "next",
+        "origin",
+        "origins",
+        "outbox_id",
+        "overdue",
+        "received",
+        "receiver",
+        "run",
+        "runs",
+        "sent",
+        "used",
+    )
+
+    def __init__(self, outbox_id: bytes, run: bytes) -> None:
+        self.outbox_id = outbox_id
+        self.run = run
+        #: last sequence of each earlier run since the one last echoed
+        self.runs: dict[bytes, int] = {}
+        self.entries: list[bytes | Entry] = []
+        #: sequence of entries[0]; places below ``first`` are empty
+        self.origin = 1
+        #: the oldest sequence that is retained: the peer has read everything below
+        self.first = 1
+        self.next = 1
+        self.received = 0
+        #: the next sequence to transmit, and how many payload bytes of it are already out
+        self.cursor = 1
+        self.fragment = 0
+        #: the highest sequence ever transmitted, wholly or in part
+        self.sent = 0
+        #: the incarnation of the peer that ``sent`` speaks of
+        self.receiver: bytes | None = None
+        self.marked = 0
+        #: (last sequence, outbox id) of earlier names, oldest first
+        self.origins: list[tuple[int, bytes]] = []
+        self.fin = 0
+        #: cost of everything retained
+        self.cost = 0
+        #: on the present connection: cost transmitted, and allowed by the peer
+        self.used = 0
+        self.credit = 0
+        self.frame_limit = 8192
+        self.message_limit = MAX_SEQUENCE
+        self.failures = FailureLog()
+        #: set when a failure was recorded; the session turns it into a notice
+        self.newly_failed = False
+        self.ledger = Ledger()
+        self._special = 0  # how many Entry objects are among the entries
+        self._ttl: list[tuple[float, int]] = []
+        self._dropped = 0  # drop_oldest need not look below this again
+        #: sequences whose ttl ran out while the peer may have held them
+        self.overdue: set[int] = set()
+
+    # -- accepting ----------------------------------------------------------------------------------------------
+
+    def append(self, payload: bytes, raw: bool) -> int:
+        """Accept a small message without headers or ttl; the hot path."""
+        sequence = self.next
+        self.next = sequence + 1
+        size = len(payload)
+        self.entries.append(_pack_data(size + 10, DATA, 0x40 if raw else 0, sequence) + payload)
+        self.cost += size + COST_PER_MESSAGE
+        return sequence
+
+    def append_entry(self, entry: Entry) -> int:
+        """Accept any message."""
+        sequence = self.next
+        self.next = sequence + 1
+        self.entries.append(entry)
+        self.cost += entry.cost
+        self._special += 1
+        if entry.expires is not None:
+            heapq.heappush(self._ttl, (entry.expires, sequence))
+            if len(self._ttl) > 64 + 2 * (self.next - self.first):  # most of them were read long before their time
+                self._ttl = [item for item in self._ttl if item[1] >= self.first]
+                heapq.heapify(self._ttl)
+        return sequence
+
+    def append_fin(self) -> int:
+        """Accept the end of this outbox."""
+        entry = Entry(b"")
+        entry.fin = True
+        self.fin = self.append_entry(entry)
+        return self.fin
+
+    # -- facts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def read(self) -> int:
+        """Everything up to here was read, or ended otherwise."""
+        return self.first - 1
+
+    @property
+    def unread(self) -> int:
+        """Messages retained: queued, in flight, or received and not read."""
+        return self.next - self.first - (1 if self.fin >= self.first else 0)
+
+    @property
+    def accepted(self) -> int:
+        """Messages accepted in the life of this object."""
+        return self.ledger.accepted
+
+    @property
+    def all_read(self) -> bool:
+        return self.first == self.next
+
+    @property
+    def untransmitted(self) -> bool:
+        """Is there something the cursor has not passed?"""
+        return self.cursor < self.next
+
+    def facts(self) -> OutboxFacts:
+        """What the verdict is judged by."""
+        return OutboxFacts(self.outbox_id, {**self.runs, self.run: self.next - 1}, self.first)
+
+    def ended_early(self, sequence: int) -> Failure | None:
+        """How the message failed, if it did."""
+        return self.failures.find(sequence)
+
+    def seen_by_peer(self, sequence: int) -> bool:
+        """May the peer hold it?  False: it was never transmitted, or a resume said so (specification, *Outcomes*)."""
+        return sequence < self.cursor or (sequence == self.cursor and self.fragment > 0)
+
+    # -- one connection -------------------------------------------------------------------------------------------
+
+    def attach(self, frame_limit: int, message_limit: int, credit: int) -> None:
+        """A connection went live; credit and usage count from here."""
+        self.frame_limit = frame_limit
+        self.message_limit = message_limit
+        self.used = 0
+        self.credit = credit
+
+    def resume(self, position: int) -> None:
+        """The peer holds everything up to ``position``: the cursor goes to the message after it."""
+        self.received = position
+        self.cursor = position + 1
+        self.fragment = 0
+        self._dropped = 0
+
+    def echoed(self, inbox: InboxFacts) -> None:
+        """The run was echoed: earlier ones cannot come back."""
+        if inbox.run == self.run:
+            self.runs.clear()
+
+    def pull(self, out: list[bytes | memoryview], max_bytes: int, now: float) -> int:
+        """Append what may be transmitted now to ``out``; returns its size.
+
+        Stops at ``max_bytes`` (a frame may pass it), at the peer's credit, and at ``MAX_BUFFERS``.
+        """
+        size = 0
+        while (
+            self.cursor < self.next
+            and size < max_bytes
+            and len(out) < MAX_BUFFERS - 1
+            and (self.used < self.credit or self.fragment)
+        ):
+            entry = self.entries[self.cursor - self.origin]
+            if type(entry) is bytes and self.cursor > self._special_through():
+                size += self._pull_frames(out, max_bytes - size)
+            elif isinstance(entry, Entry) and entry.skip:
+                size += self._pull_skip(out)
+            else:
+                size += self._pull_entry(out, max_bytes - size, now)
+        if self.cursor - (0 if self.fragment else 1) > self.sent:
+            self.sent = self.cursor - (0 if self.fragment else 1)
+        return size
+
+    def _pull_frames(self, out: list[bytes | memoryview], max_bytes: int) -> int:
+        """A run of simple messages as one buffer."""
+        entries, used, credit = self.entries, self.used, self.credit
+        start = index = self.cursor - self.origin
+        size = 0
+        for entry in entries[start : start + 1 + max_bytes // _OVERHEAD]:
+            if type(entry) is not bytes or size >= max_bytes or used >= credit:
+                break
+            size += len(entry)
+            used += len(entry) + _SIMPLE_COST
+            index += 1
+        self.used = used
+        self.cursor = self.origin + index
+        out.append(b"".join(cast(list[bytes], entries[start:index])))
+        return size
+
+    def _pull_skip(self, out: list[bytes | memoryview]) -> int:
+        """One SKIP for all neighbours that ended for the same reason."""
+        first = self.cursor
+        reason = cast(Entry, self.entries[first - self.origin]).skip
+        last = first
+        while last + 1 < self.next:
+            entry = self.entries[last + 1 - self.origin]
+            if type(entry) is bytes or cast(Entry, entry).skip != reason:
+                break
+            last += 1
+        self.cursor = last + 1
+        self.used += COST_PER_MESSAGE
+        frame = encode_skip(first, last, reason)
+        out.append(frame)
+        return len(frame)
+
+    def _pull_entry(self, out: list[bytes | memoryview], max_bytes: int, now: float) -> int:
+        """One message with anything special about it, or as many of its fragments as fit."""
+        sequence = self.cursor
+        stored = self.entries[sequence - self.origin]
+        entry = _unpacked(stored) if type(stored) is bytes else cast(Entry, stored)
+        if entry.fin:
+            out.append(encode_fin(sequence))
+            self.used += COST_PER_MESSAGE
+            self.cursor = sequence + 1
+            return len(cast(bytes, out[-1]))
+        if entry.expires is not None and entry.expires <= now and not self.fragment:
+            self.bury(sequence, SkipReason.EXPIRED)
+            return 0
+        headers, flags = self._named(sequence, entry), entry.flags
+        if len(headers) + len(entry.payload) > self.message_limit:
+            self.bury(sequence, SkipReason.TOO_LARGE)
+            return 0
+        if sequence <= self.marked:
+            flags |= DataFlag.REDELIVERED
+        if headers:
+            flags |= DataFlag.HEADERS
+        return self._pull_fragments(out, max_bytes, sequence, headers, entry.payload, flags)
+
+    def _pull_fragments(
+        self, out: list[bytes | memoryview], max_bytes: int, sequence: int, headers: bytes, payload: bytes, flags: int
+    ) -> int:
+        size = 0
+        done = self.fragment
+        room = self.frame_limit - 10 - (2 + len(headers) if headers else 0)
+        if len(payload) <= room and not done:
+            prefix = _HEADER_LENGTH.pack(len(headers)) + headers if headers else b""
+            head = _pack_data(10 + len(prefix) + len(payload), DATA, flags, sequence) + prefix
+            self.used += COST_PER_MESSAGE + len(headers) + len(payload)
+            self.cursor = sequence + 1
+            _emit(out, head, payload, 0, len(payload))
+            return len(head) + len(payload)
+        while size < max_bytes and len(out) < MAX_BUFFERS - 1:
+            if not done:
+                self.used += COST_PER_MESSAGE + len(headers) + len(payload)
+                prefix = _TOTAL.pack(len(headers) + len(payload))
+                if headers:
+                    prefix += _HEADER_LENGTH.pack(len(headers)) + headers
+                step, flags = room - 4, flags | DataFlag.FRAGMENT_MORE
+            else:
+                prefix, flags, step = b"", DataFlag.FRAGMENT_CONTINUED, self.frame_limit - 10
+                if len(payload) - done > step:
+                    flags |= DataFlag.FRAGMENT_MORE
+            end = min(done + step, len(payload))
+            head = _pack_data(10 + len(prefix) + end - done, DATA, flags, sequence) + prefix
+            _emit(out, head, payload, done, end)
+            size += len(head) + end - done
+            done = end
+            if done == len(payload):
+                self.cursor = sequence + 1
+                self.fragment = 0
+                return size
+            self.fragment = done
+        return size
+
+    def _special_through(self) -> int:
+        """Up to here no message is simply its frame."""
+        if self.message_limit < SMALL:
+            return MAX_SEQUENCE
+        return max(self.marked, self.origins[-1][0]) if self.origins else self.marked
+
+    def _named(self, sequence: int, entry: Entry) -> bytes:
+        """The entry's headers, with the name of its first acceptance where that was another outbox."""
+        for last, outbox_id in self.origins:
+            if sequence <= last:
+                fields = decode_map(entry.headers) if entry.headers else {}
+                return encode_map({**fields, "id": outbox_id + sequence.to_bytes(8, "big")})
+        return entry.headers
+
+    # -- what the peer says ---------------------------------------------------------------------------------------
+
+    def acknowledge(self, received: int, read: int) -> tuple[int, int]:
+        """Apply positions; lower ones than known mean nothing.  Returns by how much each moved."""
+        gained = max(0, received - self.received)
+        self.received += gained
+        count = read - self.read
+        if count <= 0:
+            return gained, 0
+        self._trim(count)
+        return gained, count
+
+    def _trim(self, count: int) -> None:
+        """Forget the ``count`` oldest entries: they were read, or their end is on record."""
+        start = self.first - self.origin
+        gone = self.entries[start : start + count]
+        if self._special:
+            self._account(gone)
+        else:
+            cost = sum(map(len, cast(list[bytes], gone))) + _SIMPLE_COST * count
+            self.cost -= cost
+            self.ledger.read += count
+        self.first += count
+        if self.origins and self.first > self.origins[0][0]:
+            del self.origins[0]
+        if self.overdue:
+            self.overdue = {sequence for sequence in self.overdue if sequence >= self.first}
+        if start + count == len(self.entries):
+            self.entries = []
+            self.origin = self.first
+            self._ttl.clear()
+        elif start + count > 256 and 2 * (start + count) > len(self.entries):
+            del self.entries[: start + count]
+            self.origin = self.first
+        else:
+            self.entries[start : start + count] = [_GONE] * count
+        if self.cursor < self.first:
+            self.cursor, self.fragment = self.first, 0
+
+    def _account(self, gone: list[bytes | Entry]) -> None:
+        for entry in gone:
+            if type(entry) is bytes:
+                self.cost -= len(entry) + _SIMPLE_COST
+                self.ledger.read += 1
+            else:
+                special = cast(Entry, entry)
+                self._special -= 1
+                self.cost -= special.cost
+                if not special.skip and not special.fin:
+                    self.ledger.read += 1
+
+    def reject(self, sequence: int, code: int, text: str) -> bool:
+        """The peer's application refused a message; False if that means nothing (any more)."""
+        if not self.first <= sequence < self.cursor or sequence == self.fin:
+            return False
+        entry = self.entries[sequence - self.origin]
+        if isinstance(entry, Entry) and entry.skip:
+            return False
+        self._replace(sequence, SkipReason.ALREADY_READ)
+        self._fail(Failure(sequence, sequence, Outcome.REJECTED, text, "yes", code))
+        return True
+
+    # -- ending early ---------------------------------------------------------------------------------------------
+
+    def bury(self, sequence: int, reason: SkipReason) -> bool:
+        """End a message that the peer does not hold; its place becomes a SKIP.  False if it has an end already."""
+        entry = self.entries[sequence - self.origin]
+        if isinstance(entry, Entry) and (entry.skip or entry.fin):
+            return False
+        self._replace(sequence, reason)
+        seen = "unknown" if sequence <= self.marked else "no"
+        self._fail(Failure(sequence, sequence, _SKIP_OUTCOME[reason], _SKIP_TEXT[reason], seen))
+        return True
+
+    def cancel(self, sequence: int) -> bool:
+        """End a message by its sender's wish; True if no process of the peer has seen or will see it."""
+        if not self.first <= sequence < self.next or self.seen_by_peer(sequence):
+            return False
+        return self.bury(sequence, SkipReason.CANCELLED) and sequence > self.marked
+
+    def drop_oldest(self) -> bool:
+        """Make room by the oldest message that :meth:`cancel` could act on; False if there is none."""
+        sequence = max(self._dropped, self.cursor + 1 if self.fragment else self.cursor)
+        while sequence < self.next:
+            sequence += 1
+            self._dropped = sequence
+            if self.bury(sequence - 1, SkipReason.OVERFLOW):
+                return True
+        return False
+
+    def expire(self, now: float) -> None:
+        """End what outlived its ttl; what the peer may hold is looked at again when a resume tells."""
+        while self._ttl and self._ttl[0][0] <= now:
+            _, sequence = heapq.heappop(self._ttl)
+            if sequence >= self.first:
+                self._expire_one(sequence)
+
+    def expire_overdue(self) -> None:
+        """After a resume: end the overdue messages that the peer turned out not to hold."""
+        overdue, self.overdue = self.overdue, set()
+        for sequence in sorted(overdue):
+            self._expire_one(sequence)
+
+    def _expire_one(self, sequence: int) -> None:
+        if self.seen_by_peer(sequence):
+            self.overdue.add(sequence)
+        else:
+            self.bury(sequence, SkipReason.EXPIRED)
+
+    @property
+    def next_expiry(self) -> float | None:
+        """When the next ttl runs out."""
+        return self._ttl[0][0] if self._ttl else None
+
+    def give_up_transmitted(self) -> None:
+        """What was transmitted to the peer's dead process ends as LOST (``on_peer_restart="report"``)."""
+        for sequence in range(self.first, self.sent + 1):
+            entry = self.entries[sequence - self.origin]
+            if not (isinstance(entry, Entry) and (entry.skip or entry.fin)):
+                self._replace(sequence, SkipReason.PEER_RESTARTED)
+                self._fail(
+                    Failure(sequence, sequence, Outcome.LOST, _SKIP_TEXT[SkipReason.PEER_RESTARTED], "unknown")
+                )
+
+    def finish(self, outcome: Outcome, reason: str, through: int | None = None) -> None:
+        """Everything up to ``through`` (default: everything) ends as ``outcome`` where it has no end yet."""
+        last = self.next - 1 if through is None else min(through, self.next - 1)
+        for sequence in range(self.first, last + 1):
+            entry = self.entries[sequence - self.origin]
+            if isinstance(entry, Entry) and (entry.skip or entry.fin):
+                continue
+            seen = "unknown" if self.seen_by_peer(sequence) or sequence <= max(self.marked, self.sent) else "no"
+            self._replace(sequence, SkipReason.ALREADY_READ)
+            self._fail(Failure(sequence, sequence, outcome, reason, seen))
+        if last >= self.first:
+            self._trim(last - self.first + 1)
+
+    def rename(self, outbox_id: bytes, *, mark: bool) -> None:
+        """Go on under a new outbox id with everything that is retained; numbers stay.
+
+        ``mark``: what was transmitted may have been seen, and goes out flagged.
+        """
+        named = self.origins[-1][0] if self.origins else 0
+        if max(named, self.first - 1) < self.next - 1:
+            self.origins.append((self.next - 1, self.outbox_id))
+        if mark:
+            self.marked = max(self.marked, self.sent)
+        self.outbox_id = outbox_id
+        self.runs.clear()
+        if self.fin < self.first:
+            self.fin = 0
+        self.resume(self.first - 1)
+
+    def _replace(self, sequence: int, reason: int) -> None:
+        index = sequence - self.origin
+        entry = self.entries[index]
+        tombstone = _tombstone(reason)
+        if type(entry) is bytes:
+            self._special += 1
+            self.cost -= len(entry) + _SIMPLE_COST
+        else:
+            self.cost -= cast(Entry, entry).cost
+        self.cost += tombstone.cost
+        self.entries[index] = tombstone
+        self.overdue.discard(sequence)
+
+    def _fail(self, failure: Failure) -> None:
+        self.failures.add(failure)
+        self.ledger.count(failure.outcome)
+        self.newly_failed = True
+
+
+def _unpacked(frame: bytes) -> Entry:
+    """The simple message that a frame carries, as an entry."""
+    return Entry(frame[_OVERHEAD:], flags=frame[5])
+
+
+def _emit(out: list[bytes | memoryview], head: bytes, payload: bytes, start: int, end: int) -> None:
+    """A frame: joined when small, the payload uncopied when large."""
+    if end - start <= SMALL:
+        out.append(head + payload[start:end])
+    elif start == 0 and end == len(payload):
+        out.append(head)
+        out.append(payload)
+    else:
+        out.append(head)
+        out.append(memoryview(payload)[start:end])

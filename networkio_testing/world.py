@@ -1,0 +1,387 @@
+"""A simulated network of nodes with a virtual clock, in which everything can break at any byte.
+
+Theory of operation
+-------------------
+A :class:`World` owns the time, the hosts and the wires.  A :class:`Host` drives one real
+:class:`~networkio_proto.endpoint.Endpoint` exactly as an adapter does: it empties the effects after every input.  A
+:class:`Wire` is one byte stream: two pipes whose bytes wait until somebody delivers them, whole or in part.  Nothing
+happens by itself: a test (or :meth:`World.run`, which lets everything go right) decides which bytes arrive when, which
+wire is cut, who crashes, and how time passes.  All randomness comes from seeds, so that a run repeats bit for bit.
+
+    world = World()
+    a, b = world.host("a"), world.host("b")
+    a.dial("b")
+    a.send("b", b"hello")
+    world.run()
+    assert b.read("a") == [b"hello"]
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+
+from networkio_proto import (
+    Close,
+    Config,
+    Connection,
+    ConnectionState,
+    Delivery,
+    Dial,
+    Endpoint,
+    Event,
+    Session,
+    Target,
+    Transmit,
+)
+from networkio_proto.auth import Authenticator
+
+__all__ = ["Host", "Pipe", "Wire", "World"]
+
+
+@dataclass(slots=True)
+class Pipe:
+    """One direction of a wire: bytes that were written and have not arrived."""
+
+    data: bytearray = field(default_factory=bytearray)
+    #: the writer's FIN stands behind the data
+    fin: bool = False
+    #: bytes vanish on their way, nobody is told
+    black_hole: bool = False
+    #: bytes that arrived so far
+    delivered: int = 0
+    #: bytes the pipe takes before the writer is blocked
+    capacity: int = 1 << 30
+
+
+class Wire:
+    """One byte stream between two hosts; end 0 dialled, end 1 accepted."""
+
+    def __init__(self, world: World, number: int, hosts: tuple[Host, Host]) -> None:
+        self.world = world
+        self.number = number
+        self.hosts = hosts
+        #: None: this end is gone (closed, crashed)
+        self.ends: list[Connection | None] = [None, None]
+        self.pipes = (Pipe(), Pipe())  # pipes[i] leads away from end i
+        #: the driver of end i was told to flush and close
+        self.closing = [False, False]
+
+    def __repr__(self) -> str:
+        return f"<Wire {self.number} {self.hosts[0].name}->{self.hosts[1].name}>"
+
+    @property
+    def open(self) -> bool:
+        """Does either end still use it?"""
+        return self.ends != [None, None]
+
+    def waiting(self, end: int) -> int:
+        """Bytes (FIN counts as one) on their way from ``end``."""
+        pipe = self.pipes[end]
+        return len(pipe.data) + pipe.fin
+
+    def write(self, end: int, now: float) -> None:
+        """The driver of ``end``: move what the core has to say into the pipe, as far as it takes it."""
+        connection, pipe = self.ends[end], self.pipes[end]
+        if connection is None:
+            return
+        while len(pipe.data) < pipe.capacity:
+            buffers = connection.data_to_send(now)
+            if not buffers:
+                break
+            for buffer in buffers:
+                pipe.data += buffer
+        if pipe.black_hole:
+            pipe.data.clear()
+        if self.closing[end] and not connection.dirty:
+            pipe.fin = True
+            self.ends[end] = None
+
+    def deliver(self, end: int, count: int | None = None, chunk: int | None = None) -> int:
+        """Let up to ``count`` bytes from ``end`` arrive (in pieces of ``chunk``), then FIN if all of them did."""
+        pipe, other = self.pipes[end], 1 - end
+        if pipe.black_hole:
+            pipe.data.clear()
+            return 0
+        count = len(pipe.data) if count is None else min(count, len(pipe.data))
+        whole = count == len(pipe.data)
+        data = bytes(pipe.data[:count])
+        del pipe.data[:count]
+        pipe.delivered += count
+        step = chunk or max(1, count)
+        for start in range(0, count, step):
+            target = self.ends[other]
+            if target is not None:
+                target.receive_data(data[start : start + step], self.world.now)
+                self.hosts[other].pump()
+        if whole and pipe.fin:
+            pipe.fin = False
+            self._lose(other, None)
+        if count and self.ends[end] is not None:
+            self.write(end, self.world.now)
+            self.hosts[end].pump()
+        return count
+
+    def cut(self, how: str = "rst") -> None:
+        """Break it: ``rst`` both ends learn at once and bytes under way are gone; ``fin`` they arrive first."""
+        if how == "fin":
+            for end in (0, 1):
+                self.deliver(end)
+        for pipe in self.pipes:
+            pipe.data.clear()
+            pipe.fin = False
+        for end in (0, 1):
+            self._lose(end, None if how == "fin" else ConnectionResetError("cut"))
+
+    def cut_half(self, end: int) -> None:
+        """Only ``end`` learns that the wire is gone; the other side hears nothing any more."""
+        for pipe in self.pipes:
+            pipe.black_hole = True
+            pipe.data.clear()
+        self._lose(end, ConnectionResetError("cut"))
+
+    def black_hole(self, on: bool = True) -> None:
+        """Bytes of both directions vanish; nobody is told."""
+        for pipe in self.pipes:
+            pipe.black_hole = on
+
+    def _lose(self, end: int, error: BaseException | None) -> None:
+        connection = self.ends[end]
+        if connection is None:
+            return
+        self.ends[end] = None
+        if error is None:
+            connection.receive_eof(self.world.now)
+        else:
+            connection.connection_lost(self.world.now, error)
+        self.pipes[end].fin = True
+        self.hosts[end].pump()
+
+
+class Host:
+    """A machine that runs one node, which may crash and come back as a new process."""
+
+    def __init__(self, world: World, name: str, config: Config, auth: Authenticator | None) -> None:
+        self.world = world
+        self.name = name
+        self.config = config
+        self.auth = auth
+        self.lives = 0
+        self.up = False
+        self.listening = True
+        self.notices: list[Event] = []
+        self.wires: dict[Connection, tuple[Wire, int]] = {}
+        #: dials that the core asked for and that were not answered yet
+        self.dials: list[Target] = []
+        #: called after every pump, for judges
+        self.on_pump: Callable[[Host], None] | None = None
+        self.endpoint = self._boot()
+
+    def _boot(self) -> Endpoint:
+        self.lives += 1
+        self.up = True
+        source = random.Random(f"{self.world.seed}/{self.name}/{self.lives}")
+        self.endpoint = Endpoint(self.name, self.config, auth=self.auth, random=source)
+        return self.endpoint
+
+    # -- the application ----------------------------------------------------------------------------------------
+
+    def session(self, peer: str) -> Session:
+        """The session with ``peer``."""
+        return self.endpoint.session(peer, self.world.now)
+
+    def dial(self, peer: str, to: str | None = "") -> Target:
+        """Keep a connection to the host named ``peer``; ``to=None`` takes whoever answers."""
+        target = self.endpoint.add_target(peer, self.world.now, to=peer if to == "" else to)
+        self.pump()
+        return target
+
+    def send(self, peer: str, *payloads: bytes, raw: bool = True, ttl: float | None = None) -> list[int]:
+        """Send; returns the sequences."""
+        session = self.session(peer)
+        sequences = [session.send(payload, self.world.now, raw=raw, ttl=ttl) for payload in payloads]
+        self.pump()
+        return sequences
+
+    def read(self, peer: str, limit: int = 1 << 30) -> list[bytes]:
+        """Take and acknowledge everything that is there (or ``limit``)."""
+        taken = self.session(peer).take_settled(limit, self.world.now)
+        self.pump()
+        return [delivery[2] for delivery in taken]
+
+    def take(self, peer: str, limit: int = 1) -> list[Delivery]:
+        """Take and hold."""
+        return self.session(peer).take(limit)
+
+    def settle(self, peer: str, delivery: Delivery, reject: tuple[int, str] | None = None) -> None:
+        """Acknowledge or reject a held message."""
+        self.session(peer).settle(delivery, self.world.now, reject=reject)
+        self.pump()
+
+    # -- the driver ---------------------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Carry out the effects, as every driver does after every input and command."""
+        endpoint = self.endpoint
+        while (effect := endpoint.next_effect()) is not None:
+            if isinstance(effect, Transmit):
+                place = self.wires.get(effect.connection)
+                if place is not None:
+                    place[0].write(place[1], self.world.now)
+            elif isinstance(effect, Close):
+                self._close(effect)
+            elif isinstance(effect, Dial):
+                self.dials.append(effect.target)
+            elif effect.session is None:
+                while (notice := endpoint.next_event()) is not None:
+                    self.notices.append(notice)
+        if self.on_pump is not None:
+            self.on_pump(self)
+
+    def _close(self, effect: Close) -> None:
+        place = self.wires.pop(effect.connection, None)
+        if place is None:
+            return
+        wire, end = place
+        if effect.flush:
+            wire.closing[end] = True
+            wire.write(end, self.world.now)
+        elif wire.ends[end] is not None:
+            wire.pipes[end].fin = True
+            wire.ends[end] = None
+
+    def tick(self) -> None:
+        """Serve the timers that are due."""
+        self.endpoint.handle_timer(self.world.now)
+        self.pump()
+
+    def answer_dials(self, *, refuse: bool = False) -> list[Wire]:
+        """Answer the dials that wait: connected if the other host is up and listens, else refused."""
+        wires = []
+        dials, self.dials = self.dials, []
+        for target in dials:
+            other = self.world.hosts.get(str(target.key))
+            if refuse or other is None or not other.up or not other.listening:
+                self.endpoint.dial_failed(target, self.world.now, ConnectionRefusedError("refused"))
+                self.pump()
+            else:
+                wires.append(self.world.connect(self, other, target))
+        return wires
+
+    # -- the machine --------------------------------------------------------------------------------------------
+
+    def crash(self, *, reset: bool = True) -> None:
+        """The process dies.  With ``reset`` the peers' ends break; without, they hear nothing any more."""
+        self.up = False
+        self.dials.clear()
+        for wire, end in list(self.wires.values()):
+            wire.ends[end] = None
+            if reset:
+                wire.pipes[end].fin = True
+            else:
+                wire.black_hole()
+        self.wires.clear()
+
+    def restart(self) -> None:
+        """A new process with the same peer id; it has forgotten everything."""
+        if self.up:
+            self.crash()
+        self.notices.clear()
+        self._boot()
+
+
+class World:
+    """The time, the hosts, the wires."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.random = random.Random(f"{seed}/world")
+        self.now = 1000.0
+        self.hosts: dict[str, Host] = {}
+        self.wires: list[Wire] = []
+        self._count = 0
+
+    def host(self, name: str, config: Config | None = None, auth: Authenticator | None = None) -> Host:
+        """A new host; its name is its peer id and its address."""
+        host = self.hosts[name] = Host(self, name, Config() if config is None else config, auth)
+        return host
+
+    def connect(self, dialer: Host, acceptor: Host, target: Target) -> Wire:
+        """A byte stream comes about."""
+        self._count += 1
+        wire = Wire(self, self._count, (dialer, acceptor))
+        self.wires.append(wire)
+        accepted = acceptor.endpoint.accept(self.now, source=dialer.name)
+        dialled = dialer.endpoint.connect(target, self.now)
+        wire.ends = [dialled, accepted]
+        dialer.wires[dialled] = (wire, 0)
+        acceptor.wires[accepted] = (wire, 1)
+        dialer.pump()
+        acceptor.pump()
+        return wire
+
+    def open_wires(self) -> list[Wire]:
+        """Wires that an end still uses."""
+        self.wires = [wire for wire in self.wires if wire.open]
+        return list(self.wires)
+
+    def live(self, a: str, b: str) -> Wire | None:
+        """The wire on which both hosts' sessions are live, if there is one."""
+        for wire in self.open_wires():
+            names = {wire.hosts[0].name, wire.hosts[1].name}
+            states = [end.state if end is not None else None for end in wire.ends]
+            if names == {a, b} and states == [ConnectionState.LIVE, ConnectionState.LIVE]:
+                return wire
+        return None
+
+    def deliver_all(self, limit: int = 10_000, chunk: int | None = None) -> int:
+        """Deliver until nothing is under way; answers dials.  Returns the rounds that it took."""
+        for rounds in range(limit):
+            moved = 0
+            for host in self.hosts.values():
+                if host.up and host.dials:
+                    moved += len(host.dials)
+                    host.answer_dials()
+            for wire in self.open_wires():
+                for end in (0, 1):
+                    if wire.waiting(end):
+                        wire.deliver(end, chunk=chunk)
+                        moved += not wire.pipes[end].black_hole
+            if not moved:
+                return rounds
+        raise AssertionError("the world does not come to rest")
+
+    def next_timer(self) -> float:
+        """When the next timer of any host is due."""
+        timers = [host.endpoint.get_timer() for host in self.hosts.values() if host.up]
+        return min((timer for timer in timers if timer is not None), default=inf)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, serving timers when they are due; no bytes move."""
+        self._pass_time(self.now + seconds, move=False)
+
+    def jump(self, seconds: float) -> None:
+        """Time passes in one leap (a pause, a suspended machine)."""
+        self.now += seconds
+        for host in self.hosts.values():
+            if host.up:
+                host.tick()
+
+    def run(self, seconds: float = 60.0) -> None:
+        """Let everything go right for a while: bytes arrive at once, dials are answered, timers are served."""
+        self._pass_time(self.now + seconds, move=True)
+
+    def _pass_time(self, end: float, *, move: bool) -> None:
+        if move:
+            self.deliver_all()
+        while (due := self.next_timer()) <= end:
+            self.now = max(self.now, due)
+            for host in self.hosts.values():
+                timer = host.endpoint.get_timer()
+                if host.up and timer is not None and timer <= self.now:
+                    host.tick()
+            if move:
+                self.deliver_all()
+        self.now = end
