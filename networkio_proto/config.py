@@ -44,8 +44,8 @@ class Limits:
     def __post_init__(self) -> None:
         if not 8 * 1024 <= self.frame < 2**32:
             raise ConfigurationError(f"limits.frame is {self.frame}; it must be at least 8192 and below 2**32")
-        if not 0 < self.message < 2**32:
-            raise ConfigurationError(f"limits.message is {self.message}; it must be positive and below 2**32")
+        if not 0 < self.message <= 2**31:
+            raise ConfigurationError(f"limits.message is {self.message}; it must be from 1 to 2**31")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +136,8 @@ class Config:
             raise ConfigurationError(f'on_peer_restart is {self.on_peer_restart!r}; "redeliver" or "report"')
         if isinstance(self.session_expiry, str) and self.session_expiry != "auto":
             raise ConfigurationError(f'session_expiry is {self.session_expiry!r}; seconds, None or "auto"')
+        if self.dead_after < 0.1:
+            raise ConfigurationError(f"dead_after is {self.dead_after}; it must be at least 0.1 s")
         if self.ping_after > self.dead_after * 4 / 9 + 1e-9:
             raise ConfigurationError(
                 f"ping_after is {self.ping_after}; it must be at most 4/9 of dead_after ({self.dead_after})"

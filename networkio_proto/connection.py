@@ -94,6 +94,12 @@ _TOKENS_PER_SECOND = 64.0
 #: a probed incumbent that sends bytes but no PONG gets so many more intervals before it counts as alive
 _PROBE_EXTENSIONS = 5
 
+#: a probe of one incumbent begins at most so often (seconds)
+_PROBE_SPACING = 1.0
+
+#: beyond ``limits.message``, for the reserved header ``id`` of a message that changed its outbox
+_ID_ROOM = 64
+
 #: a peer's wish to be left alone is honoured up to this (seconds)
 _RETRY_AFTER_MAX = 300.0
 
@@ -169,7 +175,9 @@ class Connection(Timed):
         "_partial",
         "_ping",
         "_pong",
+        "_ponged",
         "_probe_at",
+        "_probe_begun",
         "_probe_extensions",
         "_probe_opaque",
         "_probe_since",
@@ -256,9 +264,11 @@ class Connection(Timed):
         self._last_sent = now
         self._last_ping = now
         self._opaque = 0
+        self._ponged = 0
         self._dead_grace = 0.0
         self._probe_at: float | None = None
         self._probe_since = now
+        self._probe_begun = now - _PROBE_SPACING
         self._probe_opaque = 0
         self._probe_extensions = 0
         # deadlines are spread so that 5,000 connections made at once do not ping at once
@@ -376,7 +386,9 @@ class Connection(Timed):
                 preamble = self._decoder.take(len(PREAMBLE))
                 if preamble is None:
                     return
-                check_preamble(preamble)
+                self._receive_preamble(preamble, now)
+                if self.state is not ConnectionState.PREAMBLE:
+                    return
                 self.state = ConnectionState.HELLO_ACK if self.dialer else ConnectionState.HELLO
             while self.state in _HANDSHAKE:
                 frame = self._decoder.next_frame(HANDSHAKE_FRAME_LIMIT)
@@ -387,6 +399,15 @@ class Connection(Timed):
                 self._run_live(now)
         except PeerFault as fault:
             self.close(fault.code, fault.detail, now)
+
+    def _receive_preamble(self, preamble: bytes, now: float) -> None:
+        """Whoever speaks something else altogether gets no answer, which it could not read (P-PRE-5)."""
+        try:
+            check_preamble(preamble)
+        except PeerFault as fault:
+            if fault.code is CloseCode.VERSION:
+                raise
+            self._lost(failure_for(fault.code, fault.detail), now)
 
     def _handshake_frame(self, kind: int, flags: int, start: int, end: int, now: float) -> None:
         body = self._decoder.buffer[start:end]
@@ -408,15 +429,17 @@ class Connection(Timed):
     def _receive_hello(self, body: bytes, raw: bytes, now: float) -> None:
         endpoint = self._endpoint
         hello = parse_hello(body)
+        version = choose_version(hello.versions)
         self._introduce(hello.peer_id, hello.incarnation, hello.limits)
         self.dial = hello.dial
-        version = choose_version(hello.versions)
         if hello.to is not None and hello.to != endpoint.peer_id:
             raise PeerFault(CloseCode.WRONG_PEER, f"this is {endpoint.peer_id}, not {hello.to}")
-        self._check_same(hello.auth, hello.codec)
+        if hello.to is None and "psk" in endpoint.auth.name:
+            raise PeerFault(CloseCode.PROTOCOL, "psk needs to name the peer that is meant")
         features = tuple(feature for feature in hello.features if feature in endpoint.features)
         self._check_features(hello.require, features)
         self._check_features(endpoint.require, features)
+        self._check_same(hello.auth, hello.codec)
         if self.overloaded:
             self.close(CloseCode.OVERLOAD, "", now, retry_after=1.0 + 4.0 * endpoint.random.random())
             return
@@ -440,13 +463,15 @@ class Connection(Timed):
     def _receive_hello_ack(self, body: bytes, raw: bytes, now: float) -> None:
         endpoint = self._endpoint
         ack = parse_hello_ack(body)
+        choose_version((ack.version, ack.version))
         self._introduce(ack.peer_id, ack.incarnation, ack.limits)
         target = self.target
         if target is not None and target.to is not None and target.to != ack.peer_id:
             raise PeerFault(CloseCode.WRONG_PEER, f"{ack.peer_id} answered, {target.to} was meant")
-        choose_version((ack.version, ack.version))
-        self._check_same(ack.auth, ack.codec)
+        if not set(ack.features) <= set(endpoint.features):
+            raise PeerFault(CloseCode.PROTOCOL, "HELLO_ACK: features has one that was not offered")
         self._check_features(endpoint.require, ack.features)
+        self._check_same(ack.auth, ack.codec)
         session = endpoint.provisional(ack.peer_id, now)
         if session.connection is not None:
             self.close(CloseCode.COLLISION, "", now)
@@ -570,6 +595,7 @@ class Connection(Timed):
             self._partial is not None
             or self._run_pending
             or limits.message < limits.frame
+            or (inbox is not None and inbox.barred)
             or (inbox is not None and inbox.received > _SEQUENCES_SCARCE)
         )
 
@@ -620,14 +646,13 @@ class Connection(Timed):
         sequence: int = _unpack_sequence(buffer, start)[0]
         if sequence > MAX_SEQUENCE:
             raise PeerFault(CloseCode.PROTOCOL, f"sequence {sequence} is over the greatest, {MAX_SEQUENCE}")
-        self._adopt_run()
         if flags & DataFlag.FRAGMENT_CONTINUED:
             partial = self._continue(sequence, flags, buffer[start + 8 : end])
         else:
             partial = self._begin(sequence, flags, start + 8, end)
         if flags & _MORE:
-            if partial.missing < 0:
-                raise PeerFault(CloseCode.PROTOCOL, f"the fragments of {sequence} exceed its total")
+            if partial.missing <= 0:
+                raise PeerFault(CloseCode.PROTOCOL, f"more fragments of {sequence} are announced than its total holds")
             self._partial = partial
             self._note_special()
             return 0
@@ -637,6 +662,7 @@ class Connection(Timed):
         self._note_special()
         if not partial.fresh:
             return 0
+        self._adopt_run()
         session.inbox.accept_special(sequence, b"".join(partial.chunks), partial.flags, partial.details)
         return 1
 
@@ -660,17 +686,21 @@ class Connection(Timed):
         chunk = buffer[position:end]
         size = headers_size + len(chunk) if total is None else total
         limit = self._endpoint.config.limits.message
-        if size > limit:
+        if size > limit + _ID_ROOM:
             raise PeerFault(CloseCode.TOO_LARGE, f"message {sequence} of {size} bytes is over the limit of {limit}")
         session.inbox.admit(COST_PER_MESSAGE + size)
         origin = headers.pop("id", None) if headers else None
+        if origin is not None and not (isinstance(origin, bytes) and len(origin) == 24):
+            raise PeerFault(CloseCode.PROTOCOL, "the reserved header id is not a binary of 24 bytes")
         details = Details(
             headers=headers,
             headers_size=headers_size,
             redelivered=bool(flags & DataFlag.REDELIVERED),
-            origin=origin if isinstance(origin, bytes) and len(origin) == 24 else None,
+            origin=origin,
         )
         fresh = session.inbox.expect(sequence)
+        if fresh:
+            session.inbox.partial = COST_PER_MESSAGE + size
         partial = _Partial(sequence, flags & _RAW, details, size - headers_size - len(chunk), fresh)
         partial.chunks.append(chunk)
         return partial
@@ -680,8 +710,8 @@ class Connection(Timed):
         partial = self._partial
         if partial is None or partial.sequence != sequence:
             raise PeerFault(CloseCode.PROTOCOL, f"a continued fragment of {sequence} without its beginning")
-        if flags & ~_NEXT_FLAGS:
-            raise PeerFault(CloseCode.PROTOCOL, f"a continued fragment with flags 0x{flags:02x}")
+        if flags & ~_NEXT_FLAGS or not chunk:
+            raise PeerFault(CloseCode.PROTOCOL, f"a continued fragment of {len(chunk)} bytes, flags 0x{flags:02x}")
         partial.missing -= len(chunk)
         if partial.missing < 0:
             raise PeerFault(CloseCode.PROTOCOL, f"the fragments of {sequence} exceed its total")
@@ -715,7 +745,8 @@ class Connection(Timed):
             self._receive_close(flags, buffer[start:end], now)
             return False
         if kind >= FIRST_IGNORABLE:
-            self._spend(now)
+            if start == end:
+                self._spend(now)
             return False
         if flags:
             raise PeerFault(CloseCode.PROTOCOL, f"{frame_name(kind)} with flags 0x{flags:02x}")
@@ -724,7 +755,6 @@ class Connection(Timed):
             self._pong = _unpack_sequence(buffer, start)[0]
             self.want_write(now)
         elif kind == PONG:
-            self._spend(now)
             self._receive_pong(_unpack_sequence(buffer, start)[0], now)
         elif kind in (ACK, SKIP, REJECT, FIN):
             if session.inbox is not None:  # None: the session is over, the peer does not know yet
@@ -748,17 +778,19 @@ class Connection(Timed):
             return False
         if self._partial is not None:
             raise PeerFault(CloseCode.PROTOCOL, f"{frame_name(kind)} inside of a fragmented message")
-        self._adopt_run()
+        before = session.inbox.received if session.inbox is not None else 0
         if kind == SKIP:
             first, last, reason = _SKIP_BODY.unpack_from(buffer, start)
             self._check_sequence(first, last)
             if not session.receive_skip(first, last, reason):
                 self._spend(now)
-            self._note_special()
         else:
             sequence = _unpack_sequence(buffer, start)[0]
             self._check_sequence(sequence, sequence)
             session.receive_fin(sequence, now)
+        if session.inbox is not None and session.inbox.received > before:
+            self._adopt_run()
+        self._note_special()
         return True
 
     def _check_sequence(self, first: int, last: int) -> None:
@@ -775,7 +807,8 @@ class Connection(Timed):
     # -- liveness -----------------------------------------------------------------------------------------------
 
     def on_timer(self, now: float) -> float | None:
-        if self.state in _HANDSHAKE or self.state is ConnectionState.PREAMBLE:
+        parked = self.state is ConnectionState.PARKED and self.dialer  # as acceptor, parking does not count
+        if self.state in _HANDSHAKE or self.state is ConnectionState.PREAMBLE or parked:
             return self._handshake_timer(now)
         if self.state is not ConnectionState.LIVE:
             return None
@@ -834,6 +867,15 @@ class Connection(Timed):
         """Somebody else claims this session: answer within the probe time, or lose it."""
         if self._probe_at is not None:
             return
+        if now < self._probe_begun + _PROBE_SPACING:  # a stranger's dials must not become a flood of PINGs
+            self._probe_at = self._probe_begun + _PROBE_SPACING
+            self._probe_since, self._probe_extensions, self._probe_opaque = now, -1, self._opaque + 1
+            self._endpoint.timers.schedule(self, self._probe_at)
+            return
+        self._begin_probe(now)
+
+    def _begin_probe(self, now: float) -> None:
+        self._probe_begun = now
         self.ping(now)
         self._probe_opaque = self._opaque
         self._probe_since = now
@@ -842,6 +884,9 @@ class Connection(Timed):
         self._endpoint.timers.schedule(self, self._probe_at)
 
     def _probe_over(self, now: float) -> None:
+        if self._probe_extensions < 0:  # it had to wait for its time
+            self._begin_probe(now)
+            return
         silent = self._last_received <= self._probe_since
         if silent and not self._endpoint.paused:
             self._probe_at = None
@@ -855,6 +900,10 @@ class Connection(Timed):
             self._alive(now)
 
     def _receive_pong(self, opaque: int, now: float) -> None:
+        if self._ponged < opaque <= self._opaque:
+            self._ponged = opaque
+        else:
+            self._spend(now)
         if self._probe_at is not None and self._probe_opaque <= opaque <= self._opaque:
             self._alive(now)
 

@@ -139,7 +139,7 @@ class Endpoint:
         self.targets[target] = None
         if session is not None:
             self._bind(target, session)
-            session.closed = False
+            session.reopen()
         if session is not None and session.connection is not None:
             target.state = TargetState.SATISFIED
         else:
@@ -205,9 +205,9 @@ class Endpoint:
             target.retry_at = None
             self._wake_driver()
             return
-        if session is not None and session.peer_dials and self.peer_id < session.peer_id:
-            if retry_class(error) is RetryClass.BACKOFF:
-                delay += self.config.dial_courtesy * (1 + self.random.random() / 2)
+        lesser = session is not None and session.peer_dials and self.peer_id < session.peer_id
+        if lesser and retry_class(error) is RetryClass.BACKOFF:
+            delay += self.config.dial_courtesy * (1 + self.random.random() / 2)
         target.state = TargetState.WAITING
         target.retry_at = now + delay
         self.timers.schedule(target, target.retry_at)
@@ -291,6 +291,8 @@ class Endpoint:
         connection.go_live(now)
         self._close_rivals(session, connection, now)
         self._wake_driver()
+        if session.finished and connection.dialer:
+            session.confirmed(connection, now)
 
     def _close_rivals(self, session: Session, taken: Connection, now: float) -> None:
         """Taking closes what is parked, what another incarnation has pending, and the arbiter's own other dials."""

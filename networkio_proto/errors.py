@@ -48,12 +48,12 @@ __all__ = [
     "MessageTooLarge",
     "NetworkioError",
     "NoMessage",
+    "NoMoreMessages",
     "NodeClosed",
     "NormalClose",
     "Outcome",
     "OutboxFull",
     "Overloaded",
-    "PeerEnded",
     "PeerRestarting",
     "ProtocolError",
     "RemoteTooLarge",
@@ -138,7 +138,7 @@ class SessionClosed(UsageError):
     """This side ended (or is draining) the session; it takes no new messages."""
 
 
-class PeerEnded(UsageError):
+class NoMoreMessages(UsageError):
     """The peer ended its outbox and everything in it was handed over: no further message will come."""
 
 
@@ -362,7 +362,8 @@ def failure_for(
 class DeliveryFailure(NetworkioError):
     """A message ended otherwise than READ.
 
-    ``seen`` is ``"no"`` when the peer's application certainly never saw it, else ``"unknown"``.
+    ``seen`` is ``"no"`` when the peer's application certainly never saw it, ``"yes"`` when it rejected it, else
+    ``"unknown"``.
     """
 
     outcome: Outcome = Outcome.LOST
@@ -398,7 +399,7 @@ class MessageCancelled(DeliveryFailure):
 
 
 class MessageLost(DeliveryFailure):
-    """The message was given up: overflow by choice, a restarted peer with ``on_peer_restart="report"``, a lower limit."""
+    """The message was given up: dropped for newer ones, over the peer's limit, or its peer restarted ("report")."""
 
     outcome = Outcome.LOST
 

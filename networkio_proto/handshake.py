@@ -328,8 +328,8 @@ def _limits(fields: _Fields) -> PeerLimits:
     limits = fields.inner("limits")
     return PeerLimits(
         frame=limits.uint("frame", 8 * 1024, 2**32 - 1),
-        message=limits.uint("message", 1, 2**32 - 1),
-        idle=limits.uint("idle", 1, 2**48) / 1000,
+        message=limits.uint("message", 1, 2**31),
+        idle=limits.uint("idle", 100, 2**48) / 1000,
     )
 
 
@@ -378,7 +378,7 @@ def parse_attach(body: bytes) -> Attach:
     """ATTACH's map as an object, its numbers consistent with each other (verdict F); raises PeerFault."""
     fields = _open("ATTACH", body)
     first = fields.uint("first", 1, MAX_SEQUENCE)
-    following = fields.uint("next", 1, MAX_SEQUENCE + 1)
+    following = fields.uint("next", 1, MAX_SEQUENCE)
     if first > following:
         raise fields.fault("first", f"{first} is greater than next {following}")
     inbox = None if fields.value("inbox") is None else _inbox_facts(fields.inner("inbox"))

@@ -82,7 +82,9 @@ class Inbox:
         "forsaken",
         "gap",
         "held",
+        "barred",
         "outbox_id",
+        "partial",
         "ranges",
         "read",
         "ready",
@@ -114,9 +116,13 @@ class Inbox:
         self.rejects: dict[int, Reject] = {}
         #: cost of what is neither settled nor (if rejected) known to be so
         self.unsettled = 0
+        #: cost of the message whose fragments are coming in
+        self.partial = 0
         self.fin = 0
         #: its sender went on to another outbox: acknowledging tells nobody
         self.forsaken = False
+        #: it was told as ended: nothing of its outbox may come any more
+        self.barred = False
         #: what the next message will say beside itself
         self.gap: list[GapRange] = []
         self.restarted: Positions | None = None
@@ -169,6 +175,7 @@ class Inbox:
         """A connection went live on which the peer may send ``credit``."""
         self.used = 0
         self.allowed = credit
+        self.partial = 0
 
     def rebase(self, first: int, run: bytes) -> None:
         """Take the base anew, for an inbox that holds nothing."""
@@ -183,7 +190,9 @@ class Inbox:
         self.used += cost
 
     def expect(self, sequence: int) -> bool:
-        """Is it the next one?  False: a duplicate; raises PeerFault for a hole."""
+        """Is it the next one?  False: a duplicate; raises PeerFault for a hole, or where nothing may come."""
+        if self.barred:
+            raise PeerFault(CloseCode.PROTOCOL, f"sequence {sequence} of an outbox that has ended")
         if sequence != self.received + 1:
             if sequence > self.received:
                 raise PeerFault(
@@ -212,6 +221,7 @@ class Inbox:
     def accept_special(self, sequence: int, payload: bytes, flags: int, details: Details) -> None:
         """Take in any message; its cost was admitted and its sequence is the expected one."""
         self.received = sequence
+        self.partial = 0
         self.unsettled += COST_PER_MESSAGE + details.headers_size + len(payload)
         self.ready.append((self, sequence, payload, flags, self._details(details)))
 
@@ -224,6 +234,8 @@ class Inbox:
     def skip(self, first: int, last: int, reason: int) -> GapRange | None:
         """The peer's SKIP; returns what of it is new."""
         expected = self.received + 1
+        if self.barred:
+            self.expect(first)
         if last < first or (self.fin and last > self.fin):
             raise PeerFault(CloseCode.PROTOCOL, f"SKIP {first} to {last} is impossible")
         if first > expected:

@@ -45,7 +45,7 @@ class Failure:
     last: int
     outcome: Outcome
     reason: str
-    #: ``"no"``: the peer's application certainly never saw it; else ``"unknown"``
+    #: ``"no"``: the peer's application certainly never saw it; ``"yes"``: it rejected it; else ``"unknown"``
     seen: str
     #: the peer's code, for REJECTED
     code: int = 0

@@ -118,6 +118,7 @@ class Outbox:
         "run",
         "runs",
         "sent",
+        "transmitted",
         "used",
     )
 
@@ -138,6 +139,8 @@ class Outbox:
         self.fragment = 0
         #: the highest sequence ever transmitted, wholly or in part
         self.sent = 0
+        #: the highest sequence transmitted wholly under the present outbox id
+        self.transmitted = 0
         #: the incarnation of the peer that ``sent`` speaks of
         self.receiver: bytes | None = None
         self.marked = 0
@@ -271,8 +274,10 @@ class Outbox:
                 size += self._pull_skip(out)
             else:
                 size += self._pull_entry(out, max_bytes - size, now)
-        if self.cursor - (0 if self.fragment else 1) > self.sent:
-            self.sent = self.cursor - (0 if self.fragment else 1)
+        if self.cursor > self.transmitted + 1:
+            self.transmitted = self.cursor - 1
+        if self.transmitted > self.sent or self.fragment:
+            self.sent = max(self.sent, self.cursor if self.fragment else self.transmitted)
         return size
 
     def _pull_frames(self, out: list[bytes | memoryview], max_bytes: int) -> int:
@@ -320,10 +325,10 @@ class Outbox:
         if entry.expires is not None and entry.expires <= now and not self.fragment:
             self.bury(sequence, SkipReason.EXPIRED)
             return 0
-        headers, flags = self._named(sequence, entry), entry.flags
-        if len(headers) + len(entry.payload) > self.message_limit:
+        if len(entry.headers) + len(entry.payload) > self.message_limit:
             self.bury(sequence, SkipReason.TOO_LARGE)
             return 0
+        headers, flags = self._named(sequence, entry), entry.flags
         if sequence <= self.marked:
             flags |= DataFlag.REDELIVERED
         if headers:
@@ -387,6 +392,10 @@ class Outbox:
         gained = max(0, received - self.received)
         self.received += gained
         count = read - self.read
+        if self.fragment:
+            count = min(count, self.cursor - self.first)  # a message that is half sent is sent to its end first
+        elif received >= self.cursor:
+            self.cursor = received + 1
         if count <= 0:
             return gained, 0
         self._trim(count)
@@ -433,7 +442,7 @@ class Outbox:
 
     def reject(self, sequence: int, code: int, text: str) -> bool:
         """The peer's application refused a message; False if that means nothing (any more)."""
-        if not self.first <= sequence < self.cursor or sequence == self.fin:
+        if not self.first <= sequence <= self.transmitted or sequence == self.fin:
             return False
         entry = self.entries[sequence - self.origin]
         if isinstance(entry, Entry) and entry.skip:
@@ -532,6 +541,7 @@ class Outbox:
         if self.fin < self.first:
             self.fin = 0
         self.resume(self.first - 1)
+        self.transmitted = self.first - 1
 
     def _replace(self, sequence: int, reason: int) -> None:
         index = sequence - self.origin

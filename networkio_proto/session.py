@@ -66,9 +66,9 @@ __all__ = ["Notice", "Session", "Watch"]
 #: inboxes of outboxes that the peer left are kept, newest last, while they hold something unread, and so many beyond
 _OLD_INBOXES = 8
 
-#: users' headers leave room for the reserved ones in the map's 64 items and 4 KiB
-_HEADER_ITEMS = 60
-_HEADER_BYTES = 4000
+#: users' headers leave room for the reserved ``id`` in the map's 64 items and 4 KiB (specification, P-DATA-21)
+_HEADER_ITEMS = 63
+_HEADER_BYTES = 4064
 
 
 class Notice:
@@ -119,6 +119,7 @@ class Session(Timed):
         "_receiver_durable",
         "_rejects_unsent",
         "_reject_seen",
+        "_rejects_heard",
         "_report",
         "_reserved",
         "_restart",
@@ -132,6 +133,7 @@ class Session(Timed):
         "dormant",
         "ending",
         "error",
+        "finished",
         "handle",
         "inbox",
         "inboxes",
@@ -177,8 +179,10 @@ class Session(Timed):
         self.watch = 0
         #: ``end`` was called, FIN is on its way
         self.ending = False
-        #: ended or aborted; a new connection opens it again
+        #: ended or aborted; a new connection or target opens it again
         self.closed = False
+        #: both FINs are read; as dialer we stay only to hear the acceptor say so
+        self.finished = False
         self._draining = 0
         self._ended: list[tuple[float, Ended]] = []
         self._pending = 0
@@ -201,6 +205,7 @@ class Session(Timed):
         self._attach_position = (0, 0)
         self._rejects_unsent: list[Reject] = []
         self._reject_seen = 0
+        self._rejects_heard: set[int] = set()
 
     # -- facts --------------------------------------------------------------------------------------------------
 
@@ -460,7 +465,7 @@ class Session(Timed):
         if not (self.ending and self.outbox.all_read and inbox is not None and inbox.finished):
             return
         self.ending = False
-        self.closed = True
+        self.closed = self.finished = True
         connection = self.connection
         if connection is not None:
             connection.last_words(encode_ack(inbox.received, inbox.read, inbox.allowed, self.outbox.first))
@@ -468,13 +473,22 @@ class Session(Timed):
         if connection is not None and not connection.dialer:
             connection.close(CloseCode.NORMAL, "both sides ended the session", now, resumable=False)
 
+    def confirmed(self, connection: Connection, now: float) -> None:
+        """Live again, as the dialer, only because the acceptor's last CLOSE was lost: now both know (P-END-6)."""
+        self.finished = False
+        self.closed = True
+        self._drop_targets()
+        connection.close(CloseCode.NORMAL, "both sides ended the session", now, resumable=False)
+
+    def reopen(self) -> None:
+        """The application wants it again."""
+        self.closed = self.finished = False
+
     def _over(self, why: int, now: float) -> None:
         """The common end: final positions on record, a fresh outbox, a notice."""
         inbox = self._reported()
         if inbox is not None:
-            f = inbox
-            self._ended.insert(0, (now, Ended(f.outbox_id, f.run, f.received, f.read, f.first, why)))
-            del self._ended[MAX_ENDED:]
+            self._record(inbox, why, now)
         for old in self.inboxes:
             if not old.forsaken:
                 old.forsake()
@@ -488,6 +502,11 @@ class Session(Timed):
         self._after_failures()
         self.wake(Watch.READABLE | Watch.PROGRESS | Watch.ROOM)
         self.notify(Notice.ENDED)
+
+    def _record(self, f: InboxFacts, why: int, now: float) -> None:
+        """The final positions of an inbox that is dropped, to be told as ``ended``."""
+        self._ended.insert(0, (now, Ended(f.outbox_id, f.run, f.received, f.read, f.first, why)))
+        del self._ended[MAX_ENDED:]
 
     # -- taking up and losing connections -----------------------------------------------------------------------
 
@@ -551,6 +570,7 @@ class Session(Timed):
         )
         self.connection = connection
         self.closed = False
+        self._rejects_heard.clear()
         self.since = now
         self.error = None
         self._ack_pending, self._ack_urgent = True, False
@@ -594,7 +614,7 @@ class Session(Timed):
                 outbox.give_up_transmitted()
             else:
                 outbox.marked = max(outbox.marked, outbox.sent)
-        elif inbox is not None and echoed and inbox.received < outbox.received:
+        elif (inbox.received if inbox is not None and echoed else outbox.first - 1) < outbox.received:
             outbox.marked = max(outbox.marked, outbox.received)
         outbox.receiver = connection.peer_incarnation
         self._receiver_durable = attach.durable
@@ -623,12 +643,14 @@ class Session(Timed):
         self.inboxes = [Inbox.restored(facts) for facts in self.dormant] + self.inboxes
         self.dormant = []
         old = self.inbox
-        inbox = next((box for box in self.inboxes if box.outbox_id == attach.outbox_id), None)
+        barred = self._is_ended(attach.outbox_id)
+        inbox = None if barred else next((box for box in self.inboxes if box.outbox_id == attach.outbox_id), None)
         restarted = self.peer_incarnation is not None and self.peer_incarnation != connection.peer_incarnation
         if inbox is None or inbox.empty:
             if inbox is None:
                 inbox = Inbox(attach.outbox_id, attach.run, attach.first)
             inbox.rebase(attach.first, attach.run)
+            inbox.barred = barred
         else:
             inbox.passed(attach.first)
         inbox.forsaken = False
@@ -655,12 +677,15 @@ class Session(Timed):
         if len(idle) > _OLD_INBOXES:
             for box in idle[: len(idle) - _OLD_INBOXES]:
                 self.inboxes.remove(box)
+                self._record(box.facts(), Why.EXPIRED, self.since)
 
     def detach(self, error: ConnectionFailure, now: float) -> None:
         """The live connection is gone; no position changes."""
         self.connection = None
         self.since = now
         self.error = error
+        if self.inbox is not None:
+            self.inbox.partial = 0
         self._release_reserve()
         self.notify(Notice.LINK)
         self.wake(Watch.LINK)
@@ -731,9 +756,9 @@ class Session(Timed):
     def receive_ack(self, received: int, read: int, credit: int, first: int, now: float) -> bool:
         """ACK; False if it moved nothing."""
         outbox, inbox = self.outbox, self._inbox()
-        if read > received or received >= outbox.cursor:
+        if read > received or received > max(outbox.transmitted, outbox.received):
             raise PeerFault(
-                CloseCode.PROTOCOL, f"ACK of received {received}, read {read} where {outbox.cursor - 1} was sent"
+                CloseCode.PROTOCOL, f"ACK of received {received}, read {read} where {outbox.transmitted} was sent"
             )
         if first > inbox.received + 1 and first > inbox.first:
             raise PeerFault(CloseCode.PROTOCOL, f"ACK says first {first} where only {inbox.received} came")
@@ -758,6 +783,7 @@ class Session(Timed):
             self.notify(Notice.READ)
             if self._reject_seen and self.outbox.first > self._reject_seen:
                 self._reject_seen = 0
+                self._rejects_heard.clear()
                 self._hurry(now)  # the peer waits for our ``first`` to pass its rejection
         self.wake(Watch.PROGRESS | (Watch.ROOM if self.has_room else 0))
         if self._endpoint.starved:
@@ -768,14 +794,17 @@ class Session(Timed):
         outbox = self.outbox
         if outbox_id != outbox.outbox_id:
             return False
-        if sequence >= outbox.cursor:
-            raise PeerFault(CloseCode.PROTOCOL, f"REJECT of {sequence} where {outbox.cursor - 1} was sent")
+        if sequence > max(outbox.transmitted, outbox.received):
+            raise PeerFault(CloseCode.PROTOCOL, f"REJECT of {sequence} where {outbox.transmitted} was sent")
         if sequence < outbox.first:
             self._hurry(now)  # the peer has not seen how far we are
             return False
-        if not outbox.reject(sequence, code, printable(text, 512)):
+        if sequence in self._rejects_heard:
             return False
+        self._rejects_heard.add(sequence)
         self._reject_seen = max(self._reject_seen, sequence)
+        if not outbox.reject(sequence, code, printable(text, 512)):
+            return True  # it was told on an earlier connection
         self._account_outbox()
         self._after_failures()
         return True
@@ -860,7 +889,7 @@ class Session(Timed):
     # -- credit -------------------------------------------------------------------------------------------------
 
     def _unsettled(self) -> int:
-        return sum(inbox.unsettled for inbox in self.inboxes)
+        return sum(inbox.unsettled + inbox.partial for inbox in self.inboxes)
 
     def _reserve(self) -> None:
         """Take the window for a new connection out of the node's budget, as far as it reaches."""
