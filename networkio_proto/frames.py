@@ -118,6 +118,9 @@ class SkipReason(IntEnum):
 
 #: body bounds of the types whose size is known; the frame limit bounds the others
 _BODY_BOUNDS: dict[int, tuple[int, int]] = {
+    HELLO: (0, HANDSHAKE_FRAME_LIMIT - 2),
+    HELLO_ACK: (0, HANDSHAKE_FRAME_LIMIT - 2),
+    ATTACH: (0, HANDSHAKE_FRAME_LIMIT - 2),
     ACK: (32, 32),
     SKIP: (18, 18),
     REJECT: (26, 26 + TEXT_LIMIT),
@@ -158,7 +161,7 @@ def check_preamble(received: bytes) -> None:
         return
     if received[:6] == PREAMBLE[:6]:
         raise PeerFault(CloseCode.VERSION, f"framing version {received[6]} is not supported, only 1")
-    if received[:2] == b"\x16\x03":
+    if received[:2] in (b"\x16\x03", b"\x15\x03"):
         detail = "the peer speaks TLS, this side does not"
     elif received[:4] in (b"GET ", b"POST", b"HEAD", b"PUT ", b"HTTP", b"OPTI"):
         detail = "the peer speaks HTTP"
@@ -238,6 +241,8 @@ class FrameDecoder:
         return len(self._partial) + len(self.buffer) - self.position
 
     def _keep(self, needed: int) -> None:
+        if self._partial:  # the rest of a frame is waited for already: being asked again in between changes nothing
+            return
         self._partial += self.buffer[self.position :]
         self._needed = needed
         self.buffer, self.position = b"", 0
