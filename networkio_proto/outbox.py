@@ -365,7 +365,7 @@ class Outbox:
             size += len(head) + end - done
             done = end
             if done == len(payload):
-                self.cursor = sequence + 1
+                self.cursor = max(sequence, self.received) + 1  # the peer may have told meanwhile that it has more
                 self.fragment = 0
                 return size
             self.fragment = done
@@ -412,7 +412,7 @@ class Outbox:
             self.cost -= cost
             self.ledger.read += count
         self.first += count
-        if self.origins and self.first > self.origins[0][0]:
+        while self.origins and self.first > self.origins[0][0]:
             del self.origins[0]
         if self.overdue:
             self.overdue = {sequence for sequence in self.overdue if sequence >= self.first}
