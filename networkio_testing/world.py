@@ -7,6 +7,8 @@ A :class:`World` owns the time, the hosts and the wires.  A :class:`Host` drives
 :class:`Wire` is one byte stream: two pipes whose bytes wait until somebody delivers them, whole or in part.  Nothing
 happens by itself: a test (or :meth:`World.run`, which lets everything go right) decides which bytes arrive when, which
 wire is cut, who crashes, and how time passes.  All randomness comes from seeds, so that a run repeats bit for bit.
+Whoever wants to know what happens hangs a :class:`Watcher` into ``world.watchers``; a
+:class:`~networkio_testing.judges.Judge` is one that compares it with the guarantees.
 
     world = World()
     a, b = world.host("a"), world.host("b")
@@ -19,7 +21,7 @@ wire is cut, who crashes, and how time passes.  All randomness comes from seeds,
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -30,6 +32,7 @@ from networkio_proto import (
     ConnectionState,
     Delivery,
     Dial,
+    Effect,
     Endpoint,
     Event,
     Session,
@@ -38,7 +41,59 @@ from networkio_proto import (
 )
 from networkio_proto.auth import Authenticator
 
-__all__ = ["Host", "Pipe", "Wire", "World"]
+__all__ = ["Host", "Pipe", "Watcher", "Wire", "World"]
+
+#: a pipe that nobody throttles takes so many bytes before its writer is blocked
+CAPACITY = 1 << 30
+
+
+class Watcher:
+    """Is told what happens in a world, each time after it happened; every method here does nothing."""
+
+    def booted(self, host: Host) -> None:
+        """A process of ``host`` began."""
+
+    def crashed(self, host: Host) -> None:
+        """The process of ``host`` is no more."""
+
+    def accepted(self, host: Host, peer: str, sequence: int, payload: bytes, options: Mapping[str, object]) -> None:
+        """A message was sent; ``options`` are the arguments of ``Session.send``."""
+
+    def cancelled(self, host: Host, peer: str, sequence: int, certain: bool) -> None:
+        """A message was cancelled; ``certain`` is what the sender was told."""
+
+    def ended(self, host: Host, peer: str) -> None:
+        """The application said that nothing follows."""
+
+    def handed_over(self, host: Host, peer: str, deliveries: Sequence[Delivery]) -> None:
+        """The application took messages."""
+
+    def settled(self, host: Host, peer: str, delivery: Delivery, reject: tuple[int, str] | None) -> None:
+        """It acknowledged or rejected one."""
+
+    def released(self, host: Host, peer: str, delivery: Delivery) -> None:
+        """It gave one back."""
+
+    def effect(self, host: Host, effect: Effect) -> None:
+        """The core asked its driver for something, which is done next."""
+
+    def noticed(self, host: Host, notice: Event) -> None:
+        """The application took a notice."""
+
+    def pumped(self, host: Host) -> None:
+        """All effects of ``host`` are carried out."""
+
+    def ticked(self, host: Host) -> None:
+        """The timers of ``host`` were served."""
+
+    def wrote(self, wire: Wire, end: int, buffers: Sequence[bytes | memoryview]) -> None:
+        """``end`` wrote what one call of ``data_to_send`` returned."""
+
+    def arriving(self, wire: Wire, end: int) -> None:
+        """Bytes are about to arrive at ``end``: the one thing that is told before it happens."""
+
+    def arrived(self, wire: Wire, end: int) -> None:
+        """They arrived, and nothing else has happened since."""
 
 
 @dataclass(slots=True)
@@ -53,7 +108,7 @@ class Pipe:
     #: bytes that arrived so far
     delivered: int = 0
     #: bytes the pipe takes before the writer is blocked
-    capacity: int = 1 << 30
+    capacity: int = CAPACITY
 
 
 class Wire:
@@ -68,6 +123,8 @@ class Wire:
         self.pipes = (Pipe(), Pipe())  # pipes[i] leads away from end i
         #: the driver of end i was told to flush and close
         self.closing = [False, False]
+        #: somebody on the way added bytes
+        self.tampered = False
 
     def __repr__(self) -> str:
         return f"<Wire {self.number} {self.hosts[0].name}->{self.hosts[1].name}>"
@@ -85,7 +142,7 @@ class Wire:
     def write(self, end: int, now: float) -> None:
         """The driver of ``end``: move what the core has to say into the pipe, as far as it takes it."""
         connection, pipe = self.ends[end], self.pipes[end]
-        if connection is None:
+        if connection is None or self.hosts[end].paused:
             return
         while len(pipe.data) < pipe.capacity:
             buffers = connection.data_to_send(now)
@@ -93,6 +150,8 @@ class Wire:
                 break
             for buffer in buffers:
                 pipe.data += buffer
+            for watcher in self.world.watchers:
+                watcher.wrote(self, end, buffers)
         if pipe.black_hole:
             pipe.data.clear()
         if self.closing[end] and not connection.dirty:
@@ -102,6 +161,8 @@ class Wire:
     def deliver(self, end: int, count: int | None = None, chunk: int | None = None) -> int:
         """Let up to ``count`` bytes from ``end`` arrive (in pieces of ``chunk``), then FIN if all of them did."""
         pipe, other = self.pipes[end], 1 - end
+        if self.hosts[other].paused:
+            return 0
         if pipe.black_hole:
             pipe.data.clear()
             return 0
@@ -114,7 +175,11 @@ class Wire:
         for start in range(0, count, step):
             target = self.ends[other]
             if target is not None:
+                for watcher in self.world.watchers:
+                    watcher.arriving(self, other)
                 target.receive_data(data[start : start + step], self.world.now)
+                for watcher in self.world.watchers:
+                    watcher.arrived(self, other)
                 self.hosts[other].pump()
         if whole and pipe.fin:
             pipe.fin = False
@@ -142,6 +207,17 @@ class Wire:
             pipe.data.clear()
         self._lose(end, ConnectionResetError("cut"))
 
+    def throttle(self, end: int, capacity: int = CAPACITY) -> None:
+        """The pipe that leads away from ``end`` takes this much before it blocks; 0: not a byte."""
+        self.pipes[end].capacity = capacity
+        self.write(end, self.world.now)
+        self.hosts[end].pump()
+
+    def replay(self, end: int, data: bytes) -> None:
+        """Somebody on the way says once more what ``end`` said before (whole frames, between two writes)."""
+        self.tampered = True
+        self.pipes[end].data += data
+
     def black_hole(self, on: bool = True) -> None:
         """Bytes of both directions vanish; nobody is told."""
         for pipe in self.pipes:
@@ -150,6 +226,9 @@ class Wire:
     def _lose(self, end: int, error: BaseException | None) -> None:
         connection = self.ends[end]
         if connection is None:
+            return
+        if self.hosts[end].paused:
+            self.hosts[end].missed.append((self, end, error))
             return
         self.ends[end] = None
         if error is None:
@@ -163,14 +242,21 @@ class Wire:
 class Host:
     """A machine that runs one node, which may crash and come back as a new process."""
 
-    def __init__(self, world: World, name: str, config: Config, auth: Authenticator | None) -> None:
+    def __init__(
+        self, world: World, name: str, config: Config, auth: Authenticator | None, peer_id: str | None = None
+    ) -> None:
         self.world = world
         self.name = name
+        self.peer_id = name if peer_id is None else peer_id
         self.config = config
         self.auth = auth
         self.lives = 0
         self.up = False
         self.listening = True
+        #: the process stands still: it reads nothing, and its timers are not served
+        self.paused = False
+        #: ends of streams that it has not heard of because it stands still
+        self.missed: list[tuple[Wire, int, BaseException | None]] = []
         self.notices: list[Event] = []
         self.wires: dict[Connection, tuple[Wire, int]] = {}
         #: dials that the core asked for and that were not answered yet
@@ -183,7 +269,9 @@ class Host:
         self.lives += 1
         self.up = True
         source = random.Random(f"{self.world.seed}/{self.name}/{self.lives}")
-        self.endpoint = Endpoint(self.name, self.config, auth=self.auth, random=source)
+        self.endpoint = Endpoint(self.peer_id, self.config, auth=self.auth, random=source)
+        for watcher in self.world.watchers:
+            watcher.booted(self)
         return self.endpoint
 
     # -- the application ----------------------------------------------------------------------------------------
@@ -198,34 +286,92 @@ class Host:
         self.pump()
         return target
 
-    def send(self, peer: str, *payloads: bytes, raw: bool = True, ttl: float | None = None) -> list[int]:
+    def send(
+        self,
+        peer: str,
+        *payloads: bytes,
+        raw: bool = True,
+        ttl: float | None = None,
+        headers: Mapping[str, object] | None = None,
+        ack_now: bool = False,
+    ) -> list[int]:
         """Send; returns the sequences."""
         session = self.session(peer)
-        sequences = [session.send(payload, self.world.now, raw=raw, ttl=ttl) for payload in payloads]
+        sequences = []
+        for payload in payloads:
+            sequences.append(
+                session.send(payload, self.world.now, raw=raw, ttl=ttl, headers=headers, ack_now=ack_now)
+            )
+            options = {"raw": raw, "ttl": ttl, "headers": headers, "ack_now": ack_now}
+            for watcher in self.world.watchers:
+                watcher.accepted(self, peer, sequences[-1], payload, options)
         self.pump()
         return sequences
+
+    def cancel(self, peer: str, sequence: int) -> bool:
+        """Cancel a message; True: nobody will ever see it."""
+        certain = self.session(peer).cancel(sequence, self.world.now)
+        for watcher in self.world.watchers:
+            watcher.cancelled(self, peer, sequence, certain)
+        self.pump()
+        return certain
 
     def read(self, peer: str, limit: int = 1 << 30) -> list[bytes]:
         """Take and acknowledge everything that is there (or ``limit``)."""
         taken = self.session(peer).take_settled(limit, self.world.now)
+        for watcher in self.world.watchers:
+            watcher.handed_over(self, peer, taken)
+            for delivery in taken:
+                watcher.settled(self, peer, delivery, None)
         self.pump()
         return [delivery[2] for delivery in taken]
 
     def take(self, peer: str, limit: int = 1) -> list[Delivery]:
         """Take and hold."""
-        return self.session(peer).take(limit)
+        taken = self.session(peer).take(limit)
+        for watcher in self.world.watchers:
+            watcher.handed_over(self, peer, taken)
+        return taken
 
     def settle(self, peer: str, delivery: Delivery, reject: tuple[int, str] | None = None) -> None:
         """Acknowledge or reject a held message."""
         self.session(peer).settle(delivery, self.world.now, reject=reject)
+        for watcher in self.world.watchers:
+            watcher.settled(self, peer, delivery, reject)
+        self.pump()
+
+    def release(self, peer: str, delivery: Delivery) -> None:
+        """Give a held message back."""
+        self.session(peer).release(delivery, self.world.now)
+        for watcher in self.world.watchers:
+            watcher.released(self, peer, delivery)
+        self.pump()
+
+    def end(self, peer: str) -> None:
+        """Say that nothing follows."""
+        self.session(peer).end(self.world.now)
+        for watcher in self.world.watchers:
+            watcher.ended(self, peer)
+        self.pump()
+
+    def abort(self, peer: str) -> None:
+        """Give the session up."""
+        self.session(peer).abort(self.world.now)
+        self.pump()
+
+    def disconnect(self, peer: str) -> None:
+        """Close the connection, and dial no more."""
+        self.session(peer).disconnect(self.world.now)
         self.pump()
 
     # -- the driver ---------------------------------------------------------------------------------------------
 
     def pump(self) -> None:
         """Carry out the effects, as every driver does after every input and command."""
-        endpoint = self.endpoint
+        endpoint, watchers = self.endpoint, self.world.watchers
         while (effect := endpoint.next_effect()) is not None:
+            for watcher in watchers:
+                watcher.effect(self, effect)
             if isinstance(effect, Transmit):
                 place = self.wires.get(effect.connection)
                 if place is not None:
@@ -237,8 +383,12 @@ class Host:
             elif effect.session is None:
                 while (notice := endpoint.next_event()) is not None:
                     self.notices.append(notice)
+                    for watcher in watchers:
+                        watcher.noticed(self, notice)
         if self.on_pump is not None:
             self.on_pump(self)
+        for watcher in watchers:
+            watcher.pumped(self)
 
     def _close(self, effect: Close) -> None:
         place = self.wires.pop(effect.connection, None)
@@ -254,16 +404,27 @@ class Host:
 
     def tick(self) -> None:
         """Serve the timers that are due."""
+        if self.paused:
+            return
         self.endpoint.handle_timer(self.world.now)
+        for watcher in self.world.watchers:
+            watcher.ticked(self)
         self.pump()
 
     def answer_dials(self, *, refuse: bool = False) -> list[Wire]:
-        """Answer the dials that wait: connected if the other host is up and listens, else refused."""
-        wires = []
+        """Answer the dials that wait: connected if the other host is up and listens, else refused.
+
+        Dials from and to a paused host go on waiting.
+        """
+        wires: list[Wire] = []
+        if self.paused:
+            return wires
         dials, self.dials = self.dials, []
         for target in dials:
             other = self.world.hosts.get(str(target.key))
-            if refuse or other is None or not other.up or not other.listening:
+            if other is not None and other.paused:
+                self.dials.append(target)
+            elif refuse or other is None or not other.up or not other.listening:
                 self.endpoint.dial_failed(target, self.world.now, ConnectionRefusedError("refused"))
                 self.pump()
             else:
@@ -273,23 +434,45 @@ class Host:
     # -- the machine --------------------------------------------------------------------------------------------
 
     def crash(self, *, reset: bool = True) -> None:
-        """The process dies.  With ``reset`` the peers' ends break; without, they hear nothing any more."""
-        self.up = False
+        """The process dies.  Bytes that it wrote may still arrive; with ``reset`` the peer then learns that it is gone.
+
+        Without, the machine is gone too: the peer hears nothing more.
+        """
+        if not self.up:
+            return
+        self.up = self.paused = False
         self.dials.clear()
-        for wire, end in list(self.wires.values()):
-            wire.ends[end] = None
-            if reset:
-                wire.pipes[end].fin = True
-            else:
-                wire.black_hole()
+        self.missed.clear()
         self.wires.clear()
+        for wire in self.world.wires:
+            for end in (0, 1):
+                if wire.hosts[end] is self and wire.ends[end] is not None:
+                    wire.ends[end] = None
+                    wire.pipes[1 - end].black_hole = True
+                    wire.pipes[end].fin = reset
+        for watcher in self.world.watchers:
+            watcher.crashed(self)
 
     def restart(self) -> None:
         """A new process with the same peer id; it has forgotten everything."""
-        if self.up:
-            self.crash()
+        self.crash()
         self.notices.clear()
         self._boot()
+
+    def pause(self) -> None:
+        """The process stands still, and nobody is told."""
+        self.paused = self.up
+
+    def resume(self) -> None:
+        """It goes on; what happened meanwhile reaches it only now."""
+        self.paused = False
+        missed, self.missed = self.missed, []
+        for wire, end, error in missed:
+            wire._lose(end, error)
+        for wire, end in list(self.wires.values()):
+            wire.write(end, self.world.now)
+        if self.up:
+            self.tick()
 
 
 class World:
@@ -301,12 +484,25 @@ class World:
         self.now = 1000.0
         self.hosts: dict[str, Host] = {}
         self.wires: list[Wire] = []
+        self.watchers: list[Watcher] = []
         self._count = 0
 
-    def host(self, name: str, config: Config | None = None, auth: Authenticator | None = None) -> Host:
-        """A new host; its name is its peer id and its address."""
-        host = self.hosts[name] = Host(self, name, Config() if config is None else config, auth)
+    def host(
+        self,
+        name: str,
+        config: Config | None = None,
+        auth: Authenticator | None = None,
+        *,
+        peer_id: str | None = None,
+    ) -> Host:
+        """A new host; its name is its address, and its peer id unless it claims to be another."""
+        host = self.hosts[name] = Host(self, name, Config() if config is None else config, auth, peer_id)
         return host
+
+    @property
+    def connections_made(self) -> int:
+        """How many wires there have been."""
+        return self._count
 
     def connect(self, dialer: Host, acceptor: Host, target: Target) -> Wire:
         """A byte stream comes about."""
@@ -344,18 +540,21 @@ class World:
                 if host.up and host.dials:
                     moved += len(host.dials)
                     host.answer_dials()
+                    moved -= len(host.dials)
             for wire in self.open_wires():
                 for end in (0, 1):
-                    if wire.waiting(end):
+                    waiting = wire.waiting(end)
+                    if waiting:
+                        arrives = not wire.pipes[end].black_hole and not wire.hosts[1 - end].paused
                         wire.deliver(end, chunk=chunk)
-                        moved += not wire.pipes[end].black_hole
+                        moved += arrives
             if not moved:
                 return rounds
         raise AssertionError("the world does not come to rest")
 
     def next_timer(self) -> float:
         """When the next timer of any host is due."""
-        timers = [host.endpoint.get_timer() for host in self.hosts.values() if host.up]
+        timers = [host.endpoint.get_timer() for host in self.hosts.values() if host.up and not host.paused]
         return min((timer for timer in timers if timer is not None), default=inf)
 
     def advance(self, seconds: float) -> None:
@@ -380,7 +579,7 @@ class World:
             self.now = max(self.now, due)
             for host in self.hosts.values():
                 timer = host.endpoint.get_timer()
-                if host.up and timer is not None and timer <= self.now:
+                if host.up and not host.paused and timer is not None and timer <= self.now:
                     host.tick()
             if move:
                 self.deliver_all()
