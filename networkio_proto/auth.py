@@ -11,10 +11,13 @@ side's configuration and never by what the peer says.
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["MAC_SIZE", "Authenticator", "Insecure", "Proof", "TLSFacts"]
+from .errors import ConfigurationError, printable
+
+__all__ = ["MAC_SIZE", "Authenticator", "Insecure", "Proof", "TLSFacts", "check_exposure", "is_loopback"]
 
 MAC_SIZE = 32
 
@@ -79,3 +82,22 @@ class Insecure:
 
     def verify(self, proof: Proof, mac: bytes | None, tls: TLSFacts | None) -> bool:
         return mac is None
+
+
+def is_loopback(host: str) -> bool:
+    """Does the host name or address certainly stay on this machine?"""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def check_exposure(host: str, auth: Authenticator | None) -> None:
+    """Refuse to meet strangers unprotected, unless somebody spelled it out; raises ConfigurationError."""
+    if auth is None and not is_loopback(host):
+        raise ConfigurationError(
+            f"{printable(host)} is not loopback: whoever reaches it could claim any peer id. "
+            'Use an address of 127.0.0.0/8 or ::1, or say auth="insecure" where everyone on the network is trusted'
+        )

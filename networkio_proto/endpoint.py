@@ -177,7 +177,9 @@ class Endpoint:
     def dial_failed(self, target: Target, now: float, error: BaseException) -> None:
         """The dial failed; the core decides when to try again."""
         if target.state is TargetState.DIALLING:
-            self._attempt_failed(target, DialFailed(f"{printable(target.key)}: {printable(error)}"), now)
+            failure = DialFailed(f"{printable(target.key)}: {printable(error)}")
+            failure.__cause__ = error
+            self._attempt_failed(target, failure, now)
 
     def _attempt_failed(self, target: Target, error: ConnectionFailure, now: float) -> None:
         session = target.session

@@ -18,6 +18,7 @@ Text that came from the other side is escaped and cut by :func:`printable` befor
 from __future__ import annotations
 
 from enum import Enum, IntEnum
+from typing import Any
 
 __all__ = [
     "AbortedByPeer",
@@ -187,6 +188,9 @@ class EncodeError(UsageError, ValueError):
 
 class DecodeError(UsageError, ValueError):
     """A payload cannot be decoded.  The message is still there: read it raw, reject it or acknowledge it."""
+
+    #: the message, held by whoever caught this, where an adapter's ``read`` raised it
+    message: Any = None
 
 
 # -- connections: found in Connection.error and in notices -----------------------------------------------------------

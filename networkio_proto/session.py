@@ -53,6 +53,7 @@ from .inbox import Delivery, Details, Inbox, Reject
 from .ledger import Failure, Ledger
 from .maps import encode_map
 from .outbox import SMALL, Entry, Outbox
+from .receipts import ReceiptWaiters
 from .resume import Verdict, judge
 from .timers import Timed
 
@@ -144,6 +145,7 @@ class Session(Timed):
         "peer_incarnation",
         "peer_id",
         "peer_message_limit",
+        "receipts",
         "since",
         "targets",
         "watch",
@@ -177,6 +179,8 @@ class Session(Timed):
         self.error: ConnectionFailure | None = None
         #: bits of :class:`Watch` that somebody waits for
         self.watch = 0
+        #: who waits for the outcome of a message; look there after a Wake for ``Watch.PROGRESS``
+        self.receipts = ReceiptWaiters()
         #: ``end`` was called, FIN is on its way
         self.ending = False
         #: ended or aborted; a new connection or target opens it again
@@ -1009,6 +1013,7 @@ class Session(Timed):
     def _after_failures(self) -> None:
         if self.outbox.newly_failed:
             self.outbox.newly_failed = False
+            self.receipts.failed = True
             self.notify(Notice.FAILED)
             self.wake(Watch.PROGRESS | (Watch.ROOM if self.has_room else 0))
 

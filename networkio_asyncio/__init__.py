@@ -1,0 +1,21 @@
+"""networkio over anyio: reliable conversations between named peers, on asyncio and on trio.
+
+::
+
+    async with Node("server-001") as node:
+        await node.listen("127.0.0.1", 8080)
+        async for notice in node.notifications():
+            match notice:
+                case MessagesReady(peer=peer):
+                    while (data := peer.read_nowait(default=None)) is not None:
+                        print(peer.id, data)
+"""
+
+from networkio_proto import *  # noqa: F403  (what users of the core's types need)
+from networkio_proto import __all__ as _core
+
+from ._node import Handler, Listener, Node
+from ._peer import Message, MessageIterator, Peer, Receipt
+
+__all__ = ["Handler", "Listener", "Message", "MessageIterator", "Node", "Peer", "Receipt"]
+__all__ += _core

@@ -1,0 +1,97 @@
+"""One byte stream and its core connection: the three roles of an adapter, and nothing that decides.
+
+``_read`` only reads: it hands bytes to the core, never writes, never waits for the application.  ``_write`` is the only
+place that sends: it takes the bytes from the core first and waits for the stream with nothing in its hands.  Timers are
+served elsewhere (``Node``), and may only kill: a stuck write cannot hide a dead peer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.abc import ByteStream
+
+from networkio_proto import Close, Connection
+
+if TYPE_CHECKING:
+    from ._node import Node
+
+__all__ = ["Link"]
+
+_CHUNK = 65536
+
+
+class Link:
+    """Drives one connection over one anyio byte stream."""
+
+    __slots__ = ("_node", "_scope", "_stream", "_wake", "closing", "connection")
+
+    def __init__(self, node: Node, connection: Connection, stream: ByteStream) -> None:
+        self._node = node
+        self._stream = stream
+        self.connection = connection
+        self._wake = anyio.Event()
+        self._scope = anyio.CancelScope()
+        self.closing = False
+
+    def transmit(self) -> None:
+        """The core has something to send."""
+        self._wake.set()
+
+    def close(self, effect: Close) -> None:
+        """The core is done with it: flush, half-close and linger, or drop it now."""
+        self.closing = True
+        if effect.flush:
+            self._scope.deadline = self._node.now() + self._node.config.linger
+            self._wake.set()
+        else:
+            self._scope.cancel()
+
+    async def run(self) -> None:
+        """Carry bytes until the stream is over; never raises because of it."""
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._write)
+                    await self._read()
+                    tasks.cancel_scope.cancel()
+        finally:
+            self._node.unlink(self)
+            self._lost(None)
+            await anyio.aclose_forcefully(self._stream)
+
+    async def _read(self) -> None:
+        receive, connection, node = self._stream.receive, self.connection, self._node
+        try:
+            while True:
+                data = await receive(_CHUNK)
+                connection.receive_data(data, node.now())
+                node.pump()
+        except anyio.EndOfStream:
+            self._lost(None)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
+            self._lost(error.__cause__ or error)
+
+    async def _write(self) -> None:
+        send, connection, node = self._stream.send, self.connection, self._node
+        try:
+            while True:
+                buffers = connection.data_to_send(node.now())
+                if node.endpoint.effects:
+                    node.pump()
+                if buffers:
+                    await send(b"".join(buffers))
+                elif self.closing:
+                    await self._stream.send_eof()
+                    return
+                else:
+                    self._wake = anyio.Event()
+                    await self._wake.wait()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
+            if not self.closing:
+                self._lost(error.__cause__ or error)
+
+    def _lost(self, error: BaseException | None) -> None:
+        self.connection.connection_lost(self._node.now(), error)
+        self._node.pump()
