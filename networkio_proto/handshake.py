@@ -338,7 +338,7 @@ def parse_hello(body: bytes) -> Hello:
     fields = _open("HELLO", body)
     versions = fields.array("v")
     match versions:
-        case [int(least), int(most)] if 0 <= least <= most:
+        case [int(least), int(most)] if type(least) is type(most) is int and least <= most:  # no bool
             pass
         case _:
             raise fields.fault("v", "is not [lowest, highest] version")
