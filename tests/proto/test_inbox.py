@@ -381,6 +381,16 @@ def test_neighbouring_ranges_wait_as_one() -> None:
     assert len(inbox.ranges) == 1
 
 
+def test_neighbouring_gaps_of_one_reason_are_told_as_one() -> None:
+    inbox = an_inbox()
+    for first, last, reason in ((1, 1, 2), (2, 5, 2), (6, 6, 3), (7, 7, 2)):
+        assert inbox.skip(first, last, reason) == GapRange(first, last, reason)
+    inbox.accept(8, b"", 0)
+    delivery = inbox.take()
+    assert delivery is not None
+    assert delivery[4] == Details(gap=(GapRange(1, 5, 2), GapRange(6, 6, 3), GapRange(7, 7, 2)))
+
+
 def test_gaps_beyond_a_bound_melt_into_the_last() -> None:
     inbox = an_inbox()
     for sequence in range(1, 1001):
