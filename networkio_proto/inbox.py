@@ -198,6 +198,8 @@ class Inbox:
                 raise PeerFault(
                     CloseCode.PROTOCOL, f"sequence {sequence} came where {self.received + 1} was expected"
                 )
+            if not sequence:
+                raise PeerFault(CloseCode.PROTOCOL, "there is no sequence 0")
             return False
         if self.fin:
             raise PeerFault(CloseCode.PROTOCOL, f"sequence {sequence} came after FIN {self.fin}")
