@@ -790,8 +790,6 @@ class Session(Timed):
                 self._rejects_heard.clear()
                 self._hurry(now)  # the peer waits for our ``first`` to pass its rejection
         self.wake(Watch.PROGRESS | (Watch.ROOM if self.has_room else 0))
-        if self._endpoint.starved:
-            self._endpoint.feed_starved()
 
     def receive_reject(self, outbox_id: bytes, sequence: int, code: int, text: str, now: float) -> bool:
         """REJECT; False if it means nothing."""
@@ -1019,9 +1017,11 @@ class Session(Timed):
 
     def _account_outbox(self) -> None:
         """Keep the node's total in step."""
-        cost = self.outbox.cost
-        self._endpoint.outbox_cost += cost - self._accounted
-        self._accounted = cost
+        gained = self.outbox.cost - self._accounted
+        self._endpoint.outbox_cost += gained
+        self._accounted += gained
+        if gained < 0 and self._endpoint.starved:
+            self._endpoint.feed_starved()
 
     @property
     def retry_at(self) -> float | None:
