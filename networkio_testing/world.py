@@ -265,6 +265,9 @@ class Host:
         self.on_pump: Callable[[Host], None] | None = None
         self.endpoint = self._boot()
 
+    def __repr__(self) -> str:
+        return f"<Host {self.name}, life {self.lives}>"
+
     def _boot(self) -> Endpoint:
         self.lives += 1
         self.up = True

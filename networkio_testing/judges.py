@@ -1,0 +1,724 @@
+"""Judges that watch every host of a simulated world and object at the first broken promise.
+
+    world = World(seed)
+    judge = Judge(world)
+    ...                      # whatever the world and its applications do
+    judge.at_rest()          # once everything has had the time to go right
+
+Theory of operation
+-------------------
+A :class:`Judge` is a :class:`~networkio_testing.world.Watcher`.  It keeps what no node can know, the *ghosts*: every
+message that any process ever accepted (:class:`_Log`), what was handed to whom (:class:`_Reader`), and what was
+acknowledged there.  After each step it compares them with what the nodes believe; each comparison costs a few
+numbers, and only from time to time a whole outbox or inbox is counted.  It also reads every frame that is written
+(:class:`_Tap`): a receiver's defences would hide a sender's mistake, the wire does not.
+
+Processes are told apart by their incarnation and outboxes by their id, so a crash, a restart or a second process with
+the same peer id needs no special rule.  Applications must act through the methods of
+:class:`~networkio_testing.world.Host`, or the judge does not learn what they did.
+
+A broken promise is a :class:`Violation`, which names the invariant, the seed and the time.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import Final
+
+from networkio_proto import (
+    COST_PER_MESSAGE,
+    Close,
+    CloseCode,
+    Connection,
+    ConnectionState,
+    DataFlag,
+    Delivery,
+    Details,
+    Effect,
+    Event,
+    Failure,
+    MessagesRead,
+    MessagesReady,
+    Outcome,
+    PeerConnected,
+    RetryClass,
+    Session,
+    TargetState,
+    Transmit,
+)
+from networkio_proto.frames import ACK, ATTACH, CLOSE, DATA, FIN, PREAMBLE, SKIP
+from networkio_proto.handshake import Attach, parse_attach
+from networkio_proto.inbox import Inbox
+from networkio_proto.outbox import Entry, Outbox
+from networkio_proto.reconnect import retry_class
+
+from .world import Host, Watcher, Wire, World
+
+__all__ = ["INVARIANTS", "Judge", "Violation"]
+
+#: what each invariant says; the numbers are those of the project's list of invariants
+INVARIANTS: Final[Mapping[str, str]] = {
+    "I1": "read <= received < next, and positions only grow",
+    "I2": "messages are handed over, and transmitted, in their order; what is missing is an explicit gap",
+    "I3": "what is handed over was accepted, with the same bytes and headers and under its own name",
+    "I4": "a process gets a message once, unless its application releases it",
+    "I5": "acks are true: received means held by the peer's library, read means acknowledged by its application",
+    "I6": "positions are announced in order, and received no later than read",
+    "I7": "every accepted message is either retained or has exactly one outcome",
+    "I8": "nothing leaves an outbox without an outcome",
+    "I9": "a message is flagged as redelivered if, and only if, another process may have seen it",
+    "I11": "a connection that is not live changes no session, and an unproven peer makes none",
+    "I13": "a session has at most one live connection on each side",
+    "I14": "generations only grow, and one generation is one connection",
+    "I15": "a process that answers is never replaced by another",
+    "I18": "memory stays within its bounds",
+    "I19": "notices, timers and answers to strangers stay within their bounds, and no timer fires in vain",
+    "I20": "peers that keep to the protocol never accuse each other, and a connection ends once",
+    "I21": "after CLOSE nothing is said",
+    "I22": "what the peer's application acknowledges is read at its sender",
+    "I23": "nobody waits for what has happened already",
+    "I24": "connections come back as soon as they may, and then stay",
+    "I25": "what has ended gives back everything",
+}
+
+#: a stream of well-formed bytes can only earn these by a mistake of one of the two cores
+_ACCUSATIONS = frozenset({CloseCode.PROTOCOL, CloseCode.FLOW, CloseCode.TOO_LARGE, CloseCode.ABUSE})
+
+#: what a connection holds of a peer that has not proved itself
+_STRANGER_BYTES = 8 * 1024
+
+#: an answer to a stranger is at most so many times as long as what it said
+_AMPLIFICATION = 3
+
+#: every so many looks at a host, everything that it holds is counted
+_AUDIT_EVERY = 61
+
+#: a clock that went through many additions is not exact
+_EPSILON = 1e-6
+
+_HEADER = Struct(">IBB")
+_SEQUENCE = Struct(">Q")
+_RANGE = Struct(">QQ")
+_POSITIONS = Struct(">QQQQ")
+_MORE, _CONTINUED, _REDELIVERED = DataFlag.FRAGMENT_MORE, DataFlag.FRAGMENT_CONTINUED, DataFlag.REDELIVERED
+_RAW = int(DataFlag.RAW)
+
+
+class Violation(AssertionError):
+    """A promise was broken; ``invariant`` is its number in :data:`INVARIANTS`."""
+
+    def __init__(self, invariant: str, text: str, world: World) -> None:
+        super().__init__(
+            f"{invariant} is broken ({INVARIANTS[invariant]}): {text} (seed {world.seed}, time {world.now:.3f})"
+        )
+        self.invariant = invariant
+
+
+@dataclass(slots=True)
+class _Message:
+    """One accepted message, and everything that became of it anywhere."""
+
+    payload: bytes
+    headers: Mapping[str, object] | None
+    raw: bool
+    name: bytes
+    expires: float | None
+    cancelled: bool = False
+    outcome: Outcome | None = None
+    #: its sender was told that nobody ever saw it
+    unseen: bool = False
+    #: incarnations whose application got it, and those whose application settled it
+    seen_by: set[bytes] = field(default_factory=set)
+    settled_by: set[bytes] = field(default_factory=set)
+    acknowledged: bool = False
+    rejections: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
+class _Log:
+    """Everything that one process ever accepted for one peer id."""
+
+    sender: str
+    receiver: str
+    messages: dict[int, _Message] = field(default_factory=dict)
+    fins: set[int] = field(default_factory=set)
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    #: what was last seen of the outbox
+    outbox_id: bytes = b""
+    incarnation: bytes | None = None
+    first: int = 1
+    received: int = 0
+    failed: int = 0
+    #: the highest sequence ever transmitted, wholly or in part
+    transmitted: int = 0
+    #: up to here, the messages that went to a process other than the peer's present one
+    marked: int = 0
+    #: the last announced ``read``
+    announced: int = 0
+
+
+@dataclass(slots=True)
+class _Reader:
+    """What one process got out of one log."""
+
+    last: int = 0
+    outbox_id: bytes = b""
+    returned: list[int] = field(default_factory=list)
+    attempts: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Tap:
+    """What one end of a wire has said."""
+
+    spoke: bool = False
+    closed: bool = False
+    size: int = 0
+    attach: Attach | None = None
+    #: the sequence that must come next; 0 before the first one
+    expected: int = 0
+    #: the message whose fragments are going out
+    inside: int = 0
+    positions: tuple[int, int, int, int] = (0, 0, 0, 0)
+    #: when something last arrived at this end
+    heard: float = 0.0
+
+
+@dataclass(slots=True)
+class _Live:
+    """A connection on which a session is live, and where the session stood when it became so."""
+
+    connection: Connection
+    tap: _Tap
+    positions: tuple[int, ...]
+
+
+class Judge(Watcher):
+    """Watches all hosts of ``world`` from now on; raises :class:`Violation` in the step that breaks a promise.
+
+    ``tally`` counts what was seen (verdicts, outcomes, close codes, ...), so that a test can tell whether a run was
+    as eventful as it should have been.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.tally: Counter[str] = Counter()
+        #: who was dead already when a process began
+        self._dead: set[bytes] = set()
+        self._ancestors: defaultdict[bytes, frozenset[bytes]] = defaultdict(frozenset)
+        self._logs: dict[tuple[bytes, str], _Log] = {}
+        self._outboxes: dict[bytes, _Log] = {}
+        self._readers: defaultdict[tuple[bytes, int], _Reader] = defaultdict(_Reader)
+        self._held: dict[tuple[bytes, bytes], tuple[int, int]] = {}
+        self._unread: dict[tuple[bytes, str], int] = {}
+        self._announced: set[object] = set()
+        self._taps: dict[int, tuple[_Tap, _Tap]] = {}
+        self._live: dict[tuple[bytes, str], _Live] = {}
+        self._generations: dict[tuple[bytes, bytes], int] = {}
+        self._chosen: dict[tuple[bytes, str, int], int] = {}
+        self._before: tuple[Connection, bool, tuple[object, ...]] | None = None
+        self._looks = 0
+        world.watchers.append(self)
+
+    def _demand(self, holds: bool, invariant: str, text: str, *facts: object) -> None:
+        if not holds:
+            raise Violation(invariant, text.format(*facts), self.world)
+
+    def _log(self, host: Host, peer: str) -> _Log:
+        key = (host.endpoint.incarnation, peer)
+        log = self._logs.get(key)
+        if log is None:
+            log = self._logs[key] = _Log(host.peer_id, peer)
+        return log
+
+    def booted(self, host: Host) -> None:
+        self._ancestors[host.endpoint.incarnation] = frozenset(self._dead)
+
+    def crashed(self, host: Host) -> None:
+        self._dead.add(host.endpoint.incarnation)
+
+    # -- the sending application ----------------------------------------------------------------------------------
+
+    def accepted(self, host: Host, peer: str, sequence: int, payload: bytes, options: Mapping[str, object]) -> None:
+        log, ttl, headers = self._log(host, peer), options["ttl"], options["headers"]
+        self._demand(sequence not in log.messages, "I3", "{} gave the number {} to two messages", host, sequence)
+        log.messages[sequence] = _Message(
+            payload=payload,
+            headers=dict(headers) if isinstance(headers, Mapping) and headers else None,
+            raw=bool(options["raw"]),
+            name=_name(host.session(peer).outbox.outbox_id, sequence),
+            expires=self.world.now + ttl if isinstance(ttl, (int, float)) else None,
+        )
+        self.tally["accepted"] += 1
+
+    def cancelled(self, host: Host, peer: str, sequence: int, certain: bool) -> None:
+        message = self._log(host, peer).messages.get(sequence)
+        if message is None:
+            return
+        message.cancelled = True
+        if certain:
+            self._unseen(message, sequence)
+
+    def _unseen(self, message: _Message, sequence: int) -> None:
+        self._demand(not message.seen_by, "I5", "the sender is told that nobody saw {}, but it was", sequence)
+        message.unseen = True
+
+    def ended(self, host: Host, peer: str) -> None:
+        fin = host.session(peer).outbox.fin
+        if fin:
+            self._log(host, peer).fins.add(fin)
+
+    # -- the receiving application --------------------------------------------------------------------------------
+
+    def handed_over(self, host: Host, peer: str, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self._hand_over(host, peer, delivery)
+        key = (host.endpoint.incarnation, peer)
+        self._unread[key] = self._unread.get(key, 0) - len(deliveries)
+
+    def _hand_over(self, host: Host, peer: str, delivery: Delivery) -> None:
+        inbox, sequence, payload, flags, details = delivery
+        demand, incarnation = self._demand, host.endpoint.incarnation
+        log, message = self._find(host, peer, delivery)
+        details = details or Details()
+        headers, attempt, redelivered = details.headers or None, details.attempt, details.redelivered
+        demand(payload == message.payload, "I3", "the bytes of {} from {} changed under way", sequence, peer)
+        demand(headers == message.headers, "I3", "the headers of {} from {} changed under way", sequence, peer)
+        demand(bool(flags & _RAW) == message.raw, "I3", "{} from {} came with flags {}", sequence, peer, flags)
+        name = details.origin or _name(inbox.outbox_id, sequence)
+        demand(name == message.name, "I3", "{} from {} goes by the name of another message", sequence, peer)
+        demand(not message.unseen, "I5", "{} from {} was reported as never seen", sequence, peer)
+
+        reader = self._readers[(incarnation, id(log))]
+        again = sequence in reader.attempts
+        before = reader.attempts.get(sequence, 0)
+        demand(attempt == before + 1, "I4", "{} from {} says attempt {} after {}", sequence, peer, attempt, before)
+        if again:
+            demand(sequence in reader.returned, "I4", "{} from {} was handed over twice to {}", sequence, peer, host)
+            demand(sequence == reader.returned[0], "I2", "{} from {} overtakes {}", sequence, peer, reader.returned)
+            reader.returned.remove(sequence)
+        else:
+            demand(not reader.returned, "I2", "{} from {} overtakes {}", sequence, peer, reader.returned)
+            demand(sequence > reader.last, "I2", "{} from {} comes after {}", sequence, peer, reader.last)
+            self._look_for_holes(log, reader, inbox, sequence, [(part.first, part.last) for part in details.gap])
+            reader.last, reader.outbox_id = sequence, inbox.outbox_id
+        reader.attempts[sequence] = attempt
+        if message.seen_by & self._ancestors[incarnation]:
+            demand(redelivered, "I9", "{} from {} was seen before, and is not flagged", sequence, peer)
+        message.seen_by.add(incarnation)
+        self.tally["handed over again" if again else "redelivered" if redelivered else "handed over"] += 1
+
+    def _look_for_holes(
+        self, log: _Log, reader: _Reader, inbox: Inbox, sequence: int, gaps: list[tuple[int, int]]
+    ) -> None:
+        """Between two messages of one outbox everything is told as gap; before an inbox began, everything has ended."""
+        told = {number for first, last in gaps for number in range(max(first, reader.last + 1), last + 1)}
+        missing = set(range(reader.last + 1, sequence)) - told
+        if reader.outbox_id == inbox.outbox_id:
+            self._demand(not missing, "I2", "{} from {} comes without a word on {}", sequence, log.sender, missing)
+        for number in missing | told:
+            ghost = log.messages.get(number)
+            over = number in log.fins if ghost is None else number < log.first or ghost.outcome is not None
+            self._demand(over, "I2", "{} of {} is passed over, and has not ended", number, log.sender)
+        self.tally["gap"] += bool(told)
+
+    def _find(self, host: Host, peer: str, delivery: Delivery) -> tuple[_Log, _Message]:
+        log = self._outboxes.get(delivery[0].outbox_id)
+        message = None if log is None else log.messages.get(delivery[1])
+        if log is None or message is None or (log.sender, log.receiver) != (peer, host.peer_id):
+            raise Violation("I3", f"{peer} never accepted {delivery[1]} for {host.peer_id}", self.world)
+        return log, message
+
+    def settled(self, host: Host, peer: str, delivery: Delivery, reject: tuple[int, str] | None) -> None:
+        _, message = self._find(host, peer, delivery)
+        incarnation = host.endpoint.incarnation
+        self._demand(incarnation not in message.settled_by, "I4", "{} was settled twice by {}", delivery[1], host)
+        message.settled_by.add(incarnation)
+        if reject is None:
+            message.acknowledged = True
+        else:
+            message.rejections.add(reject[0])
+
+    def released(self, host: Host, peer: str, delivery: Delivery) -> None:
+        log, _ = self._find(host, peer, delivery)
+        insort(self._readers[(host.endpoint.incarnation, id(log))].returned, delivery[1])
+
+    # -- after every step -----------------------------------------------------------------------------------------
+
+    def pumped(self, host: Host) -> None:
+        for session in host.endpoint.sessions.values():
+            self._look_at_outbox(host, session)
+            self._look_at_inboxes(host, session)
+            self._look_at_connection(host, session)
+        self._announced.clear()
+        self._look_at_resources(host)
+        self._looks += 1
+        if self._looks % _AUDIT_EVERY == 0:
+            self.audit(host)
+
+    def _look_at_outbox(self, host: Host, session: Session) -> None:
+        outbox, log, demand = session.outbox, self._log(host, session.peer_id), self._demand
+        if outbox.outbox_id != log.outbox_id:
+            demand(outbox.outbox_id not in self._outboxes, "I3", "{} names two outboxes alike", host)
+            self._outboxes[outbox.outbox_id] = log
+            log.outbox_id = outbox.outbox_id
+            log.received = 0
+        if outbox.receiver != log.incarnation:
+            log.incarnation = outbox.receiver
+            log.marked = log.transmitted
+            log.received = 0
+        first, received, cursor, following = outbox.first, outbox.received, outbox.cursor, outbox.next
+        demand(first - 1 <= received < following, "I1", "{}: {} {} {}", host, first - 1, received, following)
+        demand(first <= cursor <= following, "I1", "{}: {} {} {}", host, first, cursor, following)
+        demand(first >= log.first, "I1", "the first of {} went from {} back to {}", host, log.first, first)
+        demand(received >= log.received, "I1", "received of {} went from {} back to {}", host, log.received, received)
+        if received > log.received and received >= first:
+            held = self._held.get((outbox.receiver or b"", outbox.outbox_id), (0, 0))[0]
+            demand(received <= held, "I5", "{} believes that {} are received, the peer has {}", host, received, held)
+        log.received = received
+        log.transmitted = max(log.transmitted, cursor if outbox.fragment else cursor - 1)
+        ledger = outbox.ledger
+        demand(ledger.accepted == len(log.messages), "I7", "{} counts {} accepted", host, ledger.accepted)
+        if first != log.first or ledger.failed != log.failed:
+            self._look_at_outcomes(host, log, outbox)
+        config = host.config
+        most = config.outbox_limit + config.limits.message + 2 * COST_PER_MESSAGE
+        demand(outbox.cost <= most, "I18", "the outbox of {} costs {} of {}", host, outbox.cost, most)
+
+    def _look_at_outcomes(self, host: Host, log: _Log, outbox: Outbox) -> None:
+        for failure in reversed(outbox.failures.ranges()):
+            if failure.last < log.first:
+                break
+            if failure.exact:
+                for sequence in range(max(log.first, failure.first), failure.last + 1):
+                    self._failed(host, log, sequence, failure)
+        for sequence in range(log.first, outbox.first):
+            message = log.messages.get(sequence)
+            if message is None:
+                self._demand(sequence in log.fins, "I8", "{} of {} was never accepted", sequence, host)
+            elif message.outcome is None:
+                self._demand(message.acknowledged, "I5", "{} of {} is READ, and nobody read it", sequence, host)
+                self._outcome(log, message, Outcome.READ)
+        log.first, log.failed = outbox.first, outbox.ledger.failed
+        for outcome in Outcome:
+            counted = getattr(outbox.ledger, outcome.value)
+            self._demand(counted == log.outcomes[outcome], "I7", "{} counts {} {}", host, counted, outcome)
+
+    def _failed(self, host: Host, log: _Log, sequence: int, failure: Failure) -> None:
+        demand, outcome = self._demand, failure.outcome
+        message = log.messages.get(sequence)
+        if message is None:
+            raise Violation("I7", f"{sequence} of {host} failed and was never accepted", self.world)
+        if message.outcome is not None:
+            demand(message.outcome is outcome, "I7", "{} is {} and then {}", sequence, message.outcome, outcome)
+            return
+        self._outcome(log, message, outcome)
+        if outcome is Outcome.REJECTED:
+            demand(failure.code in message.rejections, "I5", "{} is REJECTED, and nobody rejected it", sequence)
+        if outcome is Outcome.CANCELLED:
+            demand(message.cancelled, "I5", "{} is CANCELLED, and nobody cancelled it", sequence)
+        if failure.reason == "its ttl is over":
+            over = message.expires is not None and message.expires <= self.world.now + _EPSILON
+            demand(over, "I5", "{} is EXPIRED before its time", sequence)
+        if failure.seen == "no":
+            self._unseen(message, sequence)
+
+    def _outcome(self, log: _Log, message: _Message, outcome: Outcome) -> None:
+        message.outcome = outcome
+        log.outcomes[outcome] += 1
+        self.tally[outcome.name] += 1
+
+    def _look_at_inboxes(self, host: Host, session: Session) -> None:
+        incarnation = host.endpoint.incarnation
+        for inbox in session.inboxes:
+            if inbox.barred:  # its positions are on record as ended, and nothing may come into it
+                continue
+            key = (incarnation, inbox.outbox_id)
+            known = self._held.get(key)
+            if known is None or known != (inbox.received, inbox.read):
+                self._look_at_inbox(host, session, inbox, known or (inbox.base, inbox.base))
+                self._held[key] = (inbox.received, inbox.read)
+        reader, unread = (incarnation, session.peer_id), session.unread
+        told = unread <= self._unread.get(reader, 0) or session.handle in self._announced
+        self._demand(told, "I23", "{} got messages of {}, and there was no notice", host, session.peer_id)
+        self._unread[reader] = unread
+
+    def _look_at_inbox(self, host: Host, session: Session, inbox: Inbox, known: tuple[int, int]) -> None:
+        demand, peer = self._demand, session.peer_id
+        received, read = inbox.received, inbox.read
+        log = self._outboxes.get(inbox.outbox_id)
+        if log is None or (log.sender, log.receiver) != (peer, host.peer_id):
+            raise Violation("I3", f"{host} has an inbox for an outbox that {peer} never had", self.world)
+        demand(read <= received, "I1", "{} has read {} and received {}", host, read, received)
+        demand(known[0] <= received and known[1] <= read, "I1", "{}: {} was {}", host, (received, read), known)
+        demand(received <= max(log.transmitted, log.first - 1), "I3", "{} holds {}, not sent yet", host, received)
+        for sequence in range(known[1] + 1, read + 1):
+            ghost = log.messages.get(sequence)
+            over = sequence in log.fins if ghost is None else (
+                ghost.outcome is not None or host.endpoint.incarnation in ghost.settled_by
+            )
+            demand(over, "I5", "{} counts {} of {} as read, and its application holds it", host, sequence, peer)
+
+    # -- connections ----------------------------------------------------------------------------------------------
+
+    def _look_at_connection(self, host: Host, session: Session) -> None:
+        endpoint, connection = host.endpoint, session.connection
+        live = [c for c in endpoint.connections if c.state is ConnectionState.LIVE and c.session is session]
+        whole = live == ([] if connection is None else [connection])
+        self._demand(whole, "I13", "{} is live on {} with {}", host, live, session.peer_id)
+        key = (endpoint.incarnation, session.peer_id)
+        known = self._live.get(key)
+        if known is not None and known.connection is not connection:
+            del self._live[key]
+            self._lost(host, session, known)
+        if connection is None:
+            return
+        if known is None or known.connection is not connection:
+            self._taken(host, session, connection)
+        outbox = session.outbox
+        if not connection.dirty and outbox.cursor < outbox.next:
+            blocked = outbox.used >= outbox.credit and not outbox.fragment
+            self._demand(blocked, "I23", "{} has something to send to {}, and does not", host, session.peer_id)
+
+    def _taken(self, host: Host, session: Session, connection: Connection) -> None:
+        demand, attach, endpoint = self._demand, connection.attached, host.endpoint
+        wire, end = host.wires[connection]
+        theirs = None if attach is None else attach.generation
+        generation = connection.generation if theirs is None else theirs
+        arbiter = endpoint.incarnation if theirs is None else connection.peer_incarnation
+        before = self._generations.get((endpoint.incarnation, arbiter + session.peer_id.encode()), 0)
+        demand(generation > before, "I14", "{} takes generation {} after {}", host, generation, before)
+        self._generations[(endpoint.incarnation, arbiter + session.peer_id.encode())] = generation
+        pair = (arbiter, host.peer_id if theirs is not None else session.peer_id, generation)
+        other = self._chosen.setdefault(pair, wire.number)
+        demand(other == wire.number, "I14", "generation {} is {} and wire {}", generation, wire, other)
+        tap = self._tap(wire, end)
+        self._live[(endpoint.incarnation, session.peer_id)] = _Live(connection, tap, _positions(session))
+        self.tally["live"] += 1
+
+    def _lost(self, host: Host, session: Session, known: _Live) -> None:
+        """The end of a live connection: was it replaced by right, and does its dialer come back at once?"""
+        connection, now = known.connection, self.world.now
+        error = connection.error
+        if error is None:
+            raise Violation("I20", f"{connection} of {host} was left without a reason", self.world)
+        self.tally[f"lost: {error.code.name}"] += 1
+        successor = session.connection
+        replaced = error.code is CloseCode.SUPERSEDED and not error.remote and successor is not None
+        if replaced and successor is not None and successor.peer_incarnation != connection.peer_incarnation:
+            silent = now - known.tap.heard
+            allowed = silent >= host.config.probe_timeout - _EPSILON
+            self._demand(allowed, "I15", "{} gave up {}, heard {} s ago", host, connection, silent)
+        moved = _positions(session) != known.positions
+        if moved and retry_class(error) is RetryClass.BACKOFF and not error.retry_after:
+            soon = now + host.config.retry_quick + 1.5 * host.config.dial_courtesy
+            late = [t for t in session.targets if t.state is TargetState.WAITING and (t.retry_at or 0.0) > soon]
+            self._demand(not late, "I24", "{} made progress and lets {} wait", host, [t.key for t in late])
+
+    def effect(self, host: Host, effect: Effect) -> None:
+        if isinstance(effect, (Transmit, Close)):
+            there = effect.connection in host.wires
+            self._demand(there, "I21", "{} wants a {} after Close", host, type(effect).__name__)
+        if isinstance(effect, Close):
+            connection = effect.connection
+            wire, error = host.wires[connection][0], connection.error
+            code = None if error is None else error.code
+            fine = code is not None and (code not in _ACCUSATIONS or wire.tampered)
+            self._demand(fine, "I20", "{} of {} ended by {!r}", connection, host, error)
+            self.tally[f"closed: {code.name if code is not None else code}"] += 1
+
+    def noticed(self, host: Host, notice: Event) -> None:
+        if isinstance(notice, MessagesReady):
+            self._announced.add(notice.peer)
+        elif isinstance(notice, PeerConnected):
+            self.tally[f"verdict {notice.resumed.verdict}"] += 1
+        elif isinstance(notice, MessagesRead) and isinstance(notice.peer, str):
+            log, session = self._log(host, notice.peer), host.session(notice.peer)
+            announced, received = log.announced, session.outbox.received
+            in_order = announced <= notice.through <= received
+            self._demand(in_order, "I6", "{}: read {} after {}, received {}", host, notice.through, announced, received)
+            log.announced = notice.through
+
+    # -- the wire -------------------------------------------------------------------------------------------------
+
+    def _tap(self, wire: Wire, end: int) -> _Tap:
+        taps = self._taps.get(wire.number)
+        if taps is None:
+            taps = self._taps[wire.number] = (_Tap(heard=self.world.now), _Tap(heard=self.world.now))
+        return taps[end]
+
+    def wrote(self, wire: Wire, end: int, buffers: Sequence[bytes | memoryview]) -> None:
+        host, connection, tap = wire.hosts[end], wire.ends[end], self._tap(wire, end)
+        session = None if connection is None else connection.session
+        live = session is not None and session.connection is connection
+        if live and session is not None:
+            self._look_at_outbox(host, session)
+        data = b"".join(buffers)
+        tap.size += len(data)
+        if end == 1 and connection is not None and connection.attached is None:
+            heard = wire.pipes[0].delivered
+            self._demand(tap.size <= _AMPLIFICATION * heard, "I19", "{} says {} to {}", host, tap.size, heard)
+        position = 0 if tap.spoke else len(PREAMBLE)
+        tap.spoke = True
+        while position < len(data):
+            length, kind, flags = _HEADER.unpack_from(data, position)
+            self._demand(not tap.closed, "I21", "{} says frame {:02x} after CLOSE", host, kind)
+            if kind == DATA and session is not None:
+                self._tap_data(wire, end, session, flags, _SEQUENCE.unpack_from(data, position + 6)[0])
+            elif kind == SKIP:
+                self._tap_sequence(wire, end, session, *_RANGE.unpack_from(data, position + 6))
+            elif kind == FIN:
+                self._tap_sequence(wire, end, session, *2 * _SEQUENCE.unpack_from(data, position + 6))
+            elif kind == ACK:
+                positions = _POSITIONS.unpack_from(data, position + 6)
+                grown = all(old <= new for old, new in zip(tap.positions, positions, strict=True))
+                self._demand(grown, "I1", "{} acknowledges {} after {}", host, positions, tap.positions)
+                tap.positions = positions
+            elif kind == ATTACH:
+                tap.attach = parse_attach(data[position + 6 : position + 4 + length])
+            tap.closed = kind == CLOSE
+            position += 4 + length
+        self._demand(position == len(data), "I20", "{} wrote half a frame", host)
+
+    def _tap_data(self, wire: Wire, end: int, session: Session, flags: int, sequence: int) -> None:
+        host, tap = wire.hosts[end], self._tap(wire, end)
+        if flags & _CONTINUED:
+            self._demand(tap.inside == sequence, "I2", "{} continues {} inside of {}", host, sequence, tap.inside)
+        else:
+            self._tap_sequence(wire, end, session, sequence, sequence)
+            marked = sequence <= self._log(host, session.peer_id).marked
+            right = bool(flags & _REDELIVERED) == marked
+            self._demand(right, "I9", "{} sends {} with flags {:02x}, marked: {}", host, sequence, flags, marked)
+        tap.inside = sequence if flags & _MORE else 0
+
+    def _tap_sequence(self, wire: Wire, end: int, session: Session | None, first: int, last: int) -> None:
+        """What goes out follows what went out, and the first is what the peer asked for."""
+        host, tap, other = wire.hosts[end], self._tap(wire, end), self._tap(wire, 1 - end)
+        if session is None or tap.attach is None or other.attach is None:
+            raise Violation("I2", f"{host} sends {first} before the handshake is over", self.world)
+        mine, inbox = tap.attach, other.attach.inbox
+        same = mine.outbox_id == session.outbox.outbox_id
+        self._demand(same, "I3", "{} sends {} under another outbox than it stated", host, first)
+        if not tap.expected:
+            echoed = inbox is not None and inbox.outbox_id == mine.outbox_id
+            tap.expected = inbox.received + 1 if inbox is not None and echoed else mine.first
+        right = tap.expected == first and not tap.inside
+        self._demand(right, "I2", "{} sends {} in place of {} ({})", host, first, tap.expected, tap.inside)
+        tap.expected = last + 1
+
+    def arriving(self, wire: Wire, end: int) -> None:
+        connection = wire.ends[end]
+        self._before = None
+        if connection is not None and connection.state is not ConnectionState.LIVE:
+            self._before = (connection, connection.attached is not None, _state(wire.hosts[end]))
+
+    def arrived(self, wire: Wire, end: int) -> None:
+        self._tap(wire, end).heard = self.world.now
+        if self._before is None:
+            return
+        connection, proven, before = self._before
+        judged = connection.attached is not None and not proven  # then the endpoint had a say
+        if connection.state is not ConnectionState.LIVE and not judged:
+            same = before == _state(wire.hosts[end])
+            self._demand(same, "I11", "{} was changed by {}", wire.hosts[end], connection)
+
+    # -- resources ------------------------------------------------------------------------------------------------
+
+    def ticked(self, host: Host) -> None:
+        timer = host.endpoint.get_timer()
+        self._demand(timer is None or timer > self.world.now, "I19", "a timer of {} fires again at once", host)
+
+    def _look_at_resources(self, host: Host) -> None:
+        endpoint, demand = host.endpoint, self._demand
+        demand(endpoint.notices_waiting == 0, "I23", "{} was not woken for its notices", host)
+        owners = len(endpoint.connections) + len(endpoint.sessions) + len(endpoint.targets)
+        demand(len(endpoint.timers) <= 64 + 3 * owners, "I19", "{} has {} timers", host, len(endpoint.timers))
+        for connection in endpoint.connections:
+            if connection.attached is None:
+                size = connection._decoder.pending
+                demand(size <= _STRANGER_BYTES, "I18", "{} holds {} bytes of a stranger", host, size)
+
+    def audit(self, host: Host) -> None:
+        """Count everything that ``host`` holds; done from time to time anyway."""
+        endpoint, config = host.endpoint, host.config
+        for session in endpoint.sessions.values():
+            self._audit_outbox(host, session)
+            unsettled = 0
+            for inbox in session.inboxes:
+                unsettled += inbox.unsettled
+                holding = [_cost(delivery) for delivery in (*inbox.ready, *inbox.returned, *inbox.held.values())]
+                counted = sum(holding) + sum(reject.cost for reject in inbox.rejects.values())
+                self._demand(inbox.unsettled == counted, "I18", "{} counts {}, {}", host, inbox.unsettled, counted)
+            most = config.window_max + config.limits.message + 2 * COST_PER_MESSAGE
+            self._demand(unsettled <= most, "I18", "{} holds {} of {}", host, unsettled, session.peer_id)
+        total = sum(session.outbox.cost for session in endpoint.sessions.values())
+        self._demand(endpoint.outbox_cost == total, "I18", "{} counts {}, {}", host, endpoint.outbox_cost, total)
+
+    def _audit_outbox(self, host: Host, session: Session) -> None:
+        outbox, log = session.outbox, self._log(host, session.peer_id)
+        cost = 0
+        for sequence in range(outbox.first, outbox.next):
+            entry = outbox.entries[sequence - outbox.origin]
+            message = log.messages.get(sequence)
+            retained = not (isinstance(entry, Entry) and (entry.skip or entry.fin))
+            alive = message is not None and message.outcome is None
+            self._demand(retained == alive, "I7", "{} keeps {}: {}, {}", host, sequence, retained, message)
+            cost += entry.cost if isinstance(entry, Entry) else len(entry) + COST_PER_MESSAGE - 14
+        self._demand(cost == outbox.cost, "I18", "the outbox of {} says {}, it is {}", host, outbox.cost, cost)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def at_rest(self) -> None:
+        """Everything had the time to go right, and every application has settled what it got: what is left?"""
+        demand = self._demand
+        for host in self.world.hosts.values():
+            if not host.up:
+                continue
+            endpoint = host.endpoint
+            for peer, session in endpoint.sessions.items():
+                log, outbox = self._log(host, peer), session.outbox
+                left = [sequence for sequence, m in log.messages.items() if m.outcome is None]
+                demand(not left and outbox.all_read, "I22", "{}: {} {}", host, left[:9], session.why(self.world.now))
+                demand(not (session.unread or session.held), "I22", "{} holds messages of {}", host, peer)
+                demand(outbox.cost == 0 and not session.parked, "I25", "{} keeps something for {}", host, peer)
+                for inbox in session.inboxes:
+                    demand(inbox.unsettled == 0, "I25", "the credit of {} at {} does not come back", peer, host)
+                    known = inbox.forsaken or not inbox.rejects or not session.connected
+                    demand(known, "I25", "{} repeats its rejections to {} for ever", host, peer)
+            demand(not endpoint.starved, "I25", "{} keeps {} waiting for room", host, list(endpoint.starved))
+            strangers = [c for c in endpoint.connections if c.state is not ConnectionState.LIVE]
+            pending = (endpoint._pending, endpoint._pending_by_source, endpoint._introduced)
+            demand(not strangers and not any(pending), "I25", "{} still shakes hands: {}", host, strangers)
+            self.pumped(host)
+            self.audit(host)
+
+
+def _name(outbox_id: bytes, sequence: int) -> bytes:
+    """What a message is called for ever."""
+    return outbox_id + sequence.to_bytes(8, "big")
+
+
+def _cost(delivery: Delivery) -> int:
+    details = delivery[4]
+    return COST_PER_MESSAGE + len(delivery[2]) + (0 if details is None else details.headers_size)
+
+
+def _positions(session: Session) -> tuple[int, ...]:
+    outbox, inbox = session.outbox, session.inbox
+    return (outbox.received, outbox.first) + ((0, 0) if inbox is None else (inbox.received, inbox.read))
+
+
+def _state(host: Host) -> tuple[object, ...]:
+    """What only a live connection, or the application, may change."""
+    state: list[object] = []
+    for peer, session in host.endpoint.sessions.items():
+        o = session.outbox
+        state += [peer, session.connection, session.connections, session.peer_incarnation, session.ending]
+        state += [o.outbox_id, o.next, o.first, o.received, o.cursor, o.fragment, o.used, o.credit, o.ledger.failed]
+        for i in session.inboxes:
+            state += [i.outbox_id, i.run, i.received, i.read, i.used, i.allowed, i.first, len(i.rejects), i.unread]
+    return tuple(state)
