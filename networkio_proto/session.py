@@ -110,6 +110,7 @@ class Session(Timed):
         "_ack_timer",
         "_ack_urgent",
         "_attach_position",
+        "_attach_progress",
         "_draining",
         "_ended",
         "_endpoint",
@@ -207,6 +208,7 @@ class Session(Timed):
         self._acked_received = 0
         self._acked_cost = 0
         self._attach_position = (0, 0)
+        self._attach_progress = False
         self._rejects_unsent: list[Reject] = []
         self._reject_seen = 0
         self._rejects_heard: set[int] = set()
@@ -259,8 +261,9 @@ class Session(Timed):
 
     @property
     def peer_ended(self) -> bool:
-        """Did the peer end its outbox, and was everything in it taken?"""
-        return self.inbox is not None and self.inbox.fin > 0 and not self.unread
+        """Will nothing more come (the peer ended its outbox, or the session is over), and was all of it taken?"""
+        over = self.closed or (self.inbox is not None and self.inbox.fin > 0)
+        return over and not self.unread
 
     def outcome(self, sequence: int) -> Outcome | None:
         """How a message ended, None while it is under way."""
@@ -591,6 +594,7 @@ class Session(Timed):
         verdict, ended = judge(outbox.facts(), attach.inbox, attach.ended)
         self._mark(connection, attach)
         self._hole = None
+        self._attach_progress = False
         inbox = attach.inbox
         if verdict is Verdict.ROLLED_BACK:
             outbox.rename(self._endpoint.random_bytes(16), mark=True)
@@ -598,7 +602,7 @@ class Session(Timed):
             self._settle_ended(ended)
         elif verdict is Verdict.NORMAL and inbox is not None:
             outbox.echoed(inbox)
-            outbox.acknowledge(inbox.received, inbox.read)
+            self._attach_progress = any(outbox.acknowledge(inbox.received, inbox.read))
             outbox.resume(inbox.received)
         else:
             outbox.resume(outbox.first - 1)
@@ -698,8 +702,8 @@ class Session(Timed):
         self._endpoint.timers.schedule(self, now + (shrink if expiry is None else min(expiry, shrink)))
 
     def moved(self) -> bool:
-        """Did any position move on the present connection?"""
-        return self._moved() != self._attach_position
+        """Did any position move on the present connection, or is known only by its ATTACH to have moved before?"""
+        return self._attach_progress or self._moved() != self._attach_position
 
     def _moved(self) -> tuple[int, int]:
         inbox = self.inbox
@@ -714,6 +718,7 @@ class Session(Timed):
         """The peer closed for good: so does this side, if it has nothing to say."""
         self._drop_targets()
         self.closed = self.closed or self.outbox.all_read
+        self.wake(Watch.READABLE)
 
     def wake_for_room(self) -> None:
         """There may be room in the node's outboxes."""
