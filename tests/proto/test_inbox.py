@@ -432,6 +432,13 @@ def test_one_message_may_pass_the_credit_and_no_more() -> None:
     assert (inbox.received, inbox.used) == (2, 64 + 1064)
 
 
+def test_there_is_no_sequence_zero() -> None:
+    inbox = with_messages(3)
+    assert fault(lambda: inbox.accept(0, b"", 0)) is CloseCode.PROTOCOL
+    assert fault(lambda: inbox.expect(0)) is CloseCode.PROTOCOL
+    assert inbox.unread == 3
+
+
 def test_a_rejection_is_kept_with_its_cost_until_first_has_passed_it() -> None:
     inbox = with_messages(3)
     order(inbox)
