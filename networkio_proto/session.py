@@ -25,6 +25,7 @@ from .errors import (
     ConnectionFailure,
     ConnectionLost,
     MessageTooLarge,
+    NodeClosed,
     OutboxFull,
     Outcome,
     SessionClosed,
@@ -298,7 +299,7 @@ class Session(Timed):
         ``headers``: at most 60 items of the closed map set.  ``ttl`` seconds from now it ends as EXPIRED if the peer
         does not hold it.  ``ack_now`` asks the peer to acknowledge without delay.
 
-        Raises OutboxFull, SessionClosed, MessageTooLarge or ValueError (headers); then nothing was changed.
+        Raises OutboxFull, SessionClosed, NodeClosed, MessageTooLarge or ValueError (headers); then nothing was changed.
         """
         if self.closed or self.ending or self._draining or self._endpoint.closed:
             self._refuse()
@@ -328,9 +329,9 @@ class Session(Timed):
         return sequence
 
     def _refuse(self) -> None:
-        why = "the node is closed" if self._endpoint.closed else "the session was ended"
-        if self._draining:
-            why = "it is draining"
+        if self._endpoint.closed:
+            raise NodeClosed(f"node {self._endpoint.peer_id} is closed")
+        why = "it is draining" if self._draining else "the session was ended"
         raise SessionClosed(f"{self.peer_id} takes no new messages from this side: {why}")
 
     def _make_room(self) -> None:
@@ -963,8 +964,8 @@ class Session(Timed):
         self._over(Why.EXPIRED, now)
 
     def _shrink(self) -> None:
-        """Idle for long: inboxes with nothing in them become their positions."""
-        if any(inbox.unread or inbox.held or not inbox.idle for inbox in self.inboxes):
+        """Idle for long: inboxes with nothing in them, and nothing to tell, become their positions."""
+        if any(box.unread or box.held or not box.idle or box.gap or box.restarted for box in self.inboxes):
             return
         self.dormant = [inbox.facts() for inbox in self.inboxes if not inbox.empty]
         self.inboxes = []
