@@ -131,9 +131,10 @@ class _Message:
     outcome: Outcome | None = None
     #: its sender was told that nobody ever saw it
     unseen: bool = False
-    #: incarnations whose application got it, and those whose application settled it
+    #: the processes whose application got it
     seen_by: set[bytes] = field(default_factory=set)
-    settled_by: set[bytes] = field(default_factory=set)
+    #: those whose application settled it, and under which outbox they had it
+    settled_by: set[tuple[bytes, bytes]] = field(default_factory=set)
     acknowledged: bool = False
     rejections: set[int] = field(default_factory=set)
 
@@ -163,10 +164,9 @@ class _Log:
 
 @dataclass(slots=True)
 class _Reader:
-    """What one process got out of one log."""
+    """What one process got out of one outbox."""
 
     last: int = 0
-    outbox_id: bytes = b""
     returned: list[int] = field(default_factory=list)
     attempts: dict[int, int] = field(default_factory=dict)
 
@@ -212,7 +212,8 @@ class Judge(Watcher):
         self._ancestors: defaultdict[bytes, frozenset[bytes]] = defaultdict(frozenset)
         self._logs: dict[tuple[bytes, str], _Log] = {}
         self._outboxes: dict[bytes, _Log] = {}
-        self._readers: defaultdict[tuple[bytes, int], _Reader] = defaultdict(_Reader)
+        self._readers: defaultdict[tuple[bytes, bytes], _Reader] = defaultdict(_Reader)
+        self._furthest: defaultdict[tuple[bytes, int], int] = defaultdict(int)
         self._held: dict[tuple[bytes, bytes], tuple[int, int]] = {}
         self._unread: dict[tuple[bytes, str], int] = {}
         self._announced: set[object] = set()
@@ -293,7 +294,7 @@ class Judge(Watcher):
         demand(name == message.name, "I3", "{} from {} goes by the name of another message", sequence, peer)
         demand(not message.unseen, "I5", "{} from {} was reported as never seen", sequence, peer)
 
-        reader = self._readers[(incarnation, id(log))]
+        reader = self._readers[(incarnation, inbox.outbox_id)]
         again = sequence in reader.attempts
         before = reader.attempts.get(sequence, 0)
         demand(attempt == before + 1, "I4", "{} from {} says attempt {} after {}", sequence, peer, attempt, before)
@@ -304,21 +305,23 @@ class Judge(Watcher):
         else:
             demand(not reader.returned, "I2", "{} from {} overtakes {}", sequence, peer, reader.returned)
             demand(sequence > reader.last, "I2", "{} from {} comes after {}", sequence, peer, reader.last)
-            self._look_for_holes(log, reader, inbox, sequence, [(part.first, part.last) for part in details.gap])
-            reader.last, reader.outbox_id = sequence, inbox.outbox_id
+            self._look_for_holes(log, reader, sequence, [(part.first, part.last) for part in details.gap])
+            reader.last = sequence
+            # An outbox that had to be renamed comes again to a process that holds the old one: flagged, if at all.
+            furthest = self._furthest[(incarnation, id(log))]
+            demand(sequence > furthest or redelivered, "I4", "{} from {} comes after {}", sequence, peer, furthest)
+            self._furthest[(incarnation, id(log))] = max(furthest, sequence)
         reader.attempts[sequence] = attempt
         if message.seen_by & self._ancestors[incarnation]:
             demand(redelivered, "I9", "{} from {} was seen before, and is not flagged", sequence, peer)
         message.seen_by.add(incarnation)
         self.tally["handed over again" if again else "redelivered" if redelivered else "handed over"] += 1
 
-    def _look_for_holes(
-        self, log: _Log, reader: _Reader, inbox: Inbox, sequence: int, gaps: list[tuple[int, int]]
-    ) -> None:
+    def _look_for_holes(self, log: _Log, reader: _Reader, sequence: int, gaps: list[tuple[int, int]]) -> None:
         """Between two messages of one outbox everything is told as gap; before an inbox began, everything has ended."""
         told = {number for first, last in gaps for number in range(max(first, reader.last + 1), last + 1)}
         missing = set(range(reader.last + 1, sequence)) - told
-        if reader.outbox_id == inbox.outbox_id:
+        if reader.last:
             self._demand(not missing, "I2", "{} from {} comes without a word on {}", sequence, log.sender, missing)
         for number in missing | told:
             ghost = log.messages.get(number)
@@ -335,17 +338,17 @@ class Judge(Watcher):
 
     def settled(self, host: Host, peer: str, delivery: Delivery, reject: tuple[int, str] | None) -> None:
         _, message = self._find(host, peer, delivery)
-        incarnation = host.endpoint.incarnation
-        self._demand(incarnation not in message.settled_by, "I4", "{} was settled twice by {}", delivery[1], host)
-        message.settled_by.add(incarnation)
+        held = (host.endpoint.incarnation, delivery[0].outbox_id)
+        self._demand(held not in message.settled_by, "I4", "{} was settled twice by {}", delivery[1], host)
+        message.settled_by.add(held)
         if reject is None:
             message.acknowledged = True
         else:
             message.rejections.add(reject[0])
 
     def released(self, host: Host, peer: str, delivery: Delivery) -> None:
-        log, _ = self._find(host, peer, delivery)
-        insort(self._readers[(host.endpoint.incarnation, id(log))].returned, delivery[1])
+        self._find(host, peer, delivery)
+        insort(self._readers[(host.endpoint.incarnation, delivery[0].outbox_id)].returned, delivery[1])
 
     # -- after every step -----------------------------------------------------------------------------------------
 
@@ -459,7 +462,7 @@ class Judge(Watcher):
         for sequence in range(known[1] + 1, read + 1):
             ghost = log.messages.get(sequence)
             over = sequence in log.fins if ghost is None else (
-                ghost.outcome is not None or host.endpoint.incarnation in ghost.settled_by
+                ghost.outcome is not None or (host.endpoint.incarnation, inbox.outbox_id) in ghost.settled_by
             )
             demand(over, "I5", "{} counts {} of {} as read, and its application holds it", host, sequence, peer)
 

@@ -69,6 +69,8 @@ class Game:
         self.world.watchers.append(self.recorder)
         self.hosts = {"a": self.world.host("a", a), "b": self.world.host("b", b)}
         self.dialers = dialers
+        #: an application left, so applications must ask for connections again
+        self.left = False
         self.held: dict[str, list[Delivery]] = {"a": [], "b": [], "twin": []}
         self.sent: dict[str, list[int]] = {"a": [], "b": [], "twin": []}
         self._count = 0
@@ -130,7 +132,7 @@ class Game:
     def leave(self, name: str, how: Literal["end", "abort", "disconnect"]) -> None:
         """Say good-bye in one of three ways."""
         if self.runs(name):
-            host = self.hosts[name]
+            self.left, host = True, self.hosts[name]
             {"end": host.end, "abort": host.abort, "disconnect": host.disconnect}[how](_PEER[name])
 
     def dial(self, name: str) -> None:
@@ -238,9 +240,9 @@ class Game:
         for wire in world.open_wires():
             wire.throttle(0)
             wire.throttle(1)
-        for name in self.dialers:
-            self.dial(name)
         for rounds in range(100):
+            for name in self.dialers if self.left else ():
+                self.dial(name)
             self.settle_everything()
             world.run(0.2 if rounds < 10 else 5 if rounds < 30 else 30)
             if rounds > 5 and self.is_done():
