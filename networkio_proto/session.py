@@ -123,6 +123,7 @@ class Session(Timed):
         "_rejects_unsent",
         "_reject_seen",
         "_rejects_heard",
+        "_stated",
         "_report",
         "_reserved",
         "_restart",
@@ -209,6 +210,7 @@ class Session(Timed):
         self._acked_received = 0
         self._acked_cost = 0
         self._attach_position = (0, 0)
+        self._stated = (0, 0)
         self._attach_progress = False
         self._rejects_unsent: list[Reject] = []
         self._reject_seen = 0
@@ -525,6 +527,7 @@ class Session(Timed):
         retention = self._endpoint.config.ended_retention
         self._ended = [item for item in self._ended if now - item[0] < retention]
         self._reserve()
+        self._stated = self._settled()
         credit = max(0, self._window - self._unsettled())
         connection.credit_told = credit
         return Attach(
@@ -541,6 +544,10 @@ class Session(Timed):
             seen=None if arbitration.arbiter else arbitration.seen(incarnation),
             mac=None,
         )
+
+    def _settled(self) -> tuple[int, int]:
+        """What changes when the application settles something."""
+        return (0 if self.inbox is None else self.inbox.read, self._unsettled())
 
     def _reported(self) -> InboxFacts | None:
         """The newest inbox that holds something."""
@@ -581,7 +588,9 @@ class Session(Timed):
         self._rejects_heard.clear()
         self.since = now
         self.error = None
-        self._ack_pending, self._ack_urgent = True, False
+        # Rejections, and what was settled since a dialer's ATTACH: there may be no other reason to write.
+        self._ack_pending = True
+        self._ack_urgent = bool(self._rejects_unsent) or (connection.dialer and self._stated != self._settled())
         self._attach_position = self._moved()
         self._account_outbox()
         self._after_failures()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from networkio_proto import Config, Effect, GapRange, OutboxFull, Session, SkipReason, Wake, Watch
+from networkio_proto import Config, Effect, GapRange, Outcome, OutboxFull, Session, SkipReason, Wake, Watch
 from networkio_testing.world import Host, Watcher, World
 
 # -- what the machine and the swarm found ---------------------------------------------------------------------------
@@ -52,3 +52,36 @@ def test_a_gap_is_told_with_the_next_message_however_long_the_session_lay_idle()
     (delivery,) = b.take("a")
     assert delivery[4] is not None
     assert delivery[4].gap == (GapRange(2, 2, SkipReason.CANCELLED),)
+
+
+def test_a_rejection_is_told_again_on_a_connection_that_has_nothing_else_to_say() -> None:
+    world = World()
+    a, b = world.host("a"), world.host("b")
+    a.dial("b")
+    a.send("b", b"1")
+    world.run(1.0)
+    (delivery,) = b.take("a")
+    a.disconnect("b")
+    b.settle("a", delivery, reject=(7, "no"))
+    a.dial("b")
+    world.run(1.0)
+    assert a.session("b").outcome(1) is Outcome.REJECTED
+    assert b.session("a").inboxes[0].rejects == {}
+
+
+def test_what_is_settled_while_a_dial_is_under_way_is_told_when_it_succeeds() -> None:
+    world = World()
+    a, b = world.host("a"), world.host("b")
+    a.send("b", b"1")
+    b.dial("a")
+    world.run(1.0)
+    (delivery,) = b.take("a")
+    b.disconnect("a")
+    b.dial("a")
+    (wire,) = b.answer_dials()
+    wire.deliver(0)
+    wire.deliver(1)
+    wire.deliver(0)  # b's ATTACH says that nothing is read
+    b.settle("a", delivery)
+    world.run(1.0)
+    assert a.session("b").outcome(1) is Outcome.READ
