@@ -151,6 +151,7 @@ class _Log:
     #: what was last seen of the outbox
     outbox_id: bytes = b""
     incarnation: bytes | None = None
+    connections: int = 0
     first: int = 1
     received: int = 0
     failed: int = 0
@@ -373,7 +374,12 @@ class Judge(Watcher):
         if outbox.receiver != log.incarnation:
             log.incarnation = outbox.receiver
             log.marked = log.transmitted
-            log.received = 0
+        if session.connections != log.connections:
+            log.connections = session.connections
+            attach = None if session.connection is None else session.connection.attached
+            inbox = None if attach is None else attach.inbox
+            if inbox is None or inbox.outbox_id != outbox.outbox_id:  # it has forgotten us, or has left us for another
+                log.received = 0
         first, received, cursor, following = outbox.first, outbox.received, outbox.cursor, outbox.next
         demand(first - 1 <= received < following, "I1", "{}: {} {} {}", host, first - 1, received, following)
         demand(first <= cursor <= following, "I1", "{}: {} {} {}", host, first, cursor, following)
