@@ -11,11 +11,13 @@
                         print(peer.id, data)
 """
 
+import networkio_proto
 from networkio_proto import *  # noqa: F403  (what users of the core's types need)
-from networkio_proto import __all__ as _core
+from networkio_proto.errors import *  # noqa: F403  (once more, for mypy)
+from networkio_proto.events import *  # noqa: F403
 
 from ._node import Handler, Listener, Node
 from ._peer import Message, MessageIterator, Peer, Receipt
 
 __all__ = ["Handler", "Listener", "Message", "MessageIterator", "Node", "Peer", "Receipt"]
-__all__ += _core
+__all__ += networkio_proto.__all__

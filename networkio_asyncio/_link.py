@@ -63,34 +63,37 @@ class Link:
 
     async def _read(self) -> None:
         receive, connection, node = self._stream.receive, self.connection, self._node
-        try:
-            while True:
+        while True:
+            try:
                 data = await receive(_CHUNK)
-                connection.receive_data(data, node.now())
-                node.pump()
-        except anyio.EndOfStream:
-            self._lost(None)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
-            self._lost(error.__cause__ or error)
+            except anyio.EndOfStream:
+                self._lost(None)
+                return
+            except Exception as error:  # a user's stream may raise anything
+                self._lost(error.__cause__ or error)
+                return
+            connection.receive_data(data, node.now())
+            node.pump()
 
     async def _write(self) -> None:
         send, connection, node = self._stream.send, self.connection, self._node
-        try:
-            while True:
-                buffers = connection.data_to_send(node.now())
-                if node.endpoint.effects:
-                    node.pump()
+        while True:
+            buffers = connection.data_to_send(node.now())
+            if node.endpoint.effects:
+                node.pump()
+            try:
                 if buffers:
                     await send(b"".join(buffers))
-                elif self.closing:
+                    continue
+                if self.closing:
                     await self._stream.send_eof()
                     return
-                else:
-                    self._wake = anyio.Event()
-                    await self._wake.wait()
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
-            if not self.closing:
-                self._lost(error.__cause__ or error)
+            except Exception as error:
+                if not self.closing:
+                    self._lost(error.__cause__ or error)
+                return
+            self._wake = anyio.Event()
+            await self._wake.wait()
 
     def _lost(self, error: BaseException | None) -> None:
         self.connection.connection_lost(self._node.now(), error)

@@ -3,14 +3,13 @@
 Start with :class:`Endpoint`; its module tells how to drive it.  ``docs/protocol.md`` is the specification.
 """
 
+from . import errors, events
 from .auth import Authenticator, Insecure, Proof, TLSFacts
 from .config import COST_PER_MESSAGE, Config, Limits, check_peer_id
 from .connection import Connection, ConnectionState
 from .endpoint import Endpoint
 from .errors import *  # noqa: F403  (errors.__all__ is the tree)
-from .errors import __all__ as _errors
 from .events import *  # noqa: F403
-from .events import __all__ as _events
 from .frames import DataFlag, SkipReason
 from .inbox import Delivery, Details
 from .ledger import Failure, Ledger
@@ -50,5 +49,5 @@ __all__ = [
     "Watch",
     "check_peer_id",
 ]
-__all__ += _errors
-__all__ += _events
+__all__ += errors.__all__
+__all__ += events.__all__
