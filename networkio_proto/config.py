@@ -20,6 +20,9 @@ __all__ = ["COST_PER_MESSAGE", "Config", "Limits", "check_peer_id"]
 #: What a message costs beside its bytes: about what it occupies in memory when it is empty (specification, *Credit*).
 COST_PER_MESSAGE = 64
 
+#: seconds; no longer time can be told to a peer (2^48 ms; specification, *HELLO*)
+_LONGEST = 2**48 / 1000
+
 _PEER_ID = re.compile(r"[A-Za-z0-9._:@-]{1,64}\Z")
 
 
@@ -136,8 +139,10 @@ class Config:
             raise ConfigurationError(f'on_peer_restart is {self.on_peer_restart!r}; "redeliver" or "report"')
         if isinstance(self.session_expiry, str) and self.session_expiry != "auto":
             raise ConfigurationError(f'session_expiry is {self.session_expiry!r}; seconds, None or "auto"')
-        if self.dead_after < 0.1:
-            raise ConfigurationError(f"dead_after is {self.dead_after}; it must be at least 0.1 s")
+        if isinstance(self.session_expiry, (int, float)) and self.session_expiry > _LONGEST:
+            raise ConfigurationError(f"session_expiry is {self.session_expiry}; at most {_LONGEST} s, None is never")
+        if not 0.1 <= self.dead_after <= _LONGEST:
+            raise ConfigurationError(f"dead_after is {self.dead_after}; it must be at least 0.1 s, at most {_LONGEST}")
         if self.ping_after > self.dead_after * 4 / 9 + 1e-9:
             raise ConfigurationError(
                 f"ping_after is {self.ping_after}; it must be at most 4/9 of dead_after ({self.dead_after})"

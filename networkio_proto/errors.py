@@ -182,8 +182,11 @@ class EncodeError(UsageError, ValueError):
     """
 
     def __init__(self, message: str, path: str = "$") -> None:
-        super().__init__(f"{message} (at {path})")
+        super().__init__(message, path)
         self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} (at {self.path})"
 
 
 class DecodeError(UsageError, ValueError):
