@@ -156,6 +156,14 @@ def test_whatever_silence_is_taken_can_be_announced(dead_after: float, share: fl
     assert abs(read.idle - dead_after) <= 0.0005 + dead_after * 1e-12
 
 
+@thorough
+@given(st.floats(0.1, 1e6))
+@example(4.1)
+def test_pinging_at_four_ninths_of_the_silence_is_taken_however_it_was_computed(dead_after: float) -> None:
+    for ping_after in (dead_after * 4 / 9, dead_after * (4 / 9), dead_after / 9 * 4, dead_after / 2.25):
+        assert Config(dead_after=dead_after, ping_after=ping_after).ping_after == ping_after
+
+
 EXAMPLE = bytes.fromhex(
     "000000df01008da176920101a26964aa636c69656e742d313233a2746faa7365727665722d303031ab696e6361726e6174696f6ec410c1c1"
     "c1c1c1c1c1c1c1c1c1c1c1c1c1c1a46469616c01a56e6f6e6365c420d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1"
