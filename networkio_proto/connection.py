@@ -689,9 +689,7 @@ class Connection(Timed):
         if size > limit + _ID_ROOM:
             raise PeerFault(CloseCode.TOO_LARGE, f"message {sequence} of {size} bytes is over the limit of {limit}")
         session.inbox.admit(COST_PER_MESSAGE + size)
-        origin = headers.pop("id", None) if headers else None
-        if origin is not None and not (isinstance(origin, bytes) and len(origin) == 24):
-            raise PeerFault(CloseCode.PROTOCOL, "the reserved header id is not a binary of 24 bytes")
+        origin = _take_origin(headers)
         details = Details(
             headers=headers,
             headers_size=headers_size,
@@ -961,3 +959,13 @@ class Connection(Timed):
         self._transcript = b""
         self._endpoint.timers.cancel(self)
         self._endpoint.connection_ended(self, now, flush=flush)
+
+
+def _take_origin(headers: dict[str, object] | None) -> bytes | None:
+    """The reserved header ``id``, taken out of the map; None where it is not."""
+    if headers is None or "id" not in headers:
+        return None
+    origin = headers.pop("id")
+    if not (isinstance(origin, bytes) and len(origin) == 24):
+        raise PeerFault(CloseCode.PROTOCOL, "the reserved header id is not a binary of 24 bytes")
+    return origin

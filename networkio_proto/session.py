@@ -859,8 +859,8 @@ class Session(Timed):
     def fill(self, out: list[bytes | memoryview], max_bytes: int, now: float) -> None:
         """Append what this session has to say: rejections, one ACK if it is time, messages."""
         outbox = self.outbox
-        if self._ack_pending and (self._ack_urgent or outbox.cursor < outbox.next):
-            out.append(self._ack())
+        if self._ack_pending and (self._ack_urgent or outbox.cursor < outbox.next) and (acknowledgement := self._ack()):
+            out.append(acknowledgement)
         if self._hole is not None and outbox.used < outbox.credit:
             out.append(encode_skip(*self._hole, SkipReason.ALREADY_READ))
             outbox.used += COST_PER_MESSAGE

@@ -7,8 +7,12 @@ connections; a :class:`Peer` is who stands there: the names and facts that it pu
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import random
 from collections import deque
+from collections.abc import Callable
+from enum import Enum
 from struct import pack
 from typing import Any
 
@@ -28,6 +32,7 @@ from networkio_proto import (
     TLSFacts,
     Transmit,
 )
+from networkio_proto.auth import Proof
 from tests.proto.helpers import Frame, frames
 
 __all__ = [
@@ -51,12 +56,14 @@ __all__ = [
     "REJECT",
     "SKIP",
     "WINDOW",
+    "HmacAuth",
     "Line",
     "Node",
     "Peer",
     "ack",
     "close",
     "data",
+    "exchange",
     "fin",
     "fingerprint",
     "frame",
@@ -407,18 +414,66 @@ class Line:
         return self.connection.error.code
 
 
+def exchange(dialer: Line, acceptor: Line, tamper: Callable[[int, bytes], bytes] | None = None) -> None:
+    """Everything that the nodes at both ends say arrives at the other, until nobody has anything to say.
+
+    The first line belongs to the node that dialled, so what is heard there is said at the second. ``tamper`` may change
+    a stretch: it is told which end it leads away from, 0 for the dialer.
+    """
+    while True:
+        stretches = dialer.raw(), acceptor.raw()
+        if stretches == (b"", b""):
+            return
+        for end, (stretch, other) in enumerate(zip(stretches, (acceptor, dialer), strict=True)):
+            if stretch:
+                other.say(stretch if tamper is None else tamper(end, stretch))
+
+
+class HmacAuth:
+    """The method ``psk``, written from the specification; ``keys`` of peer ids, "" for everybody else."""
+
+    name = "psk"
+
+    def __init__(self, **keys: bytes) -> None:
+        self.keys = keys
+
+    def key_id(self, peer_id: str | None) -> str | None:
+        return "k1"
+
+    def _mac(self, proof: Proof, other: str) -> bytes:
+        def lp(piece: bytes) -> bytes:
+            return pack(">I", len(piece)) + piece
+
+        key = self.keys.get(other, self.keys.get("", b"no such key, but the same path"))
+        th = hashlib.sha256(b"networkio/1" + lp(proof.transcript) + lp(proof.binding)).digest()
+        derived = hmac.digest(hmac.digest(th, key, "sha256"), b"auth\x01", "sha256")
+        ids = [lp(proof.dialer_id.encode()), lp(proof.acceptor_id.encode())]
+        if proof.role == b"D":
+            covered = b"D" + ids[0] + ids[1] + proof.attach
+        else:
+            covered = b"A" + ids[1] + ids[0] + proof.dialer_mac + proof.attach
+        return hmac.digest(derived, covered, "sha256")
+
+    def sign(self, proof: Proof) -> bytes | None:
+        return self._mac(proof, proof.acceptor_id if proof.role == b"D" else proof.dialer_id)
+
+    def verify(self, proof: Proof, mac: bytes | None, tls: TLSFacts | None) -> bool:
+        other = proof.dialer_id if proof.role == b"D" else proof.acceptor_id
+        return mac is not None and hmac.compare_digest(mac, self._mac(proof, other))
+
+
 # -- the fingerprint --------------------------------------------------------------------------------------------------
 
 #: what a session holds that is no fact of its own: its surroundings, and what only tells or schedules
 _SURROUNDINGS = frozenset({
     "_endpoint", "connection", "parked", "targets", "handle", "watch", "timer_at", "_wake", "_waking", "_pending",
-    "error", "Arbitration.generation", "_window", "_reserved",
+    "error", "Arbitration.generation", "_window", "_reserved", "_ack_timer",
 })  # fmt: skip
 
 #: what ends with a connection: cursor, credit, acknowledgements to be sent, incomplete messages
 _OF_CONNECTION = frozenset({
     "cursor", "fragment", "used", "credit", "allowed", "partial", "frame_limit", "since", "_hole", "_ack_pending",
-    "_ack_urgent", "_ack_timer", "_acked_received", "_acked_cost", "_rejects_unsent", "_rejects_heard",
+    "_ack_urgent", "_acked_received", "_acked_cost", "_rejects_unsent", "_rejects_heard",
 })  # fmt: skip
 
 
@@ -433,7 +488,7 @@ def fingerprint(endpoint: Endpoint, *, connected: bool = True) -> dict[str, Any]
 
 def _plain(value: Any, connected: bool, path: tuple[Any, ...]) -> Any:
     kind = type(value)
-    if kind in _LEAVES:
+    if kind in _LEAVES or isinstance(value, Enum):
         return value
     if kind is list or kind is tuple or kind is deque:
         return [_plain(item, connected, path) for item in value]
