@@ -198,6 +198,7 @@ class Connection(Timed):
         "error",
         "generation",
         "mac",
+        "outbox_told",
         "overloaded",
         "peer_id",
         "peer_incarnation",
@@ -241,6 +242,7 @@ class Connection(Timed):
         self.dial = 0
         self.generation = 0
         self.credit_told = 0
+        self.outbox_told = b""
         self.mac = b""
         self._hello: Hello | None = None
         self._transcript = b""

@@ -118,6 +118,7 @@ class Session(Timed):
         "_gaps",
         "_hole",
         "_last_settled",
+        "_message_limit",
         "_pending",
         "_receiver_durable",
         "_rejects_unsent",
@@ -175,6 +176,8 @@ class Session(Timed):
         self.peer_incarnation: bytes | None = None
         self.peer_dials = False
         self.peer_message_limit: int | None = None
+        #: the lesser of both sides', as far as it is known
+        self._message_limit = endpoint.config.limits.message
         self.peer_expiry: float | None = None
         #: since when it is connected, or not
         self.since = now
@@ -306,18 +309,16 @@ class Session(Timed):
         if self.closed or self.ending or self._draining or self._endpoint.closed:
             self._refuse()
         if not self.has_room:
-            self._make_room()
+            self._make_room(now)
         outbox = self.outbox
         size = len(payload)
         if size <= SMALL and headers is None and ttl is None and not ack_now:
-            if size > self._endpoint.config.limits.message:
+            if size > self._message_limit:
                 self._too_large(size)
             sequence = outbox.append(payload, raw)
         else:
             encoded = encode_headers(headers) if headers else b""
-            if size + len(encoded) > min(
-                self._endpoint.config.limits.message, self.peer_message_limit or self._endpoint.config.limits.message
-            ):
+            if size + len(encoded) > self._message_limit:
                 self._too_large(size + len(encoded))
             flags = (DataFlag.RAW if raw else 0) | (DataFlag.ACK_NOW if ack_now else 0)
             sequence = outbox.append_entry(Entry(payload, encoded, flags, None if ttl is None else now + ttl))
@@ -336,7 +337,7 @@ class Session(Timed):
         why = "it is draining" if self._draining else "the session was ended"
         raise SessionClosed(f"{self.peer_id} takes no new messages from this side: {why}")
 
-    def _make_room(self) -> None:
+    def _make_room(self, now: float) -> None:
         config = self._endpoint.config
         if config.overflow == "drop_oldest":
             while not self.has_room and self.outbox.drop_oldest():
@@ -347,7 +348,7 @@ class Session(Timed):
             raise OutboxFull(
                 f"the outbox to {self.peer_id} holds {self.outbox.unread} unread messages of cost "
                 f"{self.outbox.cost} (outbox_limit {config.outbox_limit}, node {self._endpoint.outbox_cost} of "
-                f"{config.outbox_node_limit}): {self.why(self.since)}"
+                f"{config.outbox_node_limit}): {self.why(now)}"
             )
 
     def _too_large(self, size: int) -> None:
@@ -447,6 +448,7 @@ class Session(Timed):
         self.ending = True
         self.outbox.append_fin()
         self._account_outbox()
+        self.wake(Watch.ROOM)  # whoever waits for room waits in vain
         self._hurry(now)
         self._check_finished(now)
 
@@ -530,6 +532,7 @@ class Session(Timed):
         self._stated = self._settled()
         credit = max(0, self._window - self._unsettled())
         connection.credit_told = credit
+        connection.outbox_told = self.outbox.outbox_id
         return Attach(
             outbox_id=self.outbox.outbox_id,
             run=self.outbox.run,
@@ -561,6 +564,8 @@ class Session(Timed):
 
     def attach(self, connection: Connection, attach: Attach, now: float) -> CloseCode | None:
         """Take a verified connection up; or the code to close it with: RETRY to dial again, NORMAL if all is over."""
+        if connection.dialer and connection.outbox_told != self.outbox.outbox_id:
+            return CloseCode.RETRY  # the session ended meanwhile: what the peer would take is no more
         verdict = self._attach_outbox(connection, attach, now)
         over = verdict is Verdict.ENDED and self.ending
         if over:
@@ -574,6 +579,7 @@ class Session(Timed):
         self.peer_expiry = attach.expiry
         self.peer_dials = self.peer_dials or not connection.dialer
         self.peer_message_limit = connection.peer_limits.message
+        self._message_limit = min(self._endpoint.config.limits.message, self.peer_message_limit)
         self.connections += 1
         self._report = ResumeReport(
             resumed=self.connections > 1,
@@ -1079,7 +1085,7 @@ def encode_headers(headers: Mapping[str, object]) -> bytes:
     """Users' headers as they go on the wire; raises ValueError that says what is wrong."""
     if len(headers) > _HEADER_ITEMS:
         raise ValueError(f"{len(headers)} headers are more than {_HEADER_ITEMS}")
-    reserved = [key for key in headers if key == "id" or key.startswith(".")]
+    reserved = [key for key in headers if isinstance(key, str) and (key == "id" or key.startswith("."))]
     if reserved:
         raise ValueError(f"the header {reserved[0]!r} is reserved for networkio")
     encoded = encode_map(dict(headers))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from networkio_proto import Config, Effect, GapRange, Outcome, OutboxFull, Session, SkipReason, Wake, Watch
+from networkio_testing.judges import Judge
 from networkio_testing.world import Host, Watcher, World
 
 # -- what the machine and the swarm found ---------------------------------------------------------------------------
@@ -85,3 +86,22 @@ def test_what_is_settled_while_a_dial_is_under_way_is_told_when_it_succeeds() ->
     b.settle("a", delivery)
     world.run(1.0)
     assert a.session("b").outcome(1) is Outcome.READ
+
+
+def test_a_dial_that_stated_an_outbox_which_is_no_more_does_not_become_live() -> None:
+    world = World()
+    Judge(world)
+    a, b = world.host("a"), world.host("b")
+    a.dial("b")
+    (wire,) = a.answer_dials()
+    wire.deliver(0)
+    wire.deliver(1)
+    wire.deliver(0)  # b has a's ATTACH, a has no answer yet
+    a.abort("b")
+    a.dial("b")
+    a.send("b", b"1")
+    wire.deliver(1)
+    wire.deliver(0)
+    wire.cut()
+    world.run(5.0)
+    assert b.read("a") == [b"1"]
