@@ -157,8 +157,9 @@ class _Log:
     failed: int = 0
     #: the highest sequence ever transmitted, wholly or in part
     transmitted: int = 0
-    #: up to here, the messages that went to a process other than the peer's present one
+    #: up to here messages must be flagged (they went to another process than the peer's present one), or may be
     marked: int = 0
+    markable: int = 0
     #: the last announced ``read``
     announced: int = 0
 
@@ -373,12 +374,15 @@ class Judge(Watcher):
             log.received = 0
         if outbox.receiver != log.incarnation:
             log.incarnation = outbox.receiver
-            log.marked = log.transmitted
+            log.marked = log.markable = log.transmitted
+            log.received = 0
         if session.connections != log.connections:
             log.connections = session.connections
             attach = None if session.connection is None else session.connection.attached
             inbox = None if attach is None else attach.inbox
             if inbox is None or inbox.outbox_id != outbox.outbox_id:  # it has forgotten us, or has left us for another
+                if log.received >= outbox.first:
+                    log.marked, log.markable = max(log.marked, log.received), log.transmitted
                 log.received = 0
         first, received, cursor, following = outbox.first, outbox.received, outbox.cursor, outbox.next
         demand(first - 1 <= received < following, "I1", "{}: {} {} {}", host, first - 1, received, following)
@@ -599,9 +603,9 @@ class Judge(Watcher):
             self._demand(tap.inside == sequence, "I2", "{} continues {} inside of {}", host, sequence, tap.inside)
         else:
             self._tap_sequence(wire, end, session, sequence, sequence)
-            marked = sequence <= self._log(host, session.peer_id).marked
-            right = bool(flags & _REDELIVERED) == marked
-            self._demand(right, "I9", "{} sends {} with flags {:02x}, marked: {}", host, sequence, flags, marked)
+            log, flagged = self._log(host, session.peer_id), bool(flags & _REDELIVERED)
+            right = sequence <= log.markable if flagged else sequence > log.marked
+            self._demand(right, "I9", "{} sends {}, flags {:02x}, marks {}", host, sequence, flags, log.marked)
         tap.inside = sequence if flags & _MORE else 0
 
     def _tap_sequence(self, wire: Wire, end: int, session: Session | None, first: int, last: int) -> None:

@@ -243,7 +243,8 @@ class Game:
         for rounds in range(100):
             for name in self.dialers if self.left else ():
                 self.dial(name)
-            self.settle_everything()
+            while self.settle_everything():
+                world.run(0.2)
             world.run(0.2 if rounds < 10 else 5 if rounds < 30 else 30)
             if rounds > 5 and self.is_done():
                 break
@@ -255,12 +256,15 @@ class Game:
         assert made == world.connections_made, f"connections come and go (seed {world.seed})"
         self.judge.at_rest()
 
-    def settle_everything(self) -> None:
-        """Both applications acknowledge what they hold and all that they can get."""
+    def settle_everything(self) -> int:
+        """Both applications acknowledge what they hold and all that they can get; how many was that?"""
+        settled = 0
         for name in "ab":
+            settled += len(self.held[name])
             while self.held[name]:
                 self.settle(name, 0)
-            self.read(name, 1 << 30)
+            settled += len(self.hosts[name].read(_PEER[name]))
+        return settled
 
     def is_done(self) -> bool:
         """Is everything read, on both sides?"""
