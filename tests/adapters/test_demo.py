@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from time import monotonic, sleep
@@ -84,7 +83,7 @@ def test_demo_draws_a_bar_on_a_terminal_and_prints_the_ledger() -> None:
 # -- what it would say ------------------------------------------------------------------------------------------------
 
 #: what a child does wrong, in Python, and what the command then reports
-MISDEEDS = {
+MISDEEDS: dict[str, tuple[str, dict[str, int] | str]] = {
     "a message that is not sent": ("skip.add(7)", {"lost": 2}),
     "a message that is sent twice": ("twice.add(7)", {"duplicated": 2}),
     "two messages that change places": ("order[7], order[8] = order[8], order[7]", {"out_of_order": 2}),
@@ -121,7 +120,7 @@ sys.exit(_demo.child(sys.argv[1]))
 @pytest.fixture(params=MISDEEDS)
 def misdeed(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dict[str, int] | str]:
+) -> dict[str, int] | str:
     code, outcome = MISDEEDS[request.param]
     script = tmp_path / "child.py"
     indented = f"try:\n    {code}\nexcept _demo.DemoError as error:\n    _demo.tell(error=str(error))\n    sys.exit(1)"
@@ -162,12 +161,13 @@ def test_children_leave_with_their_parent_when_it_gets(sign: signal.Signals, cod
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
+        listing = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         deadline = monotonic() + 20
         children: list[int] = []
         while len(children) < 2:
             assert monotonic() < deadline
             sleep(0.01)
-            children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+            children = [int(pid) for pid in listing.read_text().split()]
         process.send_signal(sign)
         assert process.wait(20) == code
         while any(map(running, children)):
