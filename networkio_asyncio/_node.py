@@ -136,7 +136,7 @@ class Node:
         self._calls = 0
         self._pumping = False
         self._tick_at = float("inf")
-        self._tick_event: anyio.Event | None = None
+        self._alarm: anyio.CancelScope | None = None
         self._thread = 0
         self._clock: Callable[[], float] = anyio.current_time
         self._tasks = anyio.create_task_group()
@@ -159,7 +159,6 @@ class Node:
         if asyncio is not None and asyncio._get_running_loop() is not None:
             self._clock = asyncio.get_running_loop().time  # the same clock as anyio's, without the detour
         await self._tasks.__aenter__()
-        self._tick_event = anyio.Event()
         self._tasks.start_soon(self._tick)
         return self
 
@@ -385,16 +384,22 @@ class Node:
 
     async def next_notice(self, timeout: float | None = None) -> Event | None:
         """The next notice, or None after ``timeout`` seconds.  Each notice goes to one taker.  Raises NodeClosed."""
+        self.command()
         await self.breathe()
+        if timeout is None:
+            return await self._next_notice()
         with anyio.move_on_after(timeout):
-            while True:
-                self._meet()
-                notice = self.endpoint.next_event()
-                if notice is not None:
-                    return notice
-                self._check_open()
-                await self._changed()
+            return await self._next_notice()
         return None
+
+    async def _next_notice(self) -> Event:
+        while True:
+            self._meet()
+            notice = self.endpoint.next_event()
+            if notice is not None:
+                return notice
+            self._check_open()
+            await self._changed()
 
     async def notifications(self) -> AsyncIterator[Event]:
         """The notices of all peers, one light queue; ends when the node is closed."""
@@ -476,9 +481,8 @@ class Node:
         finally:
             self._pumping = False
         due = self.endpoint.get_timer()
-        if due is not None and due < self._tick_at and self._tick_event is not None:
-            self._tick_at = due
-            self._tick_event.set()
+        if due is not None and due < self._tick_at and self._alarm is not None:
+            self._tick_at = self._alarm.deadline = due
 
     def _wake(self, session: Any) -> None:
         if session is not None:
@@ -505,11 +509,10 @@ class Node:
     async def _tick(self) -> None:
         """Serve the core's timers; never write."""
         while True:
-            self._tick_event = anyio.Event()
             due = self.endpoint.get_timer()
             self._tick_at = float("inf") if due is None else due
-            with anyio.CancelScope(deadline=self._tick_at):
-                await self._tick_event.wait()
+            with anyio.CancelScope(deadline=self._tick_at) as self._alarm:
+                await anyio.sleep_forever()  # the pump moves the deadline when something earlier comes up
             self.endpoint.handle_timer(self.now())
             self.pump()
 
