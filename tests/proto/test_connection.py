@@ -25,6 +25,7 @@ from networkio_proto import (
     Limits,
     Outcome,
     TLSFacts,
+    Transmit,
     UsageError,
 )
 from tests.proto.helpers_wire import (
@@ -32,10 +33,13 @@ from tests.proto.helpers_wire import (
     ATTACH,
     CLOSE,
     CONTINUED,
+    DATA,
     HEADERS,
     HELLO,
     MISSING,
     MORE,
+    PING,
+    PONG,
     PREAMBLE,
     RAW,
     REDELIVERED,
@@ -1043,3 +1047,305 @@ def test_a_session_that_is_over_on_this_side_listens_only_for_ping_and_close() -
     assert node.dials == []
     node.advance(1000.0)
     assert node.dials == []
+
+
+# -- liveness ---------------------------------------------------------------------------------------------------------
+
+
+def pings(line: Line) -> list[int]:
+    """The opaque values of the PINGs that were heard."""
+    return [item.u64() for item in line.heard() if item.kind == PING]
+
+
+def test_a_silent_peer_is_asked_after_20_s_and_given_up_after_45() -> None:
+    """P-TIME-3, P-TIME-4; the question comes up to 25 % early (P-TIME-5)."""
+    node, _, line = opened(Config())
+    node.advance(14.9)
+    assert pings(line) == []
+    node.advance(5.1)
+    assert len(pings(line)) == 1
+    node.advance(24.9)
+    assert line.closed is None
+    assert line.connection.error is None
+    node.advance(0.1)
+    assert line.farewell() is CloseCode.TIMEOUT
+    assert "silent for 45" in str(line.connection.error)
+
+
+@pytest.mark.parametrize("sign", [pong(99), data(1), ack(0, 0), frame(0xFF)], ids=["pong", "data", "ack", "FF"])
+def test_every_byte_is_a_sign_of_life(sign: bytes) -> None:
+    node, _, line = opened(Config())
+    for size in (1, 2, 100):
+        node.advance(44.0)
+        line.say(sign[:size])
+        sign = sign[size:]
+    assert line.closed is None
+    node.advance(45.0)
+    assert line.closed is not None
+
+
+def test_a_node_that_has_nothing_to_say_speaks_before_its_peer_gives_it_up() -> None:
+    """P-TIME-2: by 4/9 of the ``idle`` that the peer announced, however busy the peer is."""
+    node, peer = Node(), Peer()
+    peer.limits = {**peer.limits, "idle": 900}
+    line = node.connect(peer)
+    said = node.now
+    while node.now < 1010.0:
+        node.advance(0.01)
+        line.say(frame(0x80, b"busy"))
+        if line.heard():
+            said = node.now
+        assert node.now - said <= 0.4 + 1e-6
+
+
+def test_what_was_said_anyway_takes_the_place_of_a_ping() -> None:
+    node, peer, line = opened(Config())
+    for _ in range(30):
+        node.advance(10.0)
+        node.send(peer, b"chat")
+        line.say(frame(0x80, b"chat"))
+    assert PING not in line.kinds()
+
+
+def test_connections_made_at_the_same_moment_do_not_ask_at_the_same_moment() -> None:
+    node = Node()
+    times: list[float] = []
+    lines = [node.connect(Peer(f"a{number}")) for number in range(200)]
+    for line in lines:
+        line.raw()
+    while len(times) < len(lines):
+        node.advance(0.01)
+        times += [node.now - 1000.0 for line in lines if pings(line)]
+    assert 15.0 <= min(times) < 15.2
+    assert 19.8 < max(times) <= 20.02
+    assert len(set(times)) > 100
+
+
+def test_a_stream_that_takes_nothing_for_30_s_is_given_up_though_the_peer_talks() -> None:
+    """P-TIME-7. What is written moves the deadline, and a stream with nothing to write has none."""
+    node, peer, line = opened(Config())
+    line.stuck = True
+    node.send(peer, b"waits")
+    for _ in range(29):
+        node.advance(1.0)
+        line.say(frame(0x80, b"talk"))
+    line.stuck = False
+    line.writable()
+    for _ in range(60):
+        node.advance(1.0)
+        line.say(frame(0x80, b"talk"))
+    assert line.closed is None
+    line.stuck = True
+    node.send(peer, b"waits too")
+    for _ in range(30):
+        assert line.closed is None
+        node.advance(1.0)
+        line.say(frame(0x80, b"talk"))
+    assert line.ended() is CloseCode.TIMEOUT
+    assert "took no byte for 30" in str(line.connection.error)
+
+
+def test_a_pause_of_the_node_itself_kills_nobody_and_asks_everybody() -> None:
+    """P-TIME-6; whoever does not answer then is given up."""
+    node = Node()
+    lines = [node.connect(Peer(f"a{number}")) for number in range(50)]
+    for line in lines:
+        line.raw()
+    node.jump(60.0)
+    asked = [pings(line) for line in lines]
+    assert all(len(question) == 1 for question in asked)
+    assert all(line.closed is None for line in lines)
+    for line, [question] in zip(lines[:25], asked[:25], strict=True):
+        line.say(pong(question))
+    node.advance(2.0)
+    assert [line.closed is None for line in lines] == [True] * 25 + [False] * 25
+    assert all(line.farewell() is CloseCode.TIMEOUT for line in lines[25:])
+
+
+def test_a_pause_is_not_held_against_a_stream_that_waits_to_be_written() -> None:
+    node, peer, line = opened(Config())
+    line.stuck = True
+    node.send(peer, b"waits")
+    node.jump(60.0)
+    assert line.closed is None
+    line.stuck = False
+    line.writable()
+    line.say(frame(0x80, b"x"))
+    node.advance(10.0)
+    assert line.closed is None
+
+
+def test_timers_are_served_when_they_are_due_or_late_and_never_twice() -> None:
+    node, _, line = opened(Config())
+    due = node.endpoint.get_timer()
+    assert due is not None
+    node.endpoint.handle_timer(due - 0.001)  # too early: nothing
+    node.pump()
+    assert line.raw() == b""
+    assert node.endpoint.get_timer() == due
+    node.now = due
+    node.endpoint.handle_timer(due)  # exactly
+    node.pump()
+    later = node.endpoint.get_timer()
+    assert later is not None
+    assert later > due
+    node.endpoint.handle_timer(due)
+    assert node.endpoint.get_timer() == later
+    node.now = later + 3.0  # in the past
+    node.endpoint.handle_timer(node.now)
+    node.pump()
+    following = node.endpoint.get_timer()
+    assert following is not None
+    assert following > node.now
+
+
+def test_asking_for_the_next_timer_costs_the_same_for_any_number_of_connections() -> None:
+    looks: dict[int, int] = {}
+    for count in (10, 1000):
+        node = Node()
+        for number in range(count):
+            node.connect(Peer(f"a{number}"))
+
+        class Counting(list[Any]):
+            def __getitem__(self, place: Any, count: int = count) -> Any:
+                looks[count] = looks.get(count, 0) + 1
+                return super().__getitem__(place)
+
+        node.endpoint.get_timer()  # stale entries at the top are thrown away once
+        node.endpoint.timers._heap = Counting(node.endpoint.timers._heap)
+        for _ in range(100):
+            node.endpoint.get_timer()
+    assert looks[10] == looks[1000]
+
+
+def test_a_ping_is_answered_at_once_and_the_latest_one_answers_for_all() -> None:
+    node, peer, line = opened(Config())
+    line.say(ping(1))
+    assert line.raw() == pong(1)
+    line.stuck = True
+    line.say(ping(2), ping(3), ping(4))
+    line.stuck = False
+    line.writable()
+    assert line.raw() == pong(4)
+    line.stuck = True
+    node.send(peer, b"in the way")
+    line.say(ping(5))
+    line.stuck = False
+    line.writable()
+    assert line.kinds()[0] == PONG
+
+
+# -- floods -----------------------------------------------------------------------------------------------------------
+
+#: frames that change nothing (P-ABUSE-1), on a connection whose peer holds message 1 and rejected message 2
+IDLE_FRAMES = {
+    "PING": ping(),
+    "PONG that answers nothing": pong(1 << 40),
+    "ACK without news": ack(1, 0, credit=0),
+    "SKIP that is ignored": skip(1, 1),
+    "empty frame of an unknown type": frame(0x80),
+    "REJECT of another outbox": reject(b"another outbox, ", 1),
+    "REJECT below first": b"below",
+    "REJECT once more": b"again",
+}
+
+
+@pytest.mark.parametrize("name", IDLE_FRAMES)
+def test_frames_that_change_nothing_are_limited(name: str) -> None:
+    """A burst of 256, and 64 a second."""
+    node, peer, line = opened(Config())
+    node.send(peer, b"one", b"two", b"three")
+    outbox = node.session(peer).outbox.outbox_id
+    line.say(data(1), ack(2, 1), reject(outbox, 2))
+    idle = {b"below": reject(outbox, 1), b"again": reject(outbox, 2)}.get(IDLE_FRAMES[name], IDLE_FRAMES[name])
+    for _ in range(3):
+        line.say(idle * 200)
+        node.advance(3.125)
+        line.say(frame(0xFF, b"not counted") * 1000)
+    assert line.closed is None
+    node.advance(4.0)
+    line.say(idle * 256)
+    assert line.closed is None
+    line.say(idle)
+    assert line.farewell() is CloseCode.ABUSE
+
+
+def test_frames_that_have_a_meaning_are_not_limited() -> None:
+    """Answers to our questions, rejections that come again after a resume, acknowledgements that tell something."""
+    node, peer, line = opened(Config())
+    node.send(peer, *[b"x"] * 600)
+    outbox = node.session(peer).outbox.outbox_id
+    line.say(*[ack(sequence, 0) for sequence in range(1, 601)])
+    line.say(*[reject(outbox, sequence) for sequence in range(2, 600)])
+    for _ in range(300):
+        node.session(peer).connection.ping(node.now)  # type: ignore[union-attr]
+        node.pump()
+        line.say(*[pong(value) for value in pings(line)])
+    assert line.closed is None
+    line.lose()
+    holds = {"outbox": outbox, "run": node.endpoint.run, "received": 600, "read": 0, "first": 1}
+    again = node.connect(peer, inbox=holds)
+    again.say(*[reject(outbox, sequence) for sequence in range(2, 600)])
+    assert again.closed is None
+
+
+# -- what goes out ----------------------------------------------------------------------------------------------------
+
+
+def test_output_comes_in_pieces_of_about_the_size_that_was_asked_for() -> None:
+    node, peer, line = opened(Config())
+    line.stuck = True
+    node.send(peer, *[bytes(1000)] * 100, bytes(200_000))
+    total = 0
+    while buffers := line.connection.data_to_send(node.now, 10_000):
+        size = sum(len(buffer) for buffer in buffers)
+        assert size <= 10_000 + 65536 + 4
+        total += size
+    assert total > 300_000
+
+
+def test_control_frames_go_before_messages() -> None:
+    node, peer, line = opened(Config())
+    line.stuck = True
+    node.send(peer, bytes(100_000))
+    line.say(ping(8), data(1))
+    line.connection.ping(node.now)
+    node.read(peer)
+    line.stuck = False
+    line.writable()
+    kinds = line.kinds()
+    assert set(kinds[: kinds.index(DATA)]) == {PONG, PING, ACK}
+
+
+def test_a_closed_connection_has_nothing_to_say() -> None:
+    node, peer, line = opened(Config())
+    line.stuck = True
+    node.send(peer, b"too late")
+    line.connection.close(CloseCode.NORMAL, "", node.now)
+    line.lose()
+    line.stuck = False
+    assert line.connection.data_to_send(node.now) == []
+    line.connection.want_write(node.now)
+    assert node.endpoint.next_effect() is None
+
+
+def test_the_driver_is_told_once_that_there_is_something_to_write() -> None:
+    node, peer, line = opened(Config())
+    session = node.session(peer)
+    for _ in range(5):
+        session.send(b"x", node.now)
+        line.connection.ping(node.now)
+    effects = []
+    while (effect := node.endpoint.next_effect()) is not None:
+        effects.append(effect)
+    [transmit] = [effect for effect in effects if isinstance(effect, Transmit)]
+    assert transmit.connection is line.connection
+    line.writable()
+    session.send(b"x", node.now)
+    assert isinstance(node.endpoint.next_effect(), Transmit)
+
+
+def test_a_connection_says_what_it_is() -> None:
+    node = Node()
+    assert repr(node.accept().connection) == "<Connection from ? preamble>"
+    assert repr(node.connect(Peer("z"), "dialer").connection) == "<Connection to z live>"
