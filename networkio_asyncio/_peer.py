@@ -16,6 +16,7 @@ from networkio_proto import (
     NodeClosed,
     NoMessage,
     NoMoreMessages,
+    OutboxFull,
     Session,
     Watch,
 )
@@ -202,11 +203,11 @@ class Peer:
         """
         payload = self.node.encode(data, raw)
         await self.node.breathe()
-        while self.session.can_send and not self.session.has_room:
-            if self.node.config.overflow == "drop_oldest":
-                break
-            await self._wait(Watch.ROOM)
-        return self._accept(payload, headers, ttl, raw)
+        while True:
+            try:
+                return self._accept(payload, headers, ttl, raw)
+            except OutboxFull:
+                await self._wait(Watch.ROOM)
 
     def send_nowait(
         self, data: Any, *, headers: Mapping[str, object] | None = None, ttl: float | None = None, raw: bool = False
@@ -344,6 +345,7 @@ class Peer:
     def _check_open(self) -> None:
         if self.node.closed:
             raise NodeClosed(f"node {self.node.id} is closed")
+        self.node.command()
 
     async def _wait(self, what: int) -> None:
         """Until something of ``what`` may have happened."""

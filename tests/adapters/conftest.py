@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import anyio
 import pytest
@@ -13,6 +13,15 @@ import pytest
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_collecting() -> Iterator[None]:
+    """Collecting after each test looks only at what the tests made."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def descriptors() -> dict[str, str]:
@@ -29,7 +38,6 @@ def descriptors() -> dict[str, str]:
 @pytest.fixture(autouse=True)
 async def nothing_leaks(anyio_backend: str) -> AsyncIterator[None]:
     """Tasks and descriptors are those of before; an unclosed resource warns when it is collected, which is an error."""
-    gc.collect()
     tasks, before = len(anyio.get_running_tasks()), descriptors()
     yield
     gc.collect()
