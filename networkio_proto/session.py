@@ -301,31 +301,32 @@ class Session(Timed):
         """Accept a message; returns its sequence (guarantees, *accepted*).
 
         ``payload`` is retained uncopied when it is large and must not change.  ``raw`` marks bytes that no codec made.
-        ``headers``: at most 60 items of the closed map set.  ``ttl`` seconds from now it ends as EXPIRED if the peer
+        ``headers``: at most 63 items of the closed map set.  ``ttl`` seconds from now it ends as EXPIRED if the peer
         does not hold it.  ``ack_now`` asks the peer to acknowledge without delay.
 
         Raises OutboxFull, SessionClosed, NodeClosed, MessageTooLarge or ValueError (headers); then nothing was changed.
         """
         if self.closed or self.ending or self._draining or self._endpoint.closed:
             self._refuse()
-        if not self.has_room:
-            self._make_room(now)
-        outbox = self.outbox
+        outbox, endpoint = self.outbox, self._endpoint
         size = len(payload)
-        if size <= SMALL and headers is None and ttl is None and not ack_now:
-            if size > self._message_limit:
-                self._too_large(size)
+        encoded = encode_headers(headers) if headers else b""
+        if size + len(encoded) > self.message_limit:
+            self._too_large(size + len(encoded))
+        config = endpoint.config
+        if outbox.cost >= config.outbox_limit or endpoint.outbox_cost >= config.outbox_node_limit:
+            self._make_room(now)
+        if size <= SMALL and not encoded and ttl is None and not ack_now:
             sequence = outbox.append(payload, raw)
         else:
-            encoded = encode_headers(headers) if headers else b""
-            if size + len(encoded) > self._message_limit:
-                self._too_large(size + len(encoded))
             flags = (DataFlag.RAW if raw else 0) | (DataFlag.ACK_NOW if ack_now else 0)
             sequence = outbox.append_entry(Entry(payload, encoded, flags, None if ttl is None else now + ttl))
             if ttl is not None:
                 self._endpoint.timers.schedule(self, now + ttl)
         outbox.ledger.accepted += 1
-        self._account_outbox()
+        cost = outbox.cost
+        endpoint.outbox_cost += cost - self._accounted
+        self._accounted = cost
         connection = self.connection
         if connection is not None and not connection.dirty:
             connection.want_write(now)
@@ -498,9 +499,9 @@ class Session(Timed):
 
     def _over(self, why: int, now: float) -> None:
         """The common end: final positions on record, a fresh outbox, a notice."""
-        inbox = self._reported()
-        if inbox is not None:
-            self._record(inbox, why, now)
+        for facts in self.dormant + [box.facts() for box in self.inboxes if not box.empty]:
+            if not self._is_ended(facts.outbox_id):
+                self._record(facts, why, now)
         for old in self.inboxes:
             if not old.forsaken:
                 old.forsake()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from networkio_proto import Config, Effect, GapRange, Outcome, OutboxFull, Session, SkipReason, Wake, Watch
+from networkio_proto import Config, Effect, GapRange, OutboxFull, Outcome, Session, SkipReason, Wake, Watch
 from networkio_testing.judges import Judge
 from networkio_testing.world import Host, Watcher, World
 
@@ -105,3 +105,27 @@ def test_a_dial_that_stated_an_outbox_which_is_no_more_does_not_become_live() ->
     wire.cut()
     world.run(5.0)
     assert b.read("a") == [b"1"]
+
+
+def test_an_abort_keeps_the_positions_of_every_outbox_that_the_peer_id_ever_had() -> None:
+    world = World()
+    a, b, twin = world.host("a"), world.host("b"), world.host("twin", peer_id="a")
+    a.dial("b")
+    a.send("b", b"1")
+    world.deliver_all()
+    wire = world.live("a", "b")
+    assert wire is not None
+    assert b.read("a") == [b"1"]
+    wire.cut()  # a does not learn that
+    a.disconnect("b")
+    twin.dial("b")
+    twin.send("b", b"another")
+    world.run(1.0)
+    assert b.read("a") == [b"another"]
+    b.abort("a")
+    twin.crash()
+    a.dial("b")
+    b.dial("a")
+    world.run(5.0)
+    assert b.read("a") == []
+    assert a.session("b").outcome(1) is Outcome.READ
