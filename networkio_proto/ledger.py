@@ -69,9 +69,11 @@ class FailureLog:
         self._limit = limit
 
     def add(self, failure: Failure) -> None:
-        """Record a range that overlaps none before."""
+        """Record a range that overlaps none before, unless it lies inside of a melted one: then it melts with it."""
         ranges, firsts = self._ranges, self._firsts
         place = bisect_right(firsts, failure.first)
+        if place and failure.last <= ranges[place - 1].last:
+            return
         if place and _same_end(ranges[place - 1], failure):
             place -= 1
             failure = replace(failure, first=ranges[place].first)

@@ -15,7 +15,7 @@ from networkio_proto.config import COST_PER_MESSAGE, Config, Limits, check_peer_
 from networkio_proto.errors import ConfigurationError, UsageError
 from networkio_proto.handshake import PeerLimits, encode_hello, frame_body, parse_hello
 
-thorough = settings(derandomize=True, deadline=None, max_examples=200)
+thorough = settings(derandomize=True, deadline=None, max_examples=100)
 
 
 # -- peer ids ---------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from networkio_proto.errors import (
     printable,
 )
 
-thorough = settings(derandomize=True, deadline=None, max_examples=200)
+thorough = settings(derandomize=True, deadline=None, max_examples=100)
 
 #: the class of each close code of the specification
 CLASSES = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from networkio_proto.handshake import Ended, InboxFacts, Why
 from networkio_proto.resume import OutboxFacts, Verdict, judge
 
-thorough = settings(derandomize=True, deadline=None, max_examples=200)
+thorough = settings(derandomize=True, deadline=None, max_examples=100)
 
 L, K, LEFT, ALIEN = (bytes([number]) * 16 for number in range(1, 5))
 PRESENT, EARLIER, NEVER = (bytes([number]) * 16 for number in range(11, 14))
