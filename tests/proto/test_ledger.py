@@ -140,6 +140,19 @@ def test_a_failure_inside_of_a_melted_range_melts_with_it() -> None:
         assert log.find(sequence) == log.ranges()[0]
 
 
+@pytest.mark.parametrize("neighbour", [4, 11])
+def test_a_melted_range_never_becomes_exact_through_a_neighbour_that_looks_like_it(neighbour: int) -> None:
+    log = FailureLog(2)
+    for first in (5, 10, 20):
+        log.add(failure(first, first, (Outcome.REJECTED, "", "yes", first)))
+    melted = log.ranges()[0]
+    assert (melted.first, melted.last, melted.exact) == (5, 10, False)
+    log.add(failure(neighbour, neighbour, end_of(melted)))
+    found = log.find(7)
+    assert found is not None
+    assert not found.exact
+
+
 def test_a_million_neighbours_are_one_range() -> None:
     log = FailureLog()
     for first in range(1, 1_000_001, 1000):
