@@ -143,6 +143,11 @@ class Inbox:
         return self.received == self.base
 
     @property
+    def telling(self) -> bool:
+        """Will the next message say something beside itself?"""
+        return bool(self.gap) or self.restarted is not None
+
+    @property
     def idle(self) -> bool:
         """Is everything that came settled, and known to be?"""
         return self.read == self.received and not self.rejects
@@ -216,7 +221,7 @@ class Inbox:
             return False
         self.received = sequence
         self.unsettled += cost
-        details = self._details(None) if self.gap or self.restarted else None
+        details = self._details(None) if self.telling else None
         self.ready.append((self, sequence, payload, flags, details))
         return True
 
@@ -291,17 +296,23 @@ class Inbox:
         self.held[delivery[1]] = delivery
         return delivery
 
-    def take_settled(self) -> Delivery | None:
-        """Hand over the next message and settle it at once."""
-        if self.returned:
-            delivery = self.returned.pop(0)
-        elif self.ready:
-            delivery = self.ready.popleft()
+    def take_settled(self, limit: int) -> list[Delivery]:
+        """Hand over up to ``limit`` messages and settle them at once."""
+        taken: list[Delivery] = []
+        while self.returned and len(taken) < limit:
+            taken.append(self.returned.pop(0))
+        popleft = self.ready.popleft
+        taken += [popleft() for _ in range(min(limit - len(taken), len(self.ready)))]
+        if not taken:
+            return taken
+        self.unsettled -= sum(map(_cost, taken))
+        if taken[0][1] == self.read + 1 and taken[-1][1] == self.read + len(taken):
+            self.read = taken[-1][1] - 1  # one unbroken run: only its end can join what was settled ahead
+            self._settled(taken[-1][1])
         else:
-            return None
-        self.unsettled -= _cost(delivery)
-        self._settled(delivery[1])
-        return delivery
+            for delivery in taken:
+                self._settled(delivery[1])
+        return taken
 
     def settle(self, sequence: int) -> None:
         """The application is done with a held message; raises MessageNotHeld."""

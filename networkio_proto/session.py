@@ -311,7 +311,7 @@ class Session(Timed):
         outbox, endpoint = self.outbox, self._endpoint
         size = len(payload)
         encoded = encode_headers(headers) if headers else b""
-        if size + len(encoded) > self.message_limit:
+        if size + len(encoded) > self._message_limit:
             self._too_large(size + len(encoded))
         config = endpoint.config
         if outbox.cost >= config.outbox_limit or endpoint.outbox_cost >= config.outbox_node_limit:
@@ -382,8 +382,7 @@ class Session(Timed):
         """Hand over up to ``limit`` messages and settle them at once."""
         taken: list[Delivery] = []
         for inbox in self.inboxes:
-            while len(taken) < limit and (delivery := inbox.take_settled()) is not None:
-                taken.append(delivery)
+            taken += inbox.take_settled(limit - len(taken))
         if taken:
             self._after_settling(now)
         return taken
@@ -423,7 +422,7 @@ class Session(Timed):
         if len(self.inboxes) > 1:
             self._drop_old_inboxes()
         if self.ending:
-            self._check_finished(now)
+            self.check_finished(now)
 
     # -- commands: ending ---------------------------------------------------------------------------------------
 
@@ -451,7 +450,7 @@ class Session(Timed):
         self._account_outbox()
         self.wake(Watch.ROOM)  # whoever waits for room waits in vain
         self._hurry(now)
-        self._check_finished(now)
+        self.check_finished(now)
 
     def abort(self, now: float) -> None:
         """Give everything up: unread messages end as ABANDONED, the peer learns it at the next chance."""
@@ -472,7 +471,7 @@ class Session(Timed):
         for target in list(self.targets):
             self._endpoint.remove_target(target)
 
-    def _check_finished(self, now: float) -> None:
+    def check_finished(self, now: float) -> None:
         """Both FINs read: drop the state, keep the positions."""
         inbox = self.inbox
         if not (self.ending and self.outbox.all_read and inbox is not None and inbox.finished):
@@ -777,7 +776,7 @@ class Session(Timed):
         self.notify(Notice.PEER_ENDED)
         self.wake(Watch.READABLE)
         self._hurry(now)
-        self._check_finished(now)
+        self.check_finished(now)
 
     def receive_ack(self, received: int, read: int, credit: int, first: int, now: float) -> bool:
         """ACK; False if it moved nothing."""
@@ -799,7 +798,7 @@ class Session(Timed):
             news = True
             self._account_outbox()
             self._progress(gained, settled, now)
-        self._check_finished(now)
+        self.check_finished(now)
         return news
 
     def _progress(self, gained: int, settled: int, now: float) -> None:
