@@ -295,6 +295,8 @@ class Endpoint:
         self._wake_driver()
         if session.finished and connection.dialer:
             session.confirmed(connection, now)
+        else:
+            session.check_finished(now)  # the two ATTACHes may have said what a lost ACK did not
 
     def _close_rivals(self, session: Session, taken: Connection, now: float) -> None:
         """Taking closes what is parked, what another incarnation has pending, and the arbiter's own other dials."""

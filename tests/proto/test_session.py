@@ -7,35 +7,51 @@ what a side says can be read off the wire before the other hears it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from struct import unpack_from
 from typing import TypeVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from networkio_proto import (
     COST_PER_MESSAGE,
     Config,
+    Connection,
+    ConnectionLost,
     DataFlag,
     Delivery,
     Event,
+    Gap,
     GapRange,
     Limits,
+    MessageNotHeld,
     MessagesFailed,
+    MessagesRead,
+    MessagesReady,
+    MessagesReceived,
     MessageTooLarge,
     NodeClosed,
-    OutboxFull,
     Outcome,
+    OutboxFull,
+    PeerConnected,
+    PeerDisconnected,
+    PeerRestarted,
     Positions,
     SessionClosed,
+    SessionEnded,
     SkipReason,
+    Target,
+    TargetState,
     Watch,
     events,
 )
-from networkio_proto.frames import ACK
+from networkio_proto.frames import ACK, DATA, FIN, REJECT, SKIP, encode_ack, encode_fin, encode_reject, encode_skip
 from networkio_proto.maps import encode_map
 from networkio_proto.outbox import SMALL
 from networkio_proto.session import encode_headers
-from networkio_testing.world import Host, World
+from networkio_testing.world import Host, Wire, World
 from tests.proto.helpers import Frame, frames, live, pair
 
 DIALER, ACCEPTOR = 0, 1  # the ends of a wire: a's and b's
@@ -332,6 +348,487 @@ def test_what_the_peer_may_hold_is_not_dropped_for_newer_messages() -> None:
     world = pair(Config(outbox_limit=2000, overflow="drop_oldest"))
     a, _ = hosts(world)
     a.send("b", bytes(1000), bytes(1000))  # both are on their way
-    with pytest.raises(OutboxFull, match="the application of b|on its way"):
+    with pytest.raises(OutboxFull, match="message 1 is on its way"):
         a.send("b", b"")
     assert a.session("b").ledger.lost == 0
+
+
+# -- acknowledging -----------------------------------------------------------------------------------------------------
+
+
+def quiet_pair(config: Config | None = None, *, b: Config | None = None) -> World:
+    """A pair of which "a" has just sent a small message that "b" read, and that says nothing any more."""
+    world = pair(config, b=b)
+    first, second = hosts(world)
+    first.send("b", b"hello")
+    world.run(0.01)
+    second.read("a")
+    world.run(1.0)
+    assert said(world, DIALER) == said(world, ACCEPTOR) == []
+    return world
+
+
+def test_an_ack_goes_out_at_once_when_the_application_has_settled_all_that_it_holds() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"1", b"2")
+    hear(world, DIALER)
+    one_, two = b.take("a", 2)
+    b.settle("a", one_)
+    assert acks(world, ACCEPTOR) == []
+    b.settle("a", two)
+    assert [ack[:2] for ack in acks(world, ACCEPTOR)] == [(3, 3)]
+
+
+def test_an_ack_waits_for_company_for_25_ms_and_no_longer() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"1", b"2")
+    hear(world, DIALER)
+    world.advance(0.0249)
+    assert said(world, ACCEPTOR) == []
+    world.advance(0.0002)
+    assert [ack[:2] for ack in acks(world, ACCEPTOR)] == [(3, 1)]
+    hear(world, ACCEPTOR)
+    held, _ = b.take("a", 2)
+    b.settle("a", held)
+    world.advance(0.0249)
+    assert said(world, ACCEPTOR) == []
+    world.advance(0.0002)
+    assert [ack[:2] for ack in acks(world, ACCEPTOR)] == [(3, 2)]
+    hear(world, ACCEPTOR)
+    world.advance(1.0)
+    assert said(world, ACCEPTOR) == []
+
+
+def test_an_ack_joins_a_message_that_goes_the_same_way() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"1")
+    hear(world, DIALER)
+    assert said(world, ACCEPTOR) == []
+    b.send("a", b"answer")
+    assert kinds(said(world, ACCEPTOR)) == [ACK, DATA]
+    hear(world, ACCEPTOR)
+    world.advance(1.0)
+    assert said(world, ACCEPTOR) == []
+
+
+@pytest.mark.parametrize(
+    ("messages", "size", "at_once"),
+    [(63, 1, False), (64, 1, True), (1, 64 * KIB - 65, False), (1, 64 * KIB - 64, True)],
+    ids=["63 messages", "64 messages", "less than 64 KiB", "64 KiB"],
+)
+def test_an_ack_goes_out_at_once_after_64_messages_or_64_kib(messages: int, size: int, at_once: bool) -> None:
+    world = quiet_pair()
+    a, _ = hosts(world)
+    a.send("b", *messages * [bytes(size)])
+    hear(world, DIALER)
+    assert [ack[0] for ack in acks(world, ACCEPTOR)] == ([messages + 1] if at_once else [])
+
+
+def test_what_counts_for_an_ack_is_what_came_since_the_last() -> None:
+    world = quiet_pair()
+    a, _ = hosts(world)
+    for _ in range(3):
+        a.send("b", *40 * [b"x"])
+        hear(world, DIALER)
+        assert len(acks(world, ACCEPTOR)) == 0
+        world.advance(0.03)
+        assert len(acks(world, ACCEPTOR)) == 1
+        hear(world, ACCEPTOR)
+
+
+@pytest.mark.parametrize(("size", "at_once"), [(4999, False), (5001, True)])
+def test_an_ack_goes_out_at_once_when_half_of_the_credit_is_used_up(size: int, at_once: bool) -> None:
+    window = 10_000 + 2 * (2 * COST_PER_MESSAGE + 5)  # what the greeting used of it is behind us
+    world = quiet_pair(Config(window=window, window_guaranteed=window, window_max=window))
+    a, b = hosts(world)
+    a.send("b", bytes(size - COST_PER_MESSAGE + (window - 10_000) // 2))
+    inbox = b.session("a").inbox
+    assert inbox is not None
+    told = inbox.allowed - inbox.used
+    hear(world, DIALER)
+    assert bool(acks(world, ACCEPTOR)) == at_once == (inbox.allowed - inbox.used < window // 2)
+    assert told == window
+
+
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_an_ack_goes_out_at_once_when_the_sender_asks_for_it(fragments: int) -> None:
+    world = quiet_pair(Config(limits=Limits(frame=8192), ack_cost=1 << 30))
+    a, _ = hosts(world)
+    a.send("b", bytes(7000 * fragments), ack_now=True)
+    hear(world, DIALER)
+    assert [ack[:2] for ack in acks(world, ACCEPTOR)] == [(2, 1)]
+
+
+def test_an_ack_goes_out_at_once_for_fin_and_while_ending_or_draining() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    b.session("a").drain(world.now)
+    b.pump()
+    hear(world, ACCEPTOR)
+    a.send("b", b"1", b"2")
+    hear(world, DIALER)
+    assert [ack[:2] for ack in acks(world, ACCEPTOR)] == [(3, 1)]
+    hear(world, ACCEPTOR)
+    b.settle("a", one(b, "a"))
+    assert [ack[:2] for ack in acks(world, ACCEPTOR)] == [(3, 2)]
+    b.session("a").undrain()
+    hear(world, ACCEPTOR)
+    a.end("b")
+    hear(world, DIALER)
+    assert [ack[:2] for ack in acks(world, ACCEPTOR)] == [(4, 2)]
+    hear(world, ACCEPTOR)
+    one(b, "a")
+    b.end("a")
+    assert kinds(said(world, ACCEPTOR)) == [ACK, FIN]
+
+
+def test_at_most_one_ack_waits_however_much_there_is_to_acknowledge() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    live(world).throttle(ACCEPTOR, 0)
+    for number in range(300):
+        a.send("b", b"%d" % number, ack_now=True)
+        hear(world, DIALER)
+        b.read("a")
+    assert said(world, ACCEPTOR) == []
+    live(world).throttle(ACCEPTOR)
+    assert [ack[:2] for ack in acks(world, ACCEPTOR)] == [(301, 301)]
+
+
+def test_a_duplicate_is_acknowledged_as_if_it_were_new_and_its_cost_comes_back() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", bytes(1000))
+    data = bytes(live(world).pipes[DIALER].data)
+    hear(world, DIALER)
+    b.read("a")
+    before = acks(world, ACCEPTOR)[-1]
+    hear(world, ACCEPTOR)
+    inject(world, DIALER, data)
+    assert b.session("a").unread == 0
+    world.advance(0.03)
+    (after,) = acks(world, ACCEPTOR)
+    assert after[:2] == before[:2]
+    assert after[2] == before[2] + 1000 + COST_PER_MESSAGE
+
+
+def test_positions_are_told_within_25_ms_of_a_connection_if_they_moved_while_it_was_made() -> None:
+    """What the dialer stated in its ATTACH may be old when it goes live; else a credit of 0 would last for ever."""
+    window = Config(window=64 * KIB, window_max=64 * KIB)
+    world = pair(window)
+    a, b = hosts(world)
+    b.send("a", *100 * [bytes(1000)])
+    world.run(1.0)
+    assert b.session("a").outbox.untransmitted
+    live(world).cut()
+    world.advance(1.0)
+    (wire,) = a.answer_dials()
+    wire.deliver(DIALER)
+    wire.deliver(ACCEPTOR)  # a has stated its facts: no credit at all
+    taken = len(a.read("b"))
+    world.run(0.1)
+    assert b.session("a").outbox.read == taken
+    assert a.session("b").unread == 100 - taken
+
+
+def test_an_acknowledgement_is_news_to_the_application_once() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.notices.clear()
+    a.send("b", b"1", b"2", b"3")
+    world.run(0.1)
+    assert a.notices == [MessagesReceived("b", 4)]
+    b.read("a", 2)
+    world.run(0.1)
+    assert a.notices[1:] == [MessagesRead("b", 3)]
+    b.read("a")
+    world.run(0.1)
+    assert a.notices[2:] == [MessagesRead("b", 4)]
+
+
+def test_what_an_ack_lost_with_its_connection_had_to_say_is_told_once_after_the_resume() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"1", b"2")
+    hear(world, DIALER)
+    b.read("a", 1)
+    live(world).cut()
+    a.notices.clear()
+    reconnect(world)
+    assert noticed(a, MessagesReceived) == [MessagesReceived("b", 3)]
+    assert noticed(a, MessagesRead) == [MessagesRead("b", 2)]
+    assert b.read("a") == [b"2"]
+
+
+def test_each_value_of_an_ack_counts_for_itself() -> None:
+    world = quiet_pair()
+    a, _ = hosts(world)
+    outbox = a.session("b").outbox
+    credit = outbox.credit
+    a.send("b", b"1", b"2", b"3")
+    inject(world, ACCEPTOR, encode_ack(3, 0, 0, 1))
+    assert (outbox.received, outbox.read, outbox.credit) == (3, 1, credit)
+    inject(world, ACCEPTOR, encode_ack(2, 2, credit + 5, 1))
+    assert (outbox.received, outbox.read, outbox.credit) == (3, 2, credit + 5)
+    inject(world, ACCEPTOR, encode_ack(0, 0, credit, 0))
+    assert (outbox.received, outbox.read, outbox.credit) == (3, 2, credit + 5)
+
+
+@pytest.mark.parametrize(
+    ("frame", "complaint"),
+    [
+        (encode_ack(2, 0, 0, 1), "ACK of received 2, read 0 where 1 was sent"),
+        (encode_ack(0, 1, 0, 1), "ACK of received 0, read 1"),
+        (encode_ack(1, 1, 0, 3), "ACK says first 3 where only 0 came"),
+    ],
+    ids=["more than was sent", "read beyond received", "first beyond what came"],
+)
+def test_an_ack_of_what_never_was_closes_the_connection(frame: bytes, complaint: str) -> None:
+    world = quiet_pair()
+    a, _ = hosts(world)
+    inject(world, ACCEPTOR, frame)
+    error = a.session("b").error
+    assert complaint in str(error)
+    assert (a.session("b").outbox.received, a.session("b").outbox.read) == (1, 1)
+
+
+# -- rejecting ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_rejection_ends_the_message_with_its_code_and_reason_and_is_settled_on_both_sides() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"bad", b"good")
+    hear(world, DIALER)
+    bad, good = b.take("a", 2)
+    b.settle("a", bad, reject=(7, "bad order"))
+    b.settle("a", good)
+    assert kinds(said(world, ACCEPTOR)) == [REJECT, ACK]
+    world.run(0.1)
+    session = a.session("b")
+    assert [session.outcome(sequence) for sequence in (2, 3)] == [Outcome.REJECTED, Outcome.READ]
+    failure = session.failure(2)
+    assert failure is not None
+    assert (failure.reason, failure.code, failure.seen) == ("bad order", 7, "yes")
+    assert len(noticed(a, MessagesFailed)) == 1
+    inbox = b.session("a").inbox
+    assert inbox is not None
+    assert inbox.idle
+    assert inbox.unsettled == 0
+    assert inbox.first == 4
+
+
+def test_a_rejection_goes_before_any_ack_that_passes_it() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"1", b"2", b"3")
+    hear(world, DIALER)
+    taken = b.take("a", 3)
+    b.settle("a", taken[1], reject=(1, ""))
+    b.settle("a", taken[0])
+    b.settle("a", taken[2], reject=(2, ""))
+    assert kinds(said(world, ACCEPTOR)) == [REJECT, REJECT, ACK]
+    assert [frame.u64(2) for frame in said(world, ACCEPTOR)[:2]] == [3, 4]
+
+
+def test_a_rejection_that_was_lost_comes_again_with_the_next_connection() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"bad")
+    world.run(1.0)
+    b.settle("a", one(b, "a"), reject=(7, "no"))
+    live(world).cut()
+    world.run(1.0)
+    live(world)
+    assert a.session("b").outcome(2) is Outcome.REJECTED
+    inbox = b.session("a").inbox
+    assert inbox is not None
+    assert inbox.idle
+
+
+def test_a_rejection_while_there_is_no_connection_is_told_on_the_next_one() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"bad", b"good")
+    world.run(1.0)
+    live(world).cut()
+    taken = b.take("a", 2)
+    b.settle("a", taken[0], reject=(7, "no"))
+    b.settle("a", taken[1])
+    reconnect(world)
+    assert [a.session("b").outcome(sequence) for sequence in (2, 3)] == [Outcome.REJECTED, Outcome.READ]
+
+
+def test_a_rejection_that_arrived_is_repeated_until_first_has_passed_it_and_changes_nothing_any_more() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"bad", b"good")
+    world.run(1.0)
+    taken = b.take("a", 2)
+    b.settle("a", taken[0], reject=(7, "first"))
+    hear(world, ACCEPTOR)  # the rejection is known; what a makes of it is not
+    live(world).cut()
+    for _ in range(3):
+        reconnect(world)
+        live(world).cut()
+    reconnect(world)
+    session = a.session("b")
+    assert session.ledger.rejected == 1
+    b.settle("a", taken[1])
+    world.run(0.1)
+    assert session.ledger.read == 2
+    inbox = b.session("a").inbox
+    assert inbox is not None
+    assert inbox.idle
+    assert inbox.rejects == {}
+
+
+def test_a_rejected_message_keeps_its_credit_until_the_sender_has_passed_it() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", bytes(1000))
+    hear(world, DIALER)
+    b.settle("a", one(b, "a"), reject=(0, ""))
+    inbox = b.session("a").inbox
+    assert inbox is not None
+    before = inbox.allowed
+    hear(world, ACCEPTOR)
+    hear(world, DIALER)  # a's ACK with its ``first``
+    assert [ack[2] for ack in acks(world, ACCEPTOR)] == [before + 1064]
+
+
+@pytest.mark.parametrize("what", ["another outbox", "read long ago", "twice", "fin"])
+def test_a_rejection_of_what_is_over_is_ignored(what: str) -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"x")
+    a.end("b")
+    world.run(0.01)
+    session = a.session("b")
+    outbox_id, sequence = session.outbox.outbox_id, 2
+    if what == "another outbox":
+        outbox_id = bytes(16)
+    elif what == "read long ago":
+        sequence = 1
+    elif what == "twice":
+        inject(world, ACCEPTOR, encode_reject(outbox_id, 2, 1, "once"))
+    else:
+        sequence = 3
+    before = session.ledger
+    inject(world, ACCEPTOR, encode_reject(outbox_id, sequence, 9, "again"))
+    assert session.ledger == before
+    assert session.connected
+    assert b.session("a").connected
+
+
+def test_a_rejection_of_what_was_never_sent_closes_the_connection() -> None:
+    world = quiet_pair()
+    a, _ = hosts(world)
+    inject(world, ACCEPTOR, encode_reject(a.session("b").outbox.outbox_id, 2, 0, ""))
+    assert "REJECT of 2 where 1 was sent" in str(a.session("b").error)
+
+
+def test_what_is_not_held_can_be_neither_settled_nor_rejected_nor_released() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"x")
+    world.run(0.01)
+    delivery = one(b, "a")
+    b.settle("a", delivery)
+    with pytest.raises(MessageNotHeld):
+        b.settle("a", delivery)
+    with pytest.raises(MessageNotHeld):
+        b.settle("a", delivery, reject=(1, ""))
+    with pytest.raises(MessageNotHeld):
+        b.release("a", delivery)
+
+
+def test_a_released_message_comes_again_before_all_others_and_counts_its_attempts() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"1", b"2")
+    world.run(0.01)
+    noticed(b, MessagesReady)
+    b.release("a", one(b, "a"))
+    assert len(noticed(b, MessagesReady)) == 1
+    again = one(b, "a")
+    assert again[2] == b"1"
+    assert again[4] is not None
+    assert again[4].attempt == 2
+
+
+# -- ending ------------------------------------------------------------------------------------------------------------
+
+
+def step(world: World, order: tuple[int, int] = (0, 1)) -> bool:
+    """Let one frame arrive, or if none is under way, let time pass until the next timer; False once nothing is left.
+
+    Dials are answered at once.  ``order``: which end of a wire goes first.
+    """
+    for host in world.hosts.values():
+        host.answer_dials()
+    for wire in world.open_wires():
+        for end in order:
+            pipe = wire.pipes[end]
+            if pipe.black_hole:
+                continue
+            if pipe.data:
+                size = 8 if pipe.delivered == 0 else 4 + int.from_bytes(pipe.data[:4], "big")
+                wire.deliver(end, size)
+                return True
+            if pipe.fin:
+                wire.deliver(end)
+                return True
+    if world.next_timer() > world.now + 120.0:
+        return False
+    world.advance(world.next_timer() - world.now + 1e-6)
+    return True
+
+
+def is_over(host: Host, peer: str) -> bool:
+    session = host.session(peer)
+    return session.closed and not session.connected and not session.ending and session.outbox.all_read
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("ender", ["both", "a first", "b first"])
+@pytest.mark.parametrize("how", ["rst", "fin", "half 0", "half 1"])
+def test_a_session_that_both_sides_end_is_over_wherever_its_connection_is_cut(
+    how: str, ender: str, order: tuple[int, int]
+) -> None:
+    """The FIN, the last ACK or the CLOSE may be what the cut destroys: at each frame once."""
+    place, cut = 0, True
+    while cut:
+        world = pair(seed=place)
+        a, b = hosts(world)
+        a.send("b", b"1", b"2")
+        b.send("a", b"3")
+        if ender != "b first":
+            a.end("b")
+        if ender != "a first":
+            b.end("a")
+        cut, arrived = False, 0
+        while step(world, order):
+            b.read("a")
+            a.read("b")
+            if a.session("b").peer_ended:
+                a.end("b")
+            if b.session("a").peer_ended:
+                b.end("a")
+            if arrived == place and (wires := world.open_wires()):
+                cut = True
+                if how.startswith("half"):
+                    wires[0].cut_half(int(how[-1]))
+                else:
+                    wires[0].cut(how)
+            arrived += 1
+        for host, peer, sent in ((a, "b", 2), (b, "a", 1)):
+            assert is_over(host, peer), f"cut at frame {place}"
+            assert len(noticed(host, SessionEnded)) == 1, f"cut at frame {place}"
+            assert host.session(peer).ledger.read == sent, f"cut at frame {place}"
+            assert all(target.state is TargetState.STOPPED for target in host.session(peer).targets)
+        place += 1
+    assert place > 8
