@@ -611,6 +611,7 @@ class Session(Timed):
         self._mark(connection, attach)
         self._hole = None
         self._attach_progress = False
+        outbox.fragment = 0  # what was half sent went with its connection
         inbox = attach.inbox
         if verdict is Verdict.ROLLED_BACK:
             outbox.rename(self._endpoint.random_bytes(16), mark=True)
@@ -618,7 +619,9 @@ class Session(Timed):
             self._settle_ended(ended)
         elif verdict is Verdict.NORMAL and inbox is not None:
             outbox.echoed(inbox)
-            self._attach_progress = any(outbox.acknowledge(inbox.received, inbox.read))
+            gained, settled = outbox.acknowledge(inbox.received, inbox.read)
+            self._attach_progress = bool(gained or settled)
+            self._progress(gained, settled, now)
             outbox.resume(inbox.received)
         else:
             outbox.resume(outbox.first - 1)
@@ -686,6 +689,7 @@ class Session(Timed):
         self.inbox = inbox
         self._drop_old_inboxes()
         if restarted:
+            self._restart = None
             if previous is not None and previous.outbox_id != inbox.outbox_id:
                 self._restart = Positions(previous.outbox_id, previous.received, previous.read)
                 inbox.restarted = self._restart
@@ -980,7 +984,9 @@ class Session(Timed):
 
     def _shrink(self) -> None:
         """Idle for long: inboxes with nothing in them, and nothing to tell, become their positions."""
-        if any(box.unread or box.held or not box.idle or box.gap or box.restarted for box in self.inboxes):
+        boxes = self.inboxes
+        busy = any(box.unread or box.held or box.fin or not box.idle or box.gap or box.restarted for box in boxes)
+        if busy or not boxes:  # without any it has shrunk before
             return
         self.dormant = [inbox.facts() for inbox in self.inboxes if not inbox.empty]
         self.inboxes = []

@@ -832,3 +832,130 @@ def test_a_session_that_both_sides_end_is_over_wherever_its_connection_is_cut(
             assert all(target.state is TargetState.STOPPED for target in host.session(peer).targets)
         place += 1
     assert place > 8
+
+
+@pytest.mark.parametrize("idle", ["connected", "shrunk"])
+def test_a_session_that_the_peer_ended_long_ago_can_be_ended(idle: str) -> None:
+    """Shrinking must not forget that the peer's FIN was read."""
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"last")
+    a.end("b")
+    world.run(1.0)
+    assert b.read("a") == [b"last"]
+    world.run(1.0)
+    if idle == "shrunk":
+        live(world).cut()
+        world.advance(3600.0)
+    assert b.session("a").peer_ended
+    reconnect(world)
+    b.end("a")
+    world.run(60.0)
+    assert is_over(a, "b")
+    assert is_over(b, "a")
+    assert [len(noticed(host, SessionEnded)) for host in (a, b)] == [1, 1]
+
+
+# -- long without a connection -----------------------------------------------------------------------------------------
+
+
+def test_an_idle_session_without_a_connection_shrinks_to_its_positions_and_goes_on_from_them() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"1", b"2")
+    world.run(1.0)
+    b.read("a")
+    live(world).cut()
+    world.advance(14 * 60.0)
+    assert b.session("a").inboxes
+    world.advance(2 * 60.0)
+    assert b.session("a").inboxes == []
+    assert [facts.received for facts in b.session("a").dormant] == [2]
+    a.send("b", b"3")
+    reconnect(world)
+    assert b.read("a") == [b"3"]
+    world.run(1.0)
+    assert a.session("b").ledger.read == 3
+
+
+@pytest.mark.parametrize("what", ["unread", "held", "rejected"])
+def test_a_session_with_anything_left_to_do_does_not_shrink(what: str) -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"1")
+    world.run(0.01)
+    if what != "unread":
+        delivery = one(b, "a")
+        live(world).cut()
+        if what == "rejected":
+            b.settle("a", delivery, reject=(1, "no"))
+    else:
+        live(world).cut()
+    world.advance(3600.0)
+    reconnect(world)
+    if what == "unread":
+        assert b.read("a") == [b"1"]
+    elif what == "held":
+        b.settle("a", delivery)
+    world.run(1.0)
+    assert a.session("b").outcome(1) is (Outcome.REJECTED if what == "rejected" else Outcome.READ)
+
+
+def test_a_shrunk_session_hands_nothing_over_twice_whatever_else_it_does_meanwhile() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"once")
+    hear(world, DIALER)
+    assert b.read("a") == [b"once"]
+    live(world).cut()  # a does not know
+    b.send("a", b"late", ttl=2000.0)  # its timer comes when the session has shrunk
+    world.advance(3000.0)
+    reconnect(world)
+    assert b.read("a") == []
+    assert a.session("b").outcome(1) is Outcome.READ
+    assert b.session("a").outcome(1) is Outcome.EXPIRED
+
+
+# -- restarts ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_message_of_a_restarted_peer_says_where_the_old_outbox_stood() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"1", b"2", b"3")
+    world.run(0.01)
+    b.read("a", 2)
+    old = a.session("b").outbox.outbox_id
+    a.restart()
+    a.dial("b")
+    a.send("b", b"new", b"newer")
+    world.run(5.0)
+    positions = Positions(old, 3, 2)
+    assert noticed(b, PeerRestarted) == [PeerRestarted("a", positions)]
+    left, new, newer = b.take("a", 10)
+    assert payloads([left, new, newer]) == [b"3", b"new", b"newer"]
+    assert left[4] is None
+    assert new[4] is not None
+    assert new[4].peer_restarted == positions
+    assert newer[4] is None
+    for delivery in (left, new, newer):
+        b.settle("a", delivery)
+    world.run(1.0)
+    assert a.session("b").ledger.read == 2
+
+
+def test_a_peer_that_restarts_with_nothing_said_before_has_no_old_positions() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"1")
+    world.run(0.01)
+    b.read("a")
+    for _ in range(2):
+        a.restart()
+        a.dial("b")
+        world.run(5.0)
+        b.abort("a")  # what was known of the old outbox is over now
+        world.run(5.0)
+    first, second = noticed(b, PeerRestarted)
+    assert first.positions is not None
+    assert second.positions is None
