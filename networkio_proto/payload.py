@@ -22,7 +22,7 @@ walked header by header.  Then msgpack builds plain data without any hook.  Wher
 an extension, it starts again with hooks that know marks and that refuse keys made to collide (see ``_Reading``).
 
 Nothing is imported, unpickled or looked up by name on behalf of a payload.  The only code of the application that runs
-is the constructor of a class that it registered under the number that was received.
+is that of a class which it registered under the number that was received: its constructor and, for a key, its hash.
 
 Wire format of the codec "msgpack"
 ----------------------------------
@@ -322,7 +322,10 @@ class _Choice:
         return _extension((_ENUM, self.prefix + member.name.encode()))
 
     def make(self, data: bytes) -> object:
-        return self.cls[data.decode()]
+        member = self.cls.__members__.get(data.decode())
+        if member is None:
+            raise DecodeError(printable(f"{self.cls.__qualname__} has no member {data.decode()!r}"))
+        return member
 
 
 class _Flags(_Choice):
@@ -495,8 +498,8 @@ class MsgpackCodec:
             frozenset: lambda value: [_FROZENSET, *value],
             **{cls: _writer(code, write) for code, cls, write, _ in _VALUES},
         }
-        self._single: set[type] = {*_LEAVES, *(cls for _, cls, _, _ in _VALUES)}  # carried, but no containers
-        self._carried: set[type] = {*self._single, *_CONTAINERS}
+        self._holding: set[type] = {*_CONTAINERS}  # the types of what holds elements
+        self._carried: set[type] = {*_LEAVES, *_CONTAINERS, *self._writers}
         self._readers: dict[int, _Reader] = {code: read for code, _, _, read in _VALUES}
         self._readers[_ENUM] = self._read_enum
         self._records: dict[type, _Record] = {}
@@ -524,9 +527,9 @@ class MsgpackCodec:
             raise ConfigurationError(f"{cls.__qualname__} is carried or registered already")
         if issubclass(cls, Enum):
             entry: _Record | _Choice = _Flags(number, cls) if issubclass(cls, Flag) else _Choice(number, cls)
-            self._single.add(cls)
         else:
             entry = self._records[cls] = _Record(number, cls)
+            self._holding.add(cls)
         self._registered[number] = entry
         self._carried.add(cls)
         self._writers[cls] = entry.write
@@ -565,7 +568,7 @@ class MsgpackCodec:
             kinds = set(map(type, level))
             if not kinds <= self._carried:
                 return False
-            if kinds <= self._single:
+            if kinds.isdisjoint(self._holding):
                 return True
             below: list[Any] = []
             for parent in level:
@@ -658,7 +661,8 @@ class MsgpackCodec:
             try:
                 return msgpack.unpackb(data, strict_map_key=False, timestamp=3, ext_hook=hook)
             except _ExtensionFound:
-                return _Reading(self).read(data)
+                pass
+            return _Reading(self).read(data)
         except DecodeError:
             raise
         except Exception as exc:  # msgpack's own errors, and whatever the constructor of a registered class raises

@@ -7,10 +7,12 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from networkio_proto.maps import MAX_MAP_BYTES, MAX_MAP_DEPTH, MAX_MAP_ITEMS, decode_map, encode_map
+
+thorough = settings(derandomize=True, deadline=None, max_examples=100)
 
 leaves = (
     st.none()
@@ -46,11 +48,13 @@ def typed(value: object) -> object:
     return type(value), value
 
 
+@thorough
 @given(maps)
 def test_a_map_comes_back_as_it_was(value: dict[str, object]) -> None:
     assert typed(decode_map(encode_map(value))) == typed(value)
 
 
+@thorough
 @given(maps)
 def test_a_memoryview_is_read_like_bytes(value: dict[str, object]) -> None:
     assert decode_map(memoryview(encode_map(value))) == value
@@ -65,6 +69,7 @@ anything = st.recursive(
 )
 
 
+@thorough
 @given(st.binary(max_size=64) | anything.map(msgpack.packb))
 @example(b"")
 @example(msgpack.packb(msgpack.Timestamp(0)))
@@ -110,7 +115,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"x": [msgpack.ExtType(5, b"")]}, "not allowed|extension 5"),
     ({"x": msgpack.Timestamp(1)}, "Timestamp is not allowed"),
     ({b"k": 1}, "a key that is bytes, not str"),
-    ({1: 1}, "a key that is int, not str|int is not allowed for map key"),
+    ({1: 1}, "a key that is int, not str|not allowed for map key"),
     ([], "list instead of a map"),
     (None, "NoneType instead of a map"),
 ]
@@ -154,7 +159,7 @@ def test_a_map_that_holds_itself_is_not_encoded() -> None:
         (b"\x80\xc0", "extra data"),
         (b"\x81\xa1a", "incomplete"),
         (b"\x81\xa1\xff\x01", "utf-8"),
-        (b"\xc1", "FormatError"),
+        (b"\xc1", "(FormatError|header)"),
         (b"\x81\xa1a\xd4\x05\x00", "extension 5"),
         (b"\x81\xa1a" + b"\x91" * 2000, "StackError"),
         (b"\xdf\xff\xff\xff\xff", "exceeds max_map_len"),
