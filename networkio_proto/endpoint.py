@@ -46,6 +46,9 @@ __all__ = ["Endpoint"]
 #: newcomers of other incarnations that wait for one probe; the newest are kept
 _MAX_PARKED = 4
 
+#: sessions of peers that answered and have not proved themselves; the newest are kept
+_MAX_PROVISIONAL = 64
+
 #: from this share of ``max_pending`` on, newcomers are turned away at random, more of them the fuller it is
 _EARLY_DROP = 0.75
 
@@ -102,6 +105,7 @@ class Endpoint:
         self._pending = 0
         self._pending_by_source: dict[str, int] = {}
         self._introduced: dict[str, dict[Connection, None]] = {}
+        self._provisional: dict[str, Session] = {}
 
     def random_bytes(self, size: int) -> bytes:
         """From the injected source."""
@@ -118,12 +122,22 @@ class Endpoint:
         if session is None:
             if check_peer_id(peer_id) == self.peer_id:
                 raise ConfigurationError(f"{peer_id} is this node's own id; a node has no session with itself")
-            session = self.sessions[peer_id] = Session(self, peer_id, now)
+            session = self._provisional.pop(peer_id, None) or Session(self, peer_id, now)
+            self.sessions[peer_id] = session
         return session
 
     def provisional(self, peer_id: str, now: float) -> Session:
-        """The session with a peer that has not proved itself: an existing one, or one that nobody else sees yet."""
-        return self.sessions.get(peer_id) or Session(self, peer_id, now)
+        """The session with a peer that has not proved itself: an existing one, or one that nobody else sees yet.
+
+        The newest of the latter are kept: an arbiter's generations go on from one handshake to the next (P-ATT-9).
+        """
+        session = self.sessions.get(peer_id)
+        if session is None:
+            session = self._provisional.pop(peer_id, None) or Session(self, peer_id, now)
+            self._provisional[peer_id] = session
+            if len(self._provisional) > _MAX_PROVISIONAL:
+                del self._provisional[next(iter(self._provisional))]
+        return session
 
     # -- targets ------------------------------------------------------------------------------------------------
 
@@ -215,6 +229,8 @@ class Endpoint:
         self.timers.schedule(target, target.retry_at)
 
     def _bind(self, target: Target, session: Session) -> None:
+        if target.session is not None and target.session is not session:  # another peer answers there now
+            target.session.targets.remove(target)
         target.session = session
         if target not in session.targets:
             session.targets.append(target)
@@ -250,6 +266,7 @@ class Endpoint:
             if known is not None:  # made while we shook hands; the facts that were sent are not its
                 connection.close(CloseCode.RETRY, "", now)
                 return
+            self._provisional.pop(connection.peer_id, None)
             self.sessions[connection.peer_id] = session
         incumbent = session.connection
         decision = session.arbitration.decide(
@@ -276,13 +293,15 @@ class Endpoint:
         refused = session.attach(connection, attach, now)
         if refused is not None:
             connection.close(refused, "", now, resumable=refused is not CloseCode.NORMAL)
+            if incumbent is not None:
+                self._detached(session, incumbent, now)
             return
         if not connection.dialer:
             connection.send_attach(now)
             session.credit_granted(connection)
         session.arbitration.took(connection.newcomer())
         self._settled(connection)
-        if connection.target is not None:
+        if connection.target is not None and connection.target in self.targets:
             self._bind(connection.target, session)
         for target in session.targets:
             target.reported = None
@@ -323,7 +342,6 @@ class Endpoint:
                 continue
             self._take(session, newcomer, now)
             newcomer.resume_reading(now)
-            return
 
     def transmit(self, connection: Connection) -> None:
         """It has something to send."""
@@ -341,20 +359,32 @@ class Endpoint:
             session.parked.remove(connection)
         was_live = session is not None and session.connection is connection
         if session is not None and was_live:
-            moved = session.moved()
-            session.detach(error, now)
-            for target in session.targets:
-                if moved:
-                    target.attempts = 0
-                if target.state is TargetState.SATISFIED and target is not connection.target:
-                    target.error = error
-                    self._schedule(target, error, now)
+            self._detached(session, connection, now)
+        elif session is not None and session.connection is None and not self._claiming(session):
+            session.release_reserve()  # nothing came of the credit that it stated
         if connection.target is not None:
             self._target_lost(connection.target, error, now, was_live=was_live)
         if session is not None and was_live:
             if isinstance(error, NormalClose) and error.remote and not error.resumable:
                 session.peer_is_done()
             self.incumbent_silent(session, now)  # parked newcomers need wait no longer
+
+    def _claiming(self, session: Session) -> bool:
+        """Is there a dial on which the session's facts were stated?"""
+        return any(rival.dialer for rival in self._introduced.get(session.peer_id, ()))
+
+    def _detached(self, session: Session, connection: Connection, now: float) -> None:
+        """The session's connection is gone, and no other took its place."""
+        error = connection.error
+        assert error is not None
+        moved = session.moved()
+        session.detach(error, now)
+        for target in session.targets:
+            if moved:
+                target.attempts = 0
+            if target.state is TargetState.SATISFIED and target is not connection.target:
+                target.error = error
+                self._schedule(target, error, now)
 
     def _target_lost(self, target: Target, error: ConnectionFailure, now: float, *, was_live: bool) -> None:
         if target.state is TargetState.STOPPED:

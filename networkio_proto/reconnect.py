@@ -81,7 +81,7 @@ def retry_delay(error: ConnectionFailure, attempts: int, draw: float, config: Co
     if kind is RetryClass.LATER:
         return max(error.retry_after, config.backoff_max) * (1 + draw / 4)
     if kind is RetryClass.AGAIN and attempts <= 3:
-        return draw * config.retry_quick
+        return max(draw * config.retry_quick, error.retry_after)
     ceiling = config.backoff_slow_max if kind is RetryClass.SLOW else config.backoff_max
     if attempts == 0:
         delay = draw * config.retry_quick

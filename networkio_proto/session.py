@@ -714,7 +714,7 @@ class Session(Timed):
         self.error = error
         if self.inbox is not None:
             self.inbox.partial = 0
-        self._release_reserve()
+        self.release_reserve()
         self.notify(Notice.LINK)
         self.wake(Watch.LINK)
         expiry = self._expiry()
@@ -920,7 +920,7 @@ class Session(Timed):
 
     def _reserve(self) -> None:
         """Take the window for a new connection out of the node's budget, as far as it reaches."""
-        self._release_reserve()
+        self.release_reserve()
         self._window = self._endpoint.config.window_guaranteed
         self._grant(self._endpoint.config.window - self._window)
 
@@ -934,7 +934,7 @@ class Session(Timed):
         self._reserved += granted
         self._window += granted
 
-    def _release_reserve(self) -> None:
+    def release_reserve(self) -> None:
         """Give back what exceeds the messages that are still here."""
         kept = min(self._reserved, max(0, self._unsettled() - self._endpoint.config.window_guaranteed))
         self._endpoint.inbox_reserved -= self._reserved - kept
