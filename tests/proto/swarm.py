@@ -28,7 +28,7 @@ from networkio_proto import (
 from networkio_testing.judges import Judge
 from networkio_testing.world import Host, Watcher, Wire, World
 
-__all__ = ["SIZES", "Game", "draw_config", "play"]
+__all__ = ["PIECES", "SIZES", "Game", "draw_config", "play"]
 
 #: payloads around every bound: nothing, joined or not, one frame or more, over the window
 SIZES = (0, 1, 20, 2047, 2048, 2049, 8181, 8182, 8183, 30_000, 90_000)
@@ -375,9 +375,9 @@ def _play(seed: int, steps: int) -> Game:
         lambda: game.twin(): 0.3,
         lambda: world.jump(choice((1.0, 6.0, 60.0))): 0.5,
         lambda: world.run(choice((30.0, 130.0))): 0.5,
-        lambda: game.leave(name(), "end"): 0.2,
-        lambda: game.leave(name(), "abort"): 0.2,
-        lambda: game.leave(name(), "disconnect"): 0.2,
+        lambda: game.leave(name(), "end"): 0.08,
+        lambda: game.leave(name(), "abort"): 0.08,
+        lambda: game.leave(name(), "disconnect"): 0.08,
         lambda: game.dial(name()): 1,
     }
     rates = usual | {fault: rate * choice((0.3, 1, 3)) for fault, rate in faults.items() if chance() < 0.5}

@@ -2,11 +2,233 @@
 
 from __future__ import annotations
 
+import os
+import random
+from collections import Counter
+from typing import ClassVar, Literal
+
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from networkio_proto import Config, Effect, GapRange, OutboxFull, Outcome, Session, SkipReason, Wake, Watch
 from networkio_testing.judges import Judge
 from networkio_testing.world import Host, Watcher, World
+from tests.proto.swarm import PIECES, SIZES, Game, draw_config, play
+
+# -- the machine ------------------------------------------------------------------------------------------------------
+
+names = st.sampled_from("ab")
+ends = st.sampled_from((0, 1))
+indices = st.integers(0, 3)
+pieces = st.sampled_from(PIECES) | st.integers(0, 400)
+
+
+class Talk(RuleBasedStateMachine):
+    """One side dials; connections break at any byte, and applications do what they like."""
+
+    dialers: ClassVar[str] = "a"
+    crashes: ClassVar[bool] = False
+    game: Game | None = None
+
+    @initialize(seed=st.integers(0, 1000), draw=st.randoms(use_true_random=False))
+    def begin(self, seed: int, draw: random.Random) -> None:
+        self.game = Game(seed, draw_config(draw), draw_config(draw), dialers=self.dialers)
+
+    def teardown(self) -> None:
+        if self.game is not None:
+            self.game.heal()
+
+    @property
+    def play(self) -> Game:
+        assert self.game is not None
+        return self.game
+
+    # applications
+
+    @rule(name=names, size=st.sampled_from(SIZES), count=st.sampled_from((1, 1, 3, 30)))
+    def send(self, name: str, size: int, count: int) -> None:
+        for _ in range(count):
+            self.play.send(name, size)
+
+    @rule(
+        name=names,
+        size=st.sampled_from(SIZES),
+        ttl=st.sampled_from((None, 0.01, 1.0, 30.0)),
+        headers=st.sampled_from((0, 1, 9)),
+        ack_now=st.booleans(),
+    )
+    def send_special(self, name: str, size: int, ttl: float | None, headers: int, ack_now: bool) -> None:
+        self.play.send(name, size, ttl=ttl, headers=headers, ack_now=ack_now)
+
+    @rule(name=names, index=st.integers(0, 19))
+    def cancel(self, name: str, index: int) -> None:
+        self.play.cancel(name, index)
+
+    @rule(name=names, limit=st.sampled_from((1, 3, 100)))
+    def take(self, name: str, limit: int) -> None:
+        self.play.take(name, limit)
+
+    @rule(name=names, index=st.integers(0, 99), how=st.sampled_from(("ack", "ack", "ack", "reject", "release")))
+    def settle(self, name: str, index: int, how: Literal["ack", "reject", "release"]) -> None:
+        self.play.settle(name, index, how)
+
+    @rule(name=names, how=st.sampled_from(("end", "abort", "disconnect")))
+    def leave(self, name: str, how: Literal["end", "abort", "disconnect"]) -> None:
+        self.play.leave(name, how)
+
+    @rule(name=names)
+    def dial(self, name: str) -> None:
+        self.play.dial(name)
+
+    # the network
+
+    @rule(index=indices, end=ends, count=pieces, chunk=st.sampled_from((None, None, 1, 7)))
+    def deliver(self, index: int, end: int, count: int, chunk: int | None) -> None:
+        self.play.deliver(index, end, count, chunk)
+
+    @rule(refuse=st.sampled_from((False, False, False, True)))
+    def answer(self, refuse: bool) -> None:
+        self.play.answer(refuse=refuse)
+
+    @rule(index=indices, end=ends, how=st.sampled_from(("rst", "fin", "half")), count=pieces)
+    def cut(self, index: int, end: int, how: Literal["rst", "fin", "half"], count: int) -> None:
+        self.play.cut(index, end, how, count)
+
+    @rule(index=indices, end=ends, capacity=st.sampled_from((0, 10, 1000, 1 << 20)))
+    def throttle(self, index: int, end: int, capacity: int) -> None:
+        self.play.throttle(index, end, capacity)
+
+    @rule(index=indices, end=ends)
+    def replay(self, index: int, end: int) -> None:
+        self.play.replay(index, end)
+
+    # time
+
+    @rule(seconds=st.sampled_from((0.001, 0.03, 0.3, 3.0, 30.0)))
+    def run(self, seconds: float) -> None:
+        self.play.world.run(seconds)
+
+    @rule(seconds=st.sampled_from((0.01, 0.1, 1.0, 60.0)))
+    def advance(self, seconds: float) -> None:
+        self.play.world.advance(seconds)
+
+    @rule(seconds=st.sampled_from((1.0, 6.0, 60.0)))
+    def jump(self, seconds: float) -> None:
+        self.play.world.jump(seconds)
+
+    # machines
+
+    @precondition(lambda self: self.crashes)
+    @rule(name=names, reset=st.booleans(), restart=st.booleans())
+    def crash(self, name: str, reset: bool, restart: bool) -> None:
+        self.play.crash(name, reset=reset, restart=restart)
+
+    @precondition(lambda self: self.crashes)
+    @rule(name=names)
+    def restart(self, name: str) -> None:
+        self.play.restart(name)
+
+    @precondition(lambda self: self.crashes)
+    @rule(name=names)
+    def pause(self, name: str) -> None:
+        self.play.pause(name)
+
+    @precondition(lambda self: self.crashes)
+    @rule()
+    def twin(self) -> None:
+        self.play.twin()
+
+
+class BothDial(Talk):
+    """Both sides dial, so connections collide."""
+
+    dialers = "ab"
+
+
+class Crashes(BothDial):
+    """Processes die, come back, stand still, and have doubles."""
+
+    crashes = True
+
+
+TALK = settings(
+    max_examples=25,
+    stateful_step_count=60,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+TestTalk, TestBothDial, TestCrashes = Talk.TestCase, BothDial.TestCase, Crashes.TestCase
+TestTalk.settings = TestBothDial.settings = TestCrashes.settings = TALK
+
+
+# -- the swarm --------------------------------------------------------------------------------------------------------
+
+#: how many times as much as usual is played
+VOLUME = float(os.environ.get("NETWORKIO_SWARM", "1"))
+GAMES = round(100 * VOLUME)
+
+#: what must happen at least once, or the swarm has become blind
+EVENTFUL = (
+    *("accepted", "handed over", "handed over again", "redelivered", "gap"),
+    *("OutboxFull", "SessionClosed", "MessageTooLarge"),
+    *(outcome.name for outcome in Outcome),
+    *("verdict A", "verdict B", "verdict E", "verdict G"),
+    *("closed: COLLISION", "closed: SUPERSEDED", "closed: DUPLICATE_IDENTITY", "closed: TIMEOUT", "closed: ABORT"),
+    *("closed: NORMAL", "closed: RETRY"),
+)
+
+
+@pytest.mark.slow
+def test_every_promise_holds_in_a_swarm_of_games_with_everything_that_can_go_wrong() -> None:
+    """Set NETWORKIO_SWARM=100 for a hundred times as many; a failure says how to play its seed again."""
+    tally: Counter[str] = Counter()
+    calls = 0
+    for seed in range(GAMES):
+        game = play(seed)
+        tally += game.judge.tally
+        calls += game.recorder.calls
+    assert calls > 1000 * GAMES
+    assert [event for event in EVENTFUL if not tally[event]] == []
+
+
+# -- one session, a thousand cuts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_one_session_survives_a_thousand_cuts_and_loses_doubles_and_reorders_nothing() -> None:
+    draw = random.Random(1000)
+    game = Game(1000, dialers="ab")
+    world, hosts = game.world, game.hosts
+    sent: dict[str, list[bytes]] = {"a": [], "b": []}
+    got: dict[str, list[bytes]] = {"a": [], "b": []}
+    cuts = 0
+    while cuts < 1000:
+        for name, peer in ("ab", "ba"):
+            payload = f"{len(sent[name])} ".encode() + bytes(draw.choice((0, 10, 1000, 20_000)))
+            hosts[name].send(peer, payload)
+            sent[name].append(payload)
+        world.run(draw.choice((0.0, 0.0, 0.0, 0.05, 0.5)))
+        for _ in range(draw.randrange(9)):
+            game.answer()
+            game.deliver(draw.randrange(2), draw.randrange(2), draw.randrange(draw.choice((30, 300, 30_000))))
+        for name, peer in ("ab", "ba"):
+            got[name] += hosts[peer].read(name, draw.randrange(9))
+        wires = world.open_wires()
+        for wire in wires:
+            wire.cut(draw.choice(("rst", "fin")))
+        cuts += len(wires)
+        world.advance(draw.choice((0.01, 0.1, 2.0)))
+    world.run(60.0)
+    for name, peer in ("ab", "ba"):
+        got[name] += hosts[peer].read(name)
+    game.heal()
+    assert got == sent
+    assert [host.session(peer).connections > 100 for host, peer in ((hosts["a"], "b"), (hosts["b"], "a"))]
+
 
 # -- what the machine and the swarm found ---------------------------------------------------------------------------
 
@@ -127,5 +349,25 @@ def test_an_abort_keeps_the_positions_of_every_outbox_that_the_peer_id_ever_had(
     a.dial("b")
     b.dial("a")
     world.run(5.0)
+    assert b.read("a") == []
+    assert a.session("b").outcome(1) is Outcome.READ
+
+
+def test_an_idle_session_shrinks_once_and_remembers_where_it_was() -> None:
+    world = World()
+    a, b = world.host("a"), world.host("b", Config(shrink_after=2.0))
+    a.dial("b")
+    a.send("b", b"1")
+    world.deliver_all()
+    wire = world.live("a", "b")
+    assert wire is not None
+    assert b.read("a") == [b"1"]
+    wire.cut()  # a does not learn that
+    a.disconnect("b")
+    world.run(3.0)
+    b.send("a", b"short-lived", ttl=1.0)
+    world.run(3.0)
+    a.dial("b")
+    world.run(1.0)
     assert b.read("a") == []
     assert a.session("b").outcome(1) is Outcome.READ
