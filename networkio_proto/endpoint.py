@@ -33,6 +33,7 @@ from .errors import (
     printable,
 )
 from .events import Close, Dial, Effect, Event, Transmit, Wake
+from .journal import JournalBatch, JournalQueue, JournalRecord
 from .randomness import RandomSource, SystemRandomSource
 from .reconnect import RetryClass, Target, TargetState, retry_class, retry_delay
 from .session import Notice, Session
@@ -58,6 +59,7 @@ class Endpoint:
 
     ``peer_id`` names this node.  ``auth`` proves identities; ``codec`` is the name of the payload codec that both sides
     must use; ``features`` and ``require`` are optional protocol features offered and demanded (version 1 has none).
+    ``journal``: the driver keeps a durable store behind :mod:`~networkio_proto.journal`'s seam.
 
     Raises ConfigurationError for an unusable peer id.
     """
@@ -72,6 +74,7 @@ class Endpoint:
         features: tuple[str, ...] = (),
         require: tuple[str, ...] = (),
         random: RandomSource | None = None,
+        journal: bool = False,
     ) -> None:
         self.peer_id = check_peer_id(peer_id)
         self.config = Config() if config is None else config
@@ -83,6 +86,8 @@ class Endpoint:
         #: this run of the process, and of its (absent) journal
         self.incarnation = self.random_bytes(16)
         self.run = self.random_bytes(16)
+        #: what waits to be written; None in memory mode
+        self.journal = JournalQueue() if journal else None
         self.sessions: dict[str, Session] = {}
         #: everything that is not closed yet, in the order of arrival
         self.connections: dict[Connection, None] = {}
@@ -455,6 +460,25 @@ class Endpoint:
         starved, self.starved = self.starved, {}
         for session in starved.values():
             session.wake_for_room()
+
+    # -- the journal's seam ---------------------------------------------------------------------------------------
+
+    def journal_request(self) -> JournalBatch | None:
+        """What is to be made durable next: one batch at a time, one token, however many messages it holds."""
+        return None if self.journal is None else self.journal.request()
+
+    def journal_done(self, token: int, now: float, error: BaseException | None = None) -> None:
+        """The batch with this token is durable, or (``error``) failed whole.  Raises ValueError for another token."""
+        if self.journal is None:
+            raise ValueError("this endpoint has no journal")
+        self.journal.done(token, now, written=error is None)
+
+    def restore(self, records: Iterable[JournalRecord], now: float) -> None:
+        """What the journal held at opening, oldest first; before anything else is done with this endpoint."""
+        for record in records:
+            self.session(record.peer_id, now).restore(record)
+        for session in self.sessions.values():
+            session.restored()
 
     # -- time ---------------------------------------------------------------------------------------------------
 

@@ -77,6 +77,7 @@ class Inbox:
     __slots__ = (
         "allowed",
         "base",
+        "durable_read",
         "fin",
         "first",
         "forsaken",
@@ -116,6 +117,8 @@ class Inbox:
         self.rejects: dict[int, Reject] = {}
         #: cost of what is neither settled nor (if rejected) known to be so
         self.unsettled = 0
+        #: with a journal: ``read`` as it is on disk; nothing beyond may be acknowledged
+        self.durable_read: int | None = None
         #: cost of the message whose fragments are coming in
         self.partial = 0
         self.fin = 0
@@ -160,7 +163,12 @@ class Inbox:
     @property
     def told_read(self) -> int:
         """``read`` as ATTACH tells it: below a rejection that the peer may not know."""
-        return min(self.read, min(self.rejects) - 1) if self.rejects else self.read
+        return min(self.stated_read, min(self.rejects) - 1) if self.rejects else self.stated_read
+
+    @property
+    def stated_read(self) -> int:
+        """``read`` as ACK tells it: what a crash cannot take back."""
+        return self.read if self.durable_read is None else min(self.read, self.durable_read)
 
     def facts(self) -> InboxFacts:
         """What ATTACH says of this inbox."""

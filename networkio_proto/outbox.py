@@ -104,6 +104,7 @@ class Outbox:
         "first",
         "fragment",
         "frame_limit",
+        "history",
         "ledger",
         "marked",
         "message_limit",
@@ -117,6 +118,7 @@ class Outbox:
         "receiver",
         "run",
         "runs",
+        "sendable",
         "sent",
         "transmitted",
         "used",
@@ -127,6 +129,8 @@ class Outbox:
         self.run = run
         #: last sequence of each earlier run since the one last echoed
         self.runs: dict[bytes, int] = {}
+        #: every id that this outbox had, if a journal brought it back; else None
+        self.history: frozenset[bytes] | None = None
         self.entries: list[bytes | Entry] = []
         #: sequence of entries[0]; places below ``first`` are empty
         self.origin = 1
@@ -139,6 +143,8 @@ class Outbox:
         self.fragment = 0
         #: the highest sequence ever transmitted, wholly or in part
         self.sent = 0
+        #: nothing beyond may be transmitted yet (with a journal: it is not on disk)
+        self.sendable = MAX_SEQUENCE
         #: the highest sequence transmitted wholly under the present outbox id
         self.transmitted = 0
         #: the incarnation of the peer that ``sent`` speaks of
@@ -196,6 +202,26 @@ class Outbox:
         self.fin = self.append_entry(entry)
         return self.fin
 
+    def restart_at(self, first: int) -> None:
+        """Begin with that sequence; nothing was accepted yet."""
+        self.origin = self.first = self.next = self.cursor = first
+
+    def withdraw(self, after: int) -> int:
+        """Take back what was accepted after that sequence and never sendable; how many messages they were."""
+        gone = self.entries[after + 1 - self.origin :]
+        del self.entries[after + 1 - self.origin :]
+        self.next = after + 1
+        for entry in gone:
+            self.cost -= len(entry) + _SIMPLE_COST if type(entry) is bytes else cast(Entry, entry).cost
+            self._special -= type(entry) is not bytes
+        self.ledger.accepted -= len(gone)
+        return len(gone)
+
+    def entry(self, sequence: int) -> Entry:
+        """A retained message."""
+        stored = self.entries[sequence - self.origin]
+        return _unpacked(stored) if type(stored) is bytes else cast(Entry, stored)
+
     # -- facts ----------------------------------------------------------------------------------------------------
 
     @property
@@ -224,7 +250,7 @@ class Outbox:
 
     def facts(self) -> OutboxFacts:
         """What the verdict is judged by."""
-        return OutboxFacts(self.outbox_id, {**self.runs, self.run: self.next - 1}, self.first)
+        return OutboxFacts(self.outbox_id, {**self.runs, self.run: self.next - 1}, self.first, self.history)
 
     def ended_early(self, sequence: int) -> Failure | None:
         """How the message failed, if it did."""
@@ -263,6 +289,7 @@ class Outbox:
         size = 0
         while (
             self.cursor < self.next
+            and self.cursor <= self.sendable
             and size < max_bytes
             and len(out) < MAX_BUFFERS - 1
             and (self.used < self.credit or self.fragment)
@@ -285,7 +312,7 @@ class Outbox:
         entries, used, credit = self.entries, self.used, self.credit
         start = index = self.cursor - self.origin
         size = 0
-        for entry in entries[start : start + 1 + max_bytes // _OVERHEAD]:
+        for entry in entries[start : min(start + 1 + max_bytes // _OVERHEAD, self.sendable + 1 - self.origin)]:
             if type(entry) is not bytes or size >= max_bytes or used >= credit:
                 break
             size += len(entry)
@@ -301,7 +328,7 @@ class Outbox:
         first = self.cursor
         reason = cast(Entry, self.entries[first - self.origin]).skip
         last = first
-        while last + 1 < self.next:
+        while last + 1 < self.next and last < self.sendable:
             entry = self.entries[last + 1 - self.origin]
             if type(entry) is bytes or cast(Entry, entry).skip != reason:
                 break
@@ -315,8 +342,7 @@ class Outbox:
     def _pull_entry(self, out: list[bytes | memoryview], max_bytes: int, now: float) -> int:
         """One message with anything special about it, or as many of its fragments as fit."""
         sequence = self.cursor
-        stored = self.entries[sequence - self.origin]
-        entry = _unpacked(stored) if type(stored) is bytes else cast(Entry, stored)
+        entry = self.entry(sequence)
         if entry.fin:
             out.append(encode_fin(sequence))
             self.used += COST_PER_MESSAGE
@@ -537,6 +563,7 @@ class Outbox:
         if mark:
             self.marked = max(self.marked, self.sent)
         self.outbox_id = outbox_id
+        self.history = None
         self.runs.clear()
         if self.fin < self.first:
             self.fin = 0

@@ -51,6 +51,8 @@ from .events import (
 from .frames import DataFlag, PeerFault, SkipReason, encode_ack, encode_reject, encode_skip
 from .handshake import MAX_ENDED, Attach, Ended, InboxFacts, Why
 from .inbox import Delivery, Details, Inbox, Reject
+from .journal import InboxMoved, JournalRecord, MessageAccepted, OutboxOpened, OutboxTrimmed, ReceiverKnown
+from .journal import SessionJournal as _SessionJournal
 from .ledger import Failure, Ledger
 from .maps import encode_map
 from .outbox import SMALL, Entry, Outbox
@@ -142,6 +144,7 @@ class Session(Timed):
         "handle",
         "inbox",
         "inboxes",
+        "journal",
         "outbox",
         "parked",
         "peer_dials",
@@ -163,6 +166,8 @@ class Session(Timed):
         self.handle: Any = peer_id
         self.arbitration = Arbitration(endpoint.peer_id, peer_id)
         self.outbox = Outbox(endpoint.random_bytes(16), endpoint.run)
+        #: what of this session waits for the disk; None without a journal, and until there is something
+        self.journal: _SessionJournal | None = None
         #: the present inbox, None until the peer attached; and all of them, the present one last
         self.inbox: Inbox | None = None
         self.inboxes: list[Inbox] = []
@@ -327,6 +332,8 @@ class Session(Timed):
         cost = outbox.cost
         endpoint.outbox_cost += cost - self._accounted
         self._accounted = cost
+        if endpoint.journal is not None:
+            self._journal_entry(sequence)
         connection = self.connection
         if connection is not None and not connection.dirty:
             connection.want_write(now)
@@ -410,6 +417,7 @@ class Session(Timed):
 
     def _after_settling(self, now: float) -> None:
         self._last_settled = now
+        self._journal_inbox()
         self._ack_pending = True
         connection = self.connection
         if connection is not None:
@@ -446,7 +454,9 @@ class Session(Timed):
         if self.ending or self.closed:
             return
         self.ending = True
-        self.outbox.append_fin()
+        sequence = self.outbox.append_fin()
+        if self._endpoint.journal is not None:
+            self._journal_entry(sequence)
         self._account_outbox()
         self.wake(Watch.ROOM)  # whoever waits for room waits in vain
         self._hurry(now)
@@ -509,7 +519,7 @@ class Session(Timed):
         self.inbox = None
         self._rejects_unsent = []
         self._hole = None
-        self.outbox.rename(self._endpoint.random_bytes(16), mark=False)
+        self._rename_outbox(mark=False)
         self._account_outbox()
         self._after_failures()
         self.wake(Watch.READABLE | Watch.PROGRESS | Watch.ROOM)
@@ -536,7 +546,7 @@ class Session(Timed):
         return Attach(
             outbox_id=self.outbox.outbox_id,
             run=self.outbox.run,
-            first=self.outbox.first,
+            first=self._stated_first(),
             next=self.outbox.next,
             inbox=self._reported(),
             ended=tuple(ended for _, ended in self._ended),
@@ -614,7 +624,7 @@ class Session(Timed):
         outbox.fragment = 0  # what was half sent went with its connection
         inbox = attach.inbox
         if verdict is Verdict.ROLLED_BACK:
-            outbox.rename(self._endpoint.random_bytes(16), mark=True)
+            self._rename_outbox(mark=True)
         elif verdict is Verdict.ENDED and ended is not None:
             self._settle_ended(ended)
         elif verdict is Verdict.NORMAL and inbox is not None:
@@ -643,7 +653,11 @@ class Session(Timed):
                 outbox.marked = max(outbox.marked, outbox.sent)
         elif (inbox.received if inbox is not None and echoed else outbox.first - 1) < outbox.received:
             outbox.marked = max(outbox.marked, outbox.received)
-        outbox.receiver = connection.peer_incarnation
+        if outbox.receiver != connection.peer_incarnation:
+            outbox.receiver = connection.peer_incarnation
+            journal = self.open_journal()
+            if journal is not None:
+                journal.barrier(ReceiverKnown)
         self._receiver_durable = attach.durable
 
     def _settle_ended(self, ended: Ended) -> None:
@@ -654,7 +668,7 @@ class Session(Timed):
             outbox.finish(Outcome.ABANDONED, "the session was aborted by the peer", ended.received)
         else:
             outbox.finish(Outcome.EXPIRED, "the session expired at the peer", ended.received)
-        outbox.rename(self._endpoint.random_bytes(16), mark=False)
+        self._rename_outbox(mark=False)
         self.wake(Watch.PROGRESS)
 
     def _give_up_ending(self, now: float) -> None:
@@ -680,6 +694,8 @@ class Session(Timed):
             inbox.barred = barred
         else:
             inbox.passed(attach.first)
+        if inbox.empty and self.open_journal() is not None:
+            inbox.durable_read = inbox.base
         inbox.forsaken = False
         if old is not None and old is not inbox:
             old.forsake()
@@ -887,17 +903,16 @@ class Session(Timed):
         if inbox is None:
             self._ack_pending = self._ack_urgent = False
             return b""
-        rejects = b"".join(
-            encode_reject(inbox.outbox_id, r.sequence, r.code, r.text) for r in self._rejects_unsent
-        )
-        self._rejects_unsent = []
+        ready = [r for r in self._rejects_unsent if self.journal is None or r.sequence in self.journal.rejects]
+        rejects = b"".join(encode_reject(inbox.outbox_id, r.sequence, r.code, r.text) for r in ready)
+        self._rejects_unsent = [r for r in self._rejects_unsent if r not in ready] if self.journal is not None else []
         self._ack_pending = self._ack_urgent = False
         self._acked_received, self._acked_cost = inbox.received, inbox.used
         unsettled = self._unsettled()
         if inbox.allowed - inbox.used < self._window // 4 and unsettled <= self._window // 4:
             self._grow()
         inbox.allowed = max(inbox.allowed, inbox.used + self._window - unsettled)
-        return rejects + encode_ack(inbox.received, inbox.read, inbox.allowed, self.outbox.first)
+        return rejects + encode_ack(inbox.received, inbox.stated_read, inbox.allowed, self._stated_first())
 
     def on_ack_timer(self, now: float) -> None:
         self._ack_timer = False
@@ -912,6 +927,94 @@ class Session(Timed):
     def _transmit(self, now: float) -> None:
         if self.connection is not None and not self.connection.dirty:
             self.connection.want_write(now)
+
+    # -- the journal's seam ---------------------------------------------------------------------------------------
+
+    def _rename_outbox(self, *, mark: bool) -> None:
+        """A new outbox id for what is retained; with a journal nothing leaves under it before it is on disk."""
+        self.outbox.rename(self._endpoint.random_bytes(16), mark=mark)
+        if self.journal is not None:
+            self.journal.barrier(OutboxOpened)
+
+    def _stated_first(self) -> int:
+        """``first`` as it may be told: with a journal, as it is on disk."""
+        return self.outbox.first if self.journal is None else min(self.outbox.first, self.journal.first)
+
+    def open_journal(self, accepted: int = 0) -> _SessionJournal | None:
+        """The session's part of the journal, from the first thing on that must not be lost; None without a journal."""
+        if self.journal is None and self._endpoint.journal is not None:
+            self.journal = _SessionJournal(self._endpoint.journal, self, accepted)
+        return self.journal
+
+    def _journal_entry(self, sequence: int) -> None:
+        journal = self.open_journal()
+        if journal is not None:
+            journal.message(sequence)
+
+    def _journal_inbox(self) -> None:
+        """``read`` or a rejection is to be told: not before it is on disk."""
+        journal, inbox = self.journal, self.inbox
+        if journal is not None and inbox is not None:
+            unwritten = inbox.rejects.keys() - journal.rejects
+            if inbox.read != inbox.durable_read or unwritten:
+                journal.want(InboxMoved)
+
+    def journaled(self, now: float) -> None:
+        """A batch with something of this session is durable."""
+        self._hurry(now)
+        self.wake(Watch.ROOM | Watch.PROGRESS)
+
+    def unaccept(self, after: int) -> None:
+        """A batch failed: the messages after that sequence were never accepted."""
+        self.outbox.withdraw(after)
+        self.ending = self.ending and self.outbox.fin <= after
+        self._account_outbox()
+        self.wake_all()
+
+    def restore(self, record: JournalRecord) -> None:
+        """One record of the journal, in its order, before anything else happens."""
+        outbox = self.outbox
+        if isinstance(record, OutboxOpened):
+            if outbox.history is None:
+                outbox.restart_at(record.first)
+            else:
+                outbox.runs[outbox.run] = outbox.next - 1
+            outbox.history = (outbox.history or frozenset()) | {record.outbox_id}
+            outbox.outbox_id, outbox.run = record.outbox_id, record.run
+        elif isinstance(record, MessageAccepted):
+            entry = Entry(record.payload, record.headers, record.flags)
+            entry.fin, entry.skip = record.fin, record.skip
+            outbox.append_entry(entry)
+            outbox.ledger.accepted += not record.fin
+            outbox.fin = outbox.next - 1 if record.fin else outbox.fin
+        elif isinstance(record, OutboxTrimmed):
+            outbox.acknowledge(record.first - 1, record.first - 1)
+        elif isinstance(record, ReceiverKnown):
+            outbox.receiver = record.incarnation
+        elif record.facts.received:
+            self._restore_inbox(record)
+
+    def _restore_inbox(self, record: InboxMoved) -> None:
+        inbox = Inbox.restored(record.facts)
+        inbox.durable_read = inbox.read
+        inbox.rejects = {sequence: Reject(sequence, code, text, 0) for sequence, code, text in record.rejects}
+        self.inboxes = [box for box in self.inboxes if box.outbox_id != inbox.outbox_id] + [inbox]
+        self.inbox = inbox
+
+    def restored(self) -> None:
+        """All records are in: go on under a new run."""
+        outbox = self.outbox
+        if outbox.history is not None:
+            outbox.runs[outbox.run] = outbox.next - 1
+            outbox.run = self._endpoint.run
+            outbox.sent = outbox.next - 1 if outbox.receiver is not None else 0
+            outbox.transmitted = outbox.next - 1
+            outbox.resume(outbox.first - 1)
+            self.ending = outbox.fin >= outbox.first
+        journal = self.open_journal(outbox.next - 1)
+        if journal is not None and self.inbox is not None:
+            journal.rejects = frozenset(self.inbox.rejects)
+        self._account_outbox()
 
     # -- credit -------------------------------------------------------------------------------------------------
 
@@ -1047,6 +1150,8 @@ class Session(Timed):
         gained = self.outbox.cost - self._accounted
         self._endpoint.outbox_cost += gained
         self._accounted += gained
+        if self.journal is not None and self.outbox.first != self.journal.first:
+            self.journal.want(OutboxTrimmed)
         if gained < 0 and self._endpoint.starved:
             self._endpoint.feed_starved()
 

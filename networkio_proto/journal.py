@@ -1,0 +1,226 @@
+"""The seam to a durable store: what must be on disk before something else may happen.  No disk here.
+
+Theory of operation
+-------------------
+With ``Endpoint(..., journal=True)`` the core writes nothing itself; it asks.  ``Endpoint.journal_request`` hands out
+one :class:`JournalBatch` at a time, however many messages and positions it holds; when the driver has made it durable
+it says so with ``Endpoint.journal_done``.  Until then nothing that rests on the batch leaves this node:
+
+* a message is transmitted only after its :class:`MessageAccepted`, and after the :class:`OutboxOpened` of its outbox
+  and the :class:`ReceiverKnown` of the process that it goes to;
+* ``read`` in ACK and ATTACH stays at the last :class:`InboxMoved`, and a REJECT waits for the one that holds it;
+* ``first`` stays at the last :class:`OutboxTrimmed`.
+
+A failed batch fails whole, and with it every message accepted since: they were never sendable, and their sequences are
+used again.  Positions of a failed batch are asked for again with the next one.  At the start of a process the records
+that the store kept go to ``Endpoint.restore``, oldest first.  Without a journal none of this exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from .handshake import InboxFacts
+
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = [
+    "InboxMoved",
+    "JournalBatch",
+    "JournalQueue",
+    "JournalRecord",
+    "MessageAccepted",
+    "OutboxOpened",
+    "OutboxTrimmed",
+    "ReceiverKnown",
+    "SessionJournal",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxOpened:
+    """From here on the outbox to this peer has this id and run; what is retained goes on in it."""
+
+    peer_id: str
+    outbox_id: bytes
+    run: bytes
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageAccepted:
+    """An entry of the outbox: ``flags`` are its DATA flags, ``headers`` the encoded map.
+
+    ``fin``: it is the end of the outbox.  ``skip``: it ended early, for this SKIP reason, before it was written.
+    """
+
+    peer_id: str
+    sequence: int
+    payload: bytes
+    headers: bytes
+    flags: int
+    fin: bool = False
+    skip: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxTrimmed:
+    """Everything below ``first`` has its outcome and may be forgotten."""
+
+    peer_id: str
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverKnown:
+    """The incarnation of the peer that is transmitted to from here on."""
+
+    peer_id: str
+    incarnation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InboxMoved:
+    """Where the inbox stands: ``facts.read`` is everything settled; rejections that the peer may not know of."""
+
+    peer_id: str
+    facts: InboxFacts
+    rejects: tuple[tuple[int, int, str], ...]
+
+
+JournalRecord: TypeAlias = OutboxOpened | MessageAccepted | OutboxTrimmed | ReceiverKnown | InboxMoved
+
+
+@dataclass(frozen=True, slots=True)
+class JournalBatch:
+    """Records to be made durable together, in this order; ``token`` comes back with ``journal_done``."""
+
+    token: int
+    records: tuple[JournalRecord, ...]
+
+
+class JournalQueue:
+    """What waits to be written, of all sessions."""
+
+    __slots__ = ("_pending", "_token", "_under_way")
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[SessionJournal, type[JournalRecord], int]] = []
+        self._under_way: list[tuple[SessionJournal, JournalRecord]] | None = None
+        self._token = 0
+
+    def add(self, journal: SessionJournal, kind: type[JournalRecord], sequence: int = 0) -> None:
+        """Something is to be written; what exactly is looked up when the batch is made."""
+        self._pending.append((journal, kind, sequence))
+
+    def request(self) -> JournalBatch | None:
+        """The next batch; None while one is under way, or when there is nothing to write."""
+        if self._under_way is not None or not self._pending:
+            return None
+        pending, self._pending = self._pending, []
+        self._under_way = [(journal, journal.record(kind, sequence)) for journal, kind, sequence in pending]
+        self._token += 1
+        return JournalBatch(self._token, tuple(record for _, record in self._under_way))
+
+    def done(self, token: int, now: float, *, written: bool) -> None:
+        """The batch is durable, or failed.  Raises ValueError for a token that is not under way."""
+        if self._under_way is None or token != self._token:
+            raise ValueError(f"no journal batch with token {token} is under way")
+        batch, self._under_way = self._under_way, None
+        if written:
+            for journal, record in batch:
+                journal.written(record)
+            for journal in dict.fromkeys(journal for journal, _ in batch):
+                journal.proceed(now)
+            return
+        pending, self._pending = self._pending, []
+        again = [(journal, type(record), 0) for journal, record in batch] + pending
+        for journal, kind, _ in again:
+            if kind is MessageAccepted:
+                journal.unaccept()
+            else:
+                self.add(journal, kind)
+
+
+class SessionJournal:
+    """One session's part of the seam."""
+
+    __slots__ = ("_barriers", "_queue", "_session", "_wanted", "accepted", "first", "rejects")
+
+    def __init__(self, queue: JournalQueue, session: Session, accepted: int) -> None:
+        self._queue = queue
+        self._session = session
+        #: kinds of records that wait already; their content is looked up when they are written
+        self._wanted: set[type[JournalRecord]] = set()
+        #: records without which nothing may be transmitted
+        self._barriers: set[type[JournalRecord]] = set()
+        #: the highest sequence on disk
+        self.accepted = accepted
+        #: ``first``, and the rejections, as they are on disk
+        self.first = session.outbox.first
+        self.rejects: frozenset[int] = frozenset()
+        self.barrier(OutboxOpened)
+
+    def message(self, sequence: int) -> None:
+        """A message was accepted."""
+        self._queue.add(self, MessageAccepted, sequence)
+
+    def want(self, kind: type[JournalRecord]) -> None:
+        """A position moved."""
+        if kind not in self._wanted:
+            self._wanted.add(kind)
+            self._queue.add(self, kind)
+
+    def barrier(self, kind: type[JournalRecord]) -> None:
+        """Nothing may be transmitted before this is on disk."""
+        self._barriers.add(kind)
+        self._session.outbox.sendable = 0
+        self.want(kind)
+
+    def record(self, kind: type[JournalRecord], sequence: int) -> JournalRecord:
+        """What is to be written, as it stands now."""
+        session, outbox = self._session, self._session.outbox
+        self._wanted.discard(kind)
+        if kind is MessageAccepted:
+            entry = outbox.entry(sequence)
+            return MessageAccepted(
+                session.peer_id, sequence, entry.payload, entry.headers, entry.flags, entry.fin, entry.skip
+            )
+        if kind is OutboxOpened:
+            return OutboxOpened(session.peer_id, outbox.outbox_id, outbox.run, outbox.first)
+        if kind is OutboxTrimmed:
+            return OutboxTrimmed(session.peer_id, outbox.first)
+        if kind is ReceiverKnown:
+            return ReceiverKnown(session.peer_id, outbox.receiver or b"")
+        inbox = session.inbox
+        if inbox is None:  # the session is over
+            return InboxMoved(session.peer_id, InboxFacts(bytes(16), bytes(16), 0, 0, 1), ())
+        facts = InboxFacts(inbox.outbox_id, inbox.run, inbox.read, inbox.read, inbox.first)
+        rejects = tuple((reject.sequence, reject.code, reject.text) for reject in inbox.rejects.values())
+        return InboxMoved(session.peer_id, facts, rejects)
+
+    def written(self, record: JournalRecord) -> None:
+        """It is durable: what rested on it may happen."""
+        if isinstance(record, MessageAccepted):
+            self.accepted = record.sequence
+        elif isinstance(record, OutboxTrimmed):
+            self.first = record.first
+        elif isinstance(record, InboxMoved):
+            inbox = self._session.inbox
+            if inbox is not None and inbox.outbox_id == record.facts.outbox_id:
+                inbox.durable_read = record.facts.read
+                self.rejects = frozenset(sequence for sequence, _, _ in record.rejects)
+        elif type(record) not in self._wanted:  # else it is outdated: the barrier moved on
+            self._barriers.discard(type(record))
+
+    def proceed(self, now: float) -> None:
+        """A batch with something of this session is durable."""
+        if not self._barriers:
+            self._session.outbox.sendable = self.accepted
+        self._session.journaled(now)
+
+    def unaccept(self) -> None:
+        """The messages that are not on disk were never accepted; their sequences are used again."""
+        self._session.unaccept(self.accepted)

@@ -1,0 +1,384 @@
+"""The journal's seam: nothing that rests on the disk leaves the node before the disk has it.
+
+The store here is a list of records: what was written survives a crash, what was only asked for does not.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from networkio_proto import Config, Endpoint, Outcome
+from networkio_proto.journal import (
+    InboxMoved,
+    JournalBatch,
+    JournalQueue,
+    JournalRecord,
+    MessageAccepted,
+    OutboxOpened,
+    OutboxTrimmed,
+    ReceiverKnown,
+)
+from networkio_testing.world import Host, World
+
+
+class Store:
+    """A disk under one host: batches are written when the test says so."""
+
+    def __init__(self, host: Host, *, sync: bool = True) -> None:
+        self.host = host
+        self.records: list[JournalRecord] = []
+        #: write every batch at once
+        self.sync = sync
+        self.boot()
+        host.on_pump = self.serve
+
+    def boot(self) -> None:
+        """A new process over the records that survived."""
+        host = self.host
+        source = random.Random(f"{host.name}/{host.lives}")
+        host.endpoint = Endpoint(host.name, host.config, random=source, journal=True)
+        host.endpoint.restore(list(self.records), host.world.now)
+        self.batch: JournalBatch | None = None
+
+    def serve(self, _: Host) -> None:
+        if self.sync:
+            self.write()
+
+    def write(self) -> int:
+        """Make everything durable that is asked for; how many records it was."""
+        count = 0
+        while (batch := self.host.endpoint.journal_request()) is not None:
+            self.records += batch.records
+            count += len(batch.records)
+            self.host.endpoint.journal_done(batch.token, self.host.world.now)
+            self.host.pump()
+        return count
+
+    def fail(self) -> None:
+        """The disk is full."""
+        batch = self.host.endpoint.journal_request()
+        assert batch is not None
+        self.host.endpoint.journal_done(batch.token, self.host.world.now, OSError("disk full"))
+
+    def crash(self) -> None:
+        self.host.crash()
+        self.host.lives += 1
+        self.host.up = True
+        self.boot()
+
+
+def durable_pair(*, sync: bool = True) -> tuple[World, Store, Store]:
+    world = World()
+    a, b = Store(world.host("a")), Store(world.host("b"))
+    a.host.dial("b")
+    world.run(1)
+    a.sync = b.sync = sync
+    return world, a, b
+
+
+def kinds(records: list[JournalRecord]) -> list[type[JournalRecord]]:
+    return [type(record) for record in records]
+
+
+def test_a_message_is_transmitted_only_when_it_is_on_disk() -> None:
+    world, a, b = durable_pair(sync=False)
+    b.sync = True
+    a.host.send("b", b"one", b"two")
+    world.run(1)
+    assert b.host.session("a").unread == 0
+    assert a.write()
+    world.run(1)
+    assert b.host.read("a") == [b"one", b"two"]
+
+
+def test_one_batch_is_under_way_at_a_time_and_takes_all_that_waits() -> None:
+    _, a, _ = durable_pair(sync=False)
+    a.host.send("b", b"1", b"2")
+    first = a.host.endpoint.journal_request()
+    assert first is not None
+    assert [r.sequence for r in first.records if isinstance(r, MessageAccepted)] == [1, 2]
+    a.host.send("b", b"3", b"4")
+    assert a.host.endpoint.journal_request() is None
+    a.host.endpoint.journal_done(first.token, 0.0)
+    second = a.host.endpoint.journal_request()
+    assert second is not None
+    assert [r.sequence for r in second.records if isinstance(r, MessageAccepted)] == [3, 4]
+
+
+def test_an_unknown_token_is_refused() -> None:
+    _, a, _ = durable_pair()
+    with pytest.raises(ValueError, match="no journal batch with token 99"):
+        a.host.endpoint.journal_done(99, 0.0)
+    with pytest.raises(ValueError, match="no journal"):
+        Endpoint("x").journal_done(1, 0.0)
+    assert Endpoint("x").journal_request() is None
+    assert JournalQueue().request() is None
+
+
+def test_a_failed_batch_takes_back_its_messages_and_all_accepted_since_and_their_numbers_are_used_again() -> None:
+    world, a, b = durable_pair(sync=False)
+    b.sync = True
+    a.host.send("b", b"kept")
+    a.write()
+    a.host.send("b", b"lost 1")
+    batch = a.host.endpoint.journal_request()
+    assert batch is not None
+    a.host.send("b", b"lost 2", b"x" * 5000)
+    a.host.endpoint.journal_done(batch.token, world.now, OSError("disk full"))
+    session = a.host.session("b")
+    assert session.ledger.accepted == 1
+    assert session.outbox.cost == 64 + 4
+    assert a.host.endpoint.outbox_cost == 64 + 4
+    assert a.host.send("b", b"again") == [2]
+    a.sync = True
+    a.host.pump()
+    world.run(1)
+    assert b.host.read("a") == [b"kept", b"again"]
+
+
+def test_a_failed_end_can_be_said_again() -> None:
+    world, a, b = durable_pair(sync=False)
+    b.sync = True
+    a.host.session("b").end(world.now)
+    a.fail()
+    assert not a.host.session("b").ending
+    a.sync = True
+    a.host.session("b").end(world.now)
+    a.host.pump()
+    world.run(1)
+    assert b.host.session("a").peer_ended
+
+
+def test_read_is_acknowledged_only_when_it_is_on_disk() -> None:
+    world, a, b = durable_pair()
+    b.sync = False
+    a.host.send("b", b"one")
+    world.run(1)
+    assert b.host.read("a") == [b"one"]
+    world.run(5)
+    assert a.host.session("b").outcome(1) is None
+    assert InboxMoved in kinds(b.records) or b.write()
+    world.run(1)
+    assert a.host.session("b").outcome(1) is Outcome.READ
+
+
+def test_positions_of_a_failed_batch_are_asked_for_again() -> None:
+    world, a, b = durable_pair()
+    b.sync = False
+    a.host.send("b", b"one")
+    world.run(1)
+    b.host.read("a")
+    b.fail()
+    world.run(5)
+    assert a.host.session("b").outcome(1) is None
+    b.write()
+    world.run(1)
+    assert a.host.session("b").outcome(1) is Outcome.READ
+
+
+def test_a_rejection_is_told_only_when_it_is_on_disk_and_survives_a_crash() -> None:
+    world, a, b = durable_pair()
+    b.sync = False
+    a.host.send("b", b"bad")
+    world.run(1)
+    b.host.settle("a", b.host.take("a")[0], (7, "no"))
+    world.run(5)
+    assert a.host.session("b").outcome(1) is None
+    wires = world.open_wires()
+    b.write()
+    for wire in wires:
+        wire.cut()
+    b.crash()
+    b.sync = True
+    world.run(60)
+    failure = a.host.session("b").failure(1)
+    assert failure is not None
+    assert (failure.outcome, failure.code, failure.reason) == (Outcome.REJECTED, 7, "no")
+    assert not b.host.session("a").inbox.rejects  # type: ignore[union-attr]
+
+
+def test_a_restarted_sender_goes_on_under_the_same_numbers_and_nothing_that_was_on_disk_is_lost() -> None:
+    world, a, b = durable_pair()
+    a.host.send("b", b"one", b"two", b"x" * 100_000)
+    a.host.session("b").send(b"h", world.now, headers={"k": 1})
+    a.host.pump()
+    world.run(1)
+    assert b.host.read("a", 1) == [b"one"]
+    world.run(1)
+    outbox_id = a.host.session("b").outbox.outbox_id
+    a.host.send("b", b"not sent yet")
+    a.crash()
+    assert a.host.session("b").outbox.outbox_id == outbox_id
+    assert a.host.session("b").unacknowledged == 4
+    assert a.host.session("b").outcome(1) is Outcome.READ
+    a.host.dial("b")
+    world.run(1)
+    assert b.host.read("a") == [b"two", b"x" * 100_000, b"h", b"not sent yet"]
+    world.run(1)
+    assert a.host.session("b").unacknowledged == 0
+    assert a.host.session("b").ledger.failed == 0
+
+
+def test_nothing_that_a_restarted_receiver_acknowledged_comes_again_and_the_rest_comes_flagged() -> None:
+    world, a, b = durable_pair()
+    a.host.send("b", b"one", b"two")
+    world.run(1)
+    assert b.host.read("a", 1) == [b"one"]
+    b.crash()
+    world.run(60)
+    taken = b.host.take("a", 9)
+    assert [delivery[2] for delivery in taken] == [b"two"]
+    assert taken[0][4] is not None
+    assert taken[0][4].redelivered
+
+
+def test_every_start_goes_on_under_a_new_run_and_knows_the_last_of_the_old() -> None:
+    world, a, b = durable_pair()
+    a.host.send("b", b"one")
+    world.run(1)
+    old = a.host.session("b").outbox.run
+    a.crash()
+    outbox = a.host.session("b").outbox
+    assert outbox.run != old
+    assert outbox.facts().runs == {old: 1, outbox.run: 1}
+    a.crash()
+    assert a.host.session("b").outbox.facts().runs[old] == 1
+    a.host.dial("b")
+    world.run(1)
+    a.host.send("b", b"two")
+    world.run(1)
+    assert b.host.read("a") == [b"one", b"two"]
+
+
+def test_an_old_copy_of_the_senders_journal_is_noticed_and_drops_no_new_message() -> None:
+    world, a, b = durable_pair()
+    a.host.send("b", b"one")
+    world.run(1)
+    copy = list(a.records)
+    a.host.send("b", b"two", b"three")
+    world.run(1)
+    assert b.host.read("a") == [b"one", b"two", b"three"]
+    world.run(1)
+    a.records = copy
+    a.crash()
+    a.host.dial("b")
+    a.host.send("b", b"new")
+    world.run(60)
+    assert b.host.read("a")[-1] == b"new"
+
+
+def test_an_outbox_that_its_journal_never_had_is_unknown_and_makes_a_new_one() -> None:
+    world, a, b = durable_pair()
+    copy = list(a.records)
+    a.host.session("b").abort(world.now)
+    a.host.pump()
+    world.run(1)
+    a.host.dial("b")
+    a.host.send("b", b"in the new outbox")
+    world.run(40)
+    assert b.host.read("a") == [b"in the new outbox"]
+    a.records = copy
+    a.crash()
+    before = a.host.session("b").outbox.outbox_id
+    a.host.dial("b")
+    a.host.send("b", b"after the old copy came back")
+    world.run(60)
+    assert a.host.session("b").outbox.outbox_id != before
+    assert b.host.read("a") == [b"after the old copy came back"]
+
+
+def test_an_end_survives_a_crash() -> None:
+    world, a, b = durable_pair()
+    a.host.send("b", b"last")
+    a.host.session("b").end(world.now)
+    a.host.pump()
+    a.crash()
+    assert a.host.session("b").ending
+    a.host.dial("b")
+    world.run(1)
+    assert b.host.read("a") == [b"last"]
+    assert b.host.session("a").peer_ended
+    b.host.session("a").end(world.now)
+    b.host.pump()
+    world.run(5)
+    assert a.host.session("b").closed
+    assert b.host.session("a").closed
+
+
+def test_a_message_cancelled_before_it_was_written_stays_cancelled() -> None:
+    world, a, b = durable_pair(sync=False)
+    b.sync = True
+    [sequence] = a.host.send("b", b"never mind")
+    assert a.host.session("b").cancel(sequence, world.now)
+    a.write()
+    a.crash()
+    a.sync = True
+    a.host.dial("b")
+    a.host.send("b", b"next")
+    world.run(1)
+    assert b.host.read("a") == [b"next"]
+
+
+def test_a_stranger_causes_no_record() -> None:
+    world = World()
+    a, b = Store(world.host("a"), sync=False), Store(world.host("b"), sync=False)
+    a.host.dial("b")
+    a.host.answer_dials()
+    wire = world.open_wires()[0]
+    wire.deliver(0)
+    wire.deliver(1)
+    assert b.host.endpoint.journal_request() is None
+
+
+def test_records_come_in_the_order_in_which_they_must_be_kept() -> None:
+    world, a, b = durable_pair()
+    a.host.send("b", b"one")
+    world.run(1)
+    b.host.read("a")
+    world.run(1)
+    assert kinds(a.records)[0] is OutboxOpened
+    assert kinds(a.records).index(ReceiverKnown) < kinds(a.records).index(MessageAccepted)
+    assert kinds(a.records)[-1] is OutboxTrimmed
+    assert InboxMoved in kinds(b.records)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whoever_crashes_whenever_nothing_that_was_accepted_is_lost_and_acknowledged_messages_never_return(
+    seed: int,
+) -> None:
+    chance = random.Random(seed)
+    world = World(seed)
+    config = Config(window=65536)
+    stores = {name: Store(world.host(name, config)) for name in "ab"}
+    other = {"a": "b", "b": "a"}
+    for name in "ab":
+        stores[name].host.dial(other[name])
+    accepted: dict[str, list[bytes]] = {"a": [], "b": []}
+    acknowledged: dict[str, list[bytes]] = {"a": [], "b": []}
+    for step in range(120):
+        name = chance.choice("ab")
+        store, peer = stores[name], other[name]
+        what = chance.random()
+        if what < 0.4:
+            payload = b"%s%d" % (name.encode(), step) + bytes(chance.choice([0, 9000]))
+            store.host.send(peer, payload)  # the disk is synchronous: it is accepted
+            accepted[name].append(payload)
+        elif what < 0.6:
+            acknowledged[name] += store.host.read(peer, chance.randint(1, 5))
+        elif what < 0.7:
+            for wire in world.open_wires():
+                wire.deliver(chance.randint(0, 1), chance.choice([1, 100, 100_000]))
+        elif what < 0.8:
+            store.crash()
+            store.host.dial(peer)
+        else:
+            world.run(chance.choice([0.01, 0.3, 40.0]))
+    for _ in range(10):
+        world.run(40)
+        for name in "ab":
+            acknowledged[name] += stores[name].host.read(other[name])
+    for name in "ab":
+        assert acknowledged[other[name]] == accepted[name]
+        assert stores[name].host.session(other[name]).unacknowledged == 0
