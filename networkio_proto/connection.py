@@ -481,6 +481,8 @@ class Connection(Timed):
         self._check_same(ack.auth, ack.codec)
         session = endpoint.provisional(ack.peer_id, now)
         if session.connection is not None:
+            assert target is not None
+            endpoint.bind(target, session)  # a target that names nobody has found whom it looked for
             self.close(CloseCode.COLLISION, "", now)
             return
         self.session = session

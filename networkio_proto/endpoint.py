@@ -157,7 +157,7 @@ class Endpoint:
         target = Target(self, key, to)
         self.targets[target] = None
         if session is not None:
-            self._bind(target, session)
+            self.bind(target, session)
             session.reopen()
         if session is not None and session.connection is not None:
             target.state = TargetState.SATISFIED
@@ -233,7 +233,8 @@ class Endpoint:
         target.retry_at = now + delay
         self.timers.schedule(target, target.retry_at)
 
-    def _bind(self, target: Target, session: Session) -> None:
+    def bind(self, target: Target, session: Session) -> None:
+        """The target leads to this session's peer."""
         if target.session is not None and target.session is not session:  # another peer answers there now
             target.session.targets.remove(target)
         target.session = session
@@ -307,7 +308,7 @@ class Endpoint:
         session.arbitration.took(connection.newcomer())
         self._settled(connection)
         if connection.target is not None and connection.target in self.targets:
-            self._bind(connection.target, session)
+            self.bind(connection.target, session)
         for target in session.targets:
             target.reported = None
             if target.state is TargetState.WAITING or target is connection.target:

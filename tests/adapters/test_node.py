@@ -109,6 +109,17 @@ async def test_connect_without_an_id_waits_for_whoever_answers() -> None:
 
 
 @bounded(10)
+async def test_connect_without_an_id_finds_a_peer_that_is_connected_already() -> None:
+    async with connected() as pair:
+        connection = pair.near.session.connection
+        assert await pair.client.connect("127.0.0.1", pair.listener.port) is pair.near
+        at_client = await pair.client.listen("127.0.0.1", 0)
+        assert await pair.server.connect("127.0.0.1", at_client.port) is pair.far
+        assert pair.near.session.connection is connection
+        await talk(pair.client, pair.server)
+
+
+@bounded(10)
 async def test_connect_with_an_id_returns_at_once(dead_port: int) -> None:
     async with node("client") as here:
         peer = await here.connect("127.0.0.1", dead_port, "server")
