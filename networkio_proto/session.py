@@ -427,6 +427,8 @@ class Session(Timed):
                     connection.want_write(now)
             elif not self._ack_urgent:
                 self._delay_ack(now)
+        elif self._reserved:
+            self.release_reserve()
         if len(self.inboxes) > 1:
             self._drop_old_inboxes()
         if self.ending:

@@ -916,6 +916,268 @@ def test_a_shrunk_session_hands_nothing_over_twice_whatever_else_it_does_meanwhi
     assert b.session("a").outcome(1) is Outcome.EXPIRED
 
 
+# -- credit ------------------------------------------------------------------------------------------------------------
+
+
+def promised(host: Host, peer: str) -> int:
+    """The credit that a host's peer has left, as the host told it."""
+    inbox = host.session(peer).inbox
+    assert inbox is not None
+    return inbox.allowed - inbox.used
+
+
+def test_the_credit_at_first_is_the_window_less_what_is_not_settled() -> None:
+    config = Config(window=64 * KIB, window_max=64 * KIB)
+    world = pair(config)
+    a, b = hosts(world)
+    assert promised(b, "a") == 64 * KIB
+    a.send("b", bytes(1000 - COST_PER_MESSAGE), bytes(2000 - COST_PER_MESSAGE))
+    world.run(0.01)
+    b.take("a")
+    live(world).cut()
+    reconnect(world)
+    assert promised(b, "a") == 64 * KIB - 3000
+    assert a.session("b").outbox.credit == 64 * KIB - 3000
+
+
+def test_a_sender_stops_at_the_credit_and_goes_on_when_one_message_is_settled() -> None:
+    world = pair(Config(window=64 * KIB, window_max=64 * KIB))
+    a, b = hosts(world)
+    a.send("b", *200 * [bytes(1000 - COST_PER_MESSAGE)])
+    world.run(60.0)
+    assert b.session("a").unread == 66  # one message may pass the credit of 65,536
+    b.read("a", 1)
+    world.run(60.0)
+    assert b.session("a").unread == 66
+    assert a.session("b").outbox.used - 67_000 == 0
+
+
+def test_what_is_settled_at_once_never_stops_the_sender() -> None:
+    world = pair()
+    a, b = hosts(world)
+    b.on_pump = lambda host: None if not host.session("a").unread else [*host.read("a")] and None
+    a.send("b", *500 * [bytes(10_000)])
+    before = world.now
+    world.run(0.0)
+    assert world.now == before
+    assert a.session("b").ledger.read == 500
+
+
+def test_a_window_that_is_used_up_grows_to_its_ceiling_and_not_beyond() -> None:
+    world = pair(Config(window=64 * KIB, window_max=200 * KIB))
+    a, b = hosts(world)
+    seen = []
+    for _ in range(10):
+        a.send("b", *60 * [bytes(4000)])
+        hear(world, DIALER)
+        b.read("a")
+        seen.append(promised(b, "a"))
+        world.run(1.0)
+        b.read("a")
+    assert seen[0] == 128 * KIB
+    assert seen[-1] == 200 * KIB
+    assert sorted(seen) == seen
+    assert b.endpoint.inbox_reserved == 200 * KIB - 64 * KIB
+
+
+def test_a_window_does_not_grow_while_the_application_keeps_the_messages() -> None:
+    world = pair(Config(window=64 * KIB, window_max=4096 * KIB))
+    a, b = hosts(world)
+    a.send("b", *200 * [bytes(4000)])
+    world.run(60.0)
+    assert b.session("a").unread * 4064 < 64 * KIB + 4064
+    assert b.endpoint.inbox_reserved == 0
+
+
+def test_windows_share_the_nodes_budget_and_give_it_back() -> None:
+    config = Config(window=256 * KIB, window_guaranteed=64 * KIB, inbox_budget=300 * KIB)
+    world = World()
+    node = world.host("z", config)
+    peers = [world.host(name) for name in "abc"]
+    for peer in peers:
+        peer.dial("z")
+    world.run(1.0)
+    assert [promised(node, peer.name) for peer in peers] == [256 * KIB, (64 + 108) * KIB, 64 * KIB]
+    assert node.endpoint.inbox_reserved == 300 * KIB
+    for wire in world.open_wires():
+        wire.cut()
+    assert node.endpoint.inbox_reserved == 0
+
+
+def test_what_a_lost_connection_left_unread_stays_reserved_until_it_is_read() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", *200 * [bytes(1000)])
+    world.run(1.0)
+    assert b.session("a").unread == 200
+    live(world).cut()
+    assert b.endpoint.inbox_reserved == 200 * 1064 - 64 * KIB
+    b.read("a", 100)
+    assert b.endpoint.inbox_reserved == 100 * 1064 - 64 * KIB
+    b.read("a")
+    assert b.endpoint.inbox_reserved == 0
+
+
+@pytest.mark.parametrize("to", ["b", None])
+def test_a_handshake_that_fails_gives_back_the_window_that_it_promised(to: str | None) -> None:
+    world = pair(connected=False)
+    a, _ = hosts(world)
+    a.dial("b", to=to)
+    for _ in range(3):
+        (wire,) = a.answer_dials()
+        wire.deliver(DIALER)
+        wire.deliver(ACCEPTOR)
+        assert a.endpoint.inbox_reserved == (256 - 64) * KIB
+        wire.cut()
+        assert a.endpoint.inbox_reserved == 0
+        world.advance(60.0)
+
+
+def test_a_thousand_peers_of_a_node_whose_budget_is_exhausted_still_move() -> None:
+    """I18: the sum of the windows stays within the budget and the guaranteed parts."""
+    config = Config(window=64 * KIB, window_guaranteed=1 * KIB, inbox_budget=16 * KIB, max_pending=2000)
+    world = World()
+    node = world.host("z", replace(config, max_pending_per_source=2000))
+    names = [f"p{number}" for number in range(1000)]
+    for name in names:
+        world.host(name, config).dial("z")
+    world.run(1.0)
+    assert node.endpoint.inbox_reserved == 16 * KIB
+    assert sum(promised(node, name) for name in names) == (1000 + 16) * KIB
+    for name in names:
+        world.hosts[name].send("z", *3 * [bytes(KIB)])
+    world.run(0.1)
+    assert sum(node.session(name).unread for name in names) < 1200
+    for _ in range(3):
+        for name in names:
+            node.read(name)
+        world.run(0.1)
+    assert all(world.hosts[name].session("z").ledger.read == 3 for name in names)
+
+
+# -- time to live, and cancelling --------------------------------------------------------------------------------------
+
+
+def test_what_was_never_transmitted_can_be_cancelled_and_nobody_sees_it() -> None:
+    world = pair(connected=False)
+    a, b = hosts(world)
+    a.send("b", b"1", b"2", b"3")
+    assert a.cancel("b", 2)
+    assert not a.cancel("b", 2)
+    assert not a.cancel("b", 4)
+    a.dial("b")
+    world.run(1.0)
+    assert b.read("a") == [b"1", b"3"]
+    world.run(1.0)
+    session = a.session("b")
+    assert [session.outcome(sequence) for sequence in (1, 2, 3)] == [Outcome.READ, Outcome.CANCELLED, Outcome.READ]
+    assert [failure.seen for failure in session.failures()] == ["no"]
+    assert not a.cancel("b", 1)
+    assert session.outbox.cost == 0
+
+
+def test_what_was_transmitted_cannot_be_cancelled_until_a_resume_says_that_it_did_not_arrive() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"arrives", b"lost", b"lost too")
+    live(world).deliver(DIALER, 38 + 4 + 10 + len(b"arrives"))  # an ACK, and the first message
+    assert [a.cancel("b", sequence) for sequence in (1, 2, 3)] == [False, False, False]
+    live(world).cut()
+    assert not a.cancel("b", 2)  # the peer may hold it
+    world.advance(1.0)
+    (wire,) = a.answer_dials()
+    wire.throttle(DIALER, 0)
+    while world.live("a", "b") is None:
+        wire.throttle(DIALER)
+        wire.throttle(DIALER, 0)
+        wire.deliver(DIALER)
+        wire.deliver(ACCEPTOR)
+    assert [a.cancel("b", sequence) for sequence in (1, 2, 3)] == [False, True, True]
+    wire.throttle(DIALER)
+    world.run(1.0)
+    assert b.read("a") == [b"arrives"]
+    assert a.session("b").outcome(2) is Outcome.CANCELLED
+
+
+def test_a_cancelled_message_is_told_to_a_connected_peer_at_once() -> None:
+    world = pair(Config(window=64 * KIB, window_max=64 * KIB))
+    a, b = hosts(world)
+    a.send("b", *100 * [bytes(1000)])
+    world.run(1.0)
+    waiting = a.session("b").outbox.cursor
+    assert a.cancel("b", waiting)
+    world.run(0.0)
+    b.read("a")
+    world.run(1.0)
+    assert noticed(b, Gap) == [Gap("a", (GapRange(waiting, waiting, SkipReason.CANCELLED),))]
+    assert len(b.read("a")) + waiting - 1 == 99
+
+
+def test_a_message_whose_time_is_over_before_it_is_transmitted_expires_on_the_minute() -> None:
+    world = pair(connected=False)
+    a, b = hosts(world)
+    a.send("b", b"1", ttl=5.0)
+    a.send("b", b"2")
+    a.send("b", b"3", ttl=7.0)
+    world.advance(4.9)
+    assert a.session("b").outcome(1) is None
+    world.advance(0.2)
+    assert a.session("b").outcome(1) is Outcome.EXPIRED
+    assert len(noticed(a, MessagesFailed)) == 1
+    world.advance(2.0)
+    assert a.session("b").outcome(3) is Outcome.EXPIRED
+    a.dial("b")
+    world.run(1.0)
+    taken = b.take("a", 5)
+    assert payloads(taken) == [b"2"]
+    assert taken[0][4] is not None
+    assert taken[0][4].gap == (GapRange(1, 1, SkipReason.EXPIRED),)
+    assert noticed(b, Gap) == [
+        Gap("a", (GapRange(1, 1, SkipReason.EXPIRED), GapRange(3, 3, SkipReason.EXPIRED)))
+    ]
+
+
+def test_a_message_that_the_peer_holds_does_not_expire() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"x", ttl=5.0)
+    world.run(60.0)
+    assert a.session("b").outcome(1) is None
+    live(world).cut()
+    reconnect(world)
+    assert a.session("b").outcome(1) is None
+    assert b.read("a") == [b"x"]
+    world.run(1.0)
+    assert a.session("b").outcome(1) is Outcome.READ
+
+
+def test_a_message_whose_time_ran_out_on_its_way_expires_when_the_resume_says_that_it_did_not_arrive() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"x", ttl=5.0)
+    live(world).cut()
+    b.listening = False
+    world.advance(6.0)
+    assert a.session("b").outcome(1) is None
+    b.listening = True
+    reconnect(world)
+    assert a.session("b").outcome(1) is Outcome.EXPIRED
+    assert b.session("a").unread == 0
+
+
+def test_a_message_without_credit_expires_while_it_waits_and_makes_no_room_for_a_hole() -> None:
+    world = pair(Config(window=64 * KIB, window_max=64 * KIB))
+    a, b = hosts(world)
+    a.send("b", *66 * [bytes(1000)])
+    a.send("b", b"late", ttl=5.0)
+    a.send("b", b"last")
+    world.run(10.0)
+    assert a.session("b").outcome(67) is Outcome.EXPIRED
+    assert len(b.read("a")) == 62
+    world.run(1.0)
+    assert b.read("a")[-1] == b"last"
+
+
 # -- restarts ----------------------------------------------------------------------------------------------------------
 
 
