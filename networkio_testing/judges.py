@@ -186,8 +186,9 @@ class _Tap:
     #: the message whose fragments are going out
     inside: int = 0
     positions: tuple[int, int, int, int] = (0, 0, 0, 0)
-    #: when something last arrived at this end
+    #: when something last arrived at this end, and since when it has something to acknowledge
     heard: float = 0.0
+    owing: float | None = None
 
 
 @dataclass(slots=True)
@@ -224,6 +225,8 @@ class Judge(Watcher):
         self._generations: dict[tuple[bytes, bytes], int] = {}
         self._chosen: dict[tuple[bytes, str, int], int] = {}
         self._before: tuple[Connection, bool, tuple[object, ...]] | None = None
+        #: when each host's timers were last served
+        self._served: dict[str, float] = {}
         self._looks = 0
         world.watchers.append(self)
 
@@ -368,8 +371,8 @@ class Judge(Watcher):
     def _look_at_outbox(self, host: Host, session: Session) -> None:
         outbox, log, demand = session.outbox, self._log(host, session.peer_id), self._demand
         if outbox.outbox_id != log.outbox_id:
-            demand(outbox.outbox_id not in self._outboxes, "I3", "{} names two outboxes alike", host)
-            self._outboxes[outbox.outbox_id] = log
+            known = self._outboxes.setdefault(outbox.outbox_id, log)
+            demand(known is log, "I3", "{} names an outbox like another", host)
             log.outbox_id = outbox.outbox_id
             log.received = 0
         if outbox.receiver != log.incarnation:
@@ -496,6 +499,25 @@ class Judge(Watcher):
         if not connection.dirty and outbox.cursor < outbox.next:
             blocked = outbox.used >= outbox.credit and not outbox.fragment
             self._demand(blocked, "I23", "{} has something to send to {}, and does not", host, session.peer_id)
+        if session.inbox is not None:
+            self._look_at_acknowledgement(host, connection, session.inbox)
+
+    def _look_at_acknowledgement(self, host: Host, connection: Connection, inbox: Inbox) -> None:
+        """What came and what was read is told within the time that is given for it."""
+        tap, now = self._tap(*host.wires[connection]), self.world.now
+        attach = tap.attach
+        stated = None if attach is None else attach.inbox
+        received, read = inbox.base, inbox.base
+        if stated is not None and stated.outbox_id == inbox.outbox_id:
+            received, read = stated.received, stated.read
+        told = inbox.received <= max(received, tap.positions[0]) and inbox.read <= max(read, tap.positions[1])
+        if told or connection.dirty:
+            tap.owing = None
+        elif tap.owing is None:
+            tap.owing = now
+        elif self._served.get(host.name) == now:
+            in_time = now <= tap.owing + host.config.ack_delay + _EPSILON
+            self._demand(in_time, "I23", "{} has not acknowledged since {}", host, tap.owing)
 
     def _taken(self, host: Host, session: Session, connection: Connection) -> None:
         demand, attach, endpoint = self._demand, connection.attached, host.endpoint
@@ -591,8 +613,9 @@ class Judge(Watcher):
                 grown = all(old <= new for old, new in zip(tap.positions, positions, strict=True))
                 self._demand(grown, "I1", "{} acknowledges {} after {}", host, positions, tap.positions)
                 tap.positions = positions
-            elif kind == ATTACH:
-                tap.attach = parse_attach(data[position + 6 : position + 4 + length])
+            elif kind == ATTACH and session is not None:
+                tap.attach = attach = parse_attach(data[position + 6 : position + 4 + length])
+                self._outboxes.setdefault(attach.outbox_id, self._log(host, session.peer_id))
             tap.closed = kind == CLOSE
             position += 4 + length
         self._demand(position == len(data), "I20", "{} wrote half a frame", host)
@@ -643,6 +666,7 @@ class Judge(Watcher):
     # -- resources ------------------------------------------------------------------------------------------------
 
     def ticked(self, host: Host) -> None:
+        self._served[host.name] = self.world.now
         timer = host.endpoint.get_timer()
         self._demand(timer is None or timer > self.world.now, "I19", "a timer of {} fires again at once", host)
 

@@ -107,6 +107,8 @@ class Pipe:
     black_hole: bool = False
     #: bytes that arrived so far
     delivered: int = 0
+    #: nothing arrives before this time
+    held_until: float = 0.0
     #: bytes the pipe takes before the writer is blocked
     capacity: int = CAPACITY
 
@@ -161,7 +163,7 @@ class Wire:
     def deliver(self, end: int, count: int | None = None, chunk: int | None = None) -> int:
         """Let up to ``count`` bytes from ``end`` arrive (in pieces of ``chunk``), then FIN if all of them did."""
         pipe, other = self.pipes[end], 1 - end
-        if self.hosts[other].paused:
+        if self.hosts[other].paused or self.world.now < pipe.held_until:
             return 0
         if pipe.black_hole:
             pipe.data.clear()
@@ -200,18 +202,26 @@ class Wire:
         for end in (0, 1):
             self._lose(end, None if how == "fin" else ConnectionResetError("cut"))
 
-    def cut_half(self, end: int) -> None:
-        """Only ``end`` learns that the wire is gone; the other side hears nothing any more."""
+    def cut_half(self, end: int, *, late: float | None = None) -> None:
+        """Only ``end`` learns that the wire is gone; the other side hears nothing any more.
+
+        ``late``: what is under way from ``end`` still arrives, so many seconds later.
+        """
         for pipe in self.pipes:
-            pipe.black_hole = True
-            pipe.data.clear()
+            if pipe is self.pipes[end] and late is not None:
+                pipe.held_until = self.world.now + late
+            else:
+                pipe.black_hole = True
+                pipe.data.clear()
         self._lose(end, ConnectionResetError("cut"))
+        self.pipes[end].fin = False
 
     def throttle(self, end: int, capacity: int = CAPACITY) -> None:
         """The pipe that leads away from ``end`` takes this much before it blocks; 0: not a byte."""
         self.pipes[end].capacity = capacity
-        self.write(end, self.world.now)
-        self.hosts[end].pump()
+        if self.ends[end] is not None:
+            self.write(end, self.world.now)
+            self.hosts[end].pump()
 
     def replay(self, end: int, data: bytes) -> None:
         """Somebody on the way says once more what ``end`` said before (whole frames, between two writes)."""
@@ -488,6 +498,8 @@ class World:
         self.hosts: dict[str, Host] = {}
         self.wires: list[Wire] = []
         self.watchers: list[Watcher] = []
+        #: what the pipes of new wires take
+        self.capacity = CAPACITY
         self._count = 0
 
     def host(
@@ -511,6 +523,8 @@ class World:
         """A byte stream comes about."""
         self._count += 1
         wire = Wire(self, self._count, (dialer, acceptor))
+        for pipe in wire.pipes:
+            pipe.capacity = self.capacity
         self.wires.append(wire)
         accepted = acceptor.endpoint.accept(self.now, source=dialer.name)
         dialled = dialer.endpoint.connect(target, self.now)
@@ -548,9 +562,8 @@ class World:
                 for end in (0, 1):
                     waiting = wire.waiting(end)
                     if waiting:
-                        arrives = not wire.pipes[end].black_hole and not wire.hosts[1 - end].paused
-                        wire.deliver(end, chunk=chunk)
-                        moved += arrives
+                        arrived = wire.deliver(end, chunk=chunk)
+                        moved += arrived > 0 or wire.waiting(end) < waiting
             if not moved:
                 return rounds
         raise AssertionError("the world does not come to rest")

@@ -36,6 +36,8 @@ SIZES = (0, 1, 20, 2047, 2048, 2049, 8181, 8182, 8183, 30_000, 90_000)
 #: how much of what is under way arrives at once
 PIECES = (1, 5, 14, 100, 1000, 10_000, 1_000_000)
 
+Cut = Literal["rst", "fin", "half", "late"]
+
 _FILLER = b"." * max(SIZES)
 
 
@@ -62,7 +64,9 @@ class _Recorder(Watcher):
 class Game:
     """The world, its hosts "a" and "b" (the arbiter), and what their applications hold."""
 
-    def __init__(self, seed: int = 0, a: Config | None = None, b: Config | None = None, *, dialers: str = "a") -> None:
+    def __init__(
+        self, seed: int = 0, a: Config | None = None, b: Config | None = None, *, dialers: str = "a", to: bool = True
+    ) -> None:
         self.world = World(seed)
         self.judge = Judge(self.world)
         self.recorder = _Recorder()
@@ -74,8 +78,9 @@ class Game:
         self.held: dict[str, list[Delivery]] = {"a": [], "b": [], "twin": []}
         self.sent: dict[str, list[int]] = {"a": [], "b": [], "twin": []}
         self._count = 0
+        self._to = to
         for name in dialers:
-            self.hosts[name].dial(_PEER[name])
+            self._dial(name)
 
     # -- what applications do -------------------------------------------------------------------------------------
 
@@ -140,11 +145,14 @@ class Game:
         if not self.runs(name):
             return
         host = self.hosts[name]
-        targets = host.session(_PEER[name]).targets
+        targets = host.endpoint.targets
         for target in [target for target in targets if target.state is TargetState.STOPPED]:
             host.endpoint.remove_target(target)
         if not targets:
-            host.dial(_PEER[name])
+            self._dial(name)
+
+    def _dial(self, name: str) -> None:
+        self.hosts[name].dial(_PEER[name], to=_PEER[name] if self._to else None)
 
     # -- what the network does ------------------------------------------------------------------------------------
 
@@ -158,14 +166,14 @@ class Game:
         if wire := self.wire(index):
             wire.deliver(end, count, chunk)
 
-    def cut(self, index: int, end: int, how: Literal["rst", "fin", "half"], count: int = 0) -> None:
-        """A wire breaks after so many more bytes."""
+    def cut(self, index: int, end: int, how: Cut, count: int = 0) -> None:
+        """A wire breaks after so many more bytes: for both sides or for one, what it said may come late."""
         if wire := self.wire(index):
             wire.deliver(end, count)
-            if how == "half":
-                wire.cut_half(end)
-            else:
+            if how == "rst" or how == "fin":
                 wire.cut(how)
+            else:
+                wire.cut_half(end, late=None if how == "half" else 3.0)
 
     def black_hole(self, index: int) -> None:
         """A wire loses everything from now on."""
@@ -206,7 +214,7 @@ class Game:
         if not host.up:
             host.restart()
             if name in self.dialers:
-                host.dial(_PEER[name])
+                self._dial(name)
 
     def pause(self, name: str) -> None:
         """A process stands still, or goes on."""
@@ -232,6 +240,7 @@ class Game:
     def heal(self) -> None:
         """Nothing goes wrong any more: everything must come to its end, and then to rest."""
         world = self.world
+        world.capacity = 1 << 30
         if "twin" in self.hosts:
             self.crash("twin", reset=True, restart=False)
         for name in "ab":
@@ -313,8 +322,8 @@ def play(seed: int, steps: int = 400) -> Game:
 
 def _play(seed: int, steps: int) -> Game:
     draw = random.Random(f"{seed}/moves")
-    dialers = draw.choice(("a", "b", "ab", "ab"))
-    game = Game(seed, draw_config(draw), draw_config(draw), dialers=dialers)
+    dialers, to = draw.choice(("a", "b", "ab", "ab")), draw.random() < 0.8
+    game = Game(seed, draw_config(draw), draw_config(draw), dialers=dialers, to=to)
     world, choice, chance = game.world, draw.choice, draw.random
 
     def name() -> str:
@@ -348,14 +357,16 @@ def _play(seed: int, steps: int) -> Game:
         world.run(choice((0.001, 0.03, 0.3, 3.0)))
 
     big = choice((0.0, 0.1, 0.5, 1.0))
+    restless = choice((0.03, 0.3))
+    world.capacity = choice((1 << 30, 20_000))
     usual: dict[Callable[[], None], float] = {
         send: 10,
         lambda: game.take(name(), choice((1, 3, 100))): 5,
         settle: 10,
         read: 3,
-        deliver: choice((5, 20)),
+        deliver: choice((5, 20, 60)),
         lambda: game.answer(): 3,
-        run: choice((1, 5, 20)),
+        run: choice((0.3, 1, 5, 20)),
         lambda: world.advance(choice((0.01, 0.1, 1.0))): 2,
     }
     faults: dict[Callable[[], None], float] = {
@@ -365,6 +376,7 @@ def _play(seed: int, steps: int) -> Game:
         lambda: game.cancel(name(), draw.randrange(20)): 2,
         lambda: game.cut(wire(), end(), choice(("rst", "fin")), choice(PIECES)): 2,
         lambda: game.cut(wire(), end(), "half", choice(PIECES)): 1,
+        lambda: game.cut(wire(), end(), "late"): 2,
         lambda: game.black_hole(wire()): 0.5,
         lambda: game.throttle(wire(), end(), choice((0, 10, 1000, 1 << 20))): 1,
         lambda: game.replay(wire(), end()): 1,
@@ -375,12 +387,14 @@ def _play(seed: int, steps: int) -> Game:
         lambda: game.twin(): 0.3,
         lambda: world.jump(choice((1.0, 6.0, 60.0))): 0.5,
         lambda: world.run(choice((30.0, 130.0))): 0.5,
-        lambda: game.leave(name(), "end"): 0.08,
-        lambda: game.leave(name(), "abort"): 0.08,
-        lambda: game.leave(name(), "disconnect"): 0.08,
+        lambda: game.leave(name(), "end"): restless,
+        lambda: game.leave(name(), "abort"): restless,
+        lambda: game.leave(name(), "disconnect"): restless,
         lambda: game.dial(name()): 1,
     }
     rates = usual | {fault: rate * choice((0.3, 1, 3)) for fault, rate in faults.items() if chance() < 0.5}
+    for _ in range(choice((0, 60))):  # handshakes in every order, before any application moves
+        choice((game.answer, deliver, deliver))()
     moves, weights = list(rates), list(rates.values())
     for move in draw.choices(moves, weights, k=steps):
         move()

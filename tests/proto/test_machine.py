@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from networkio_proto import Config, Effect, GapRange, OutboxFull, Outcome, Session, SkipReason, Wake, Watch
 from networkio_testing.judges import Judge
 from networkio_testing.world import Host, Watcher, World
-from tests.proto.swarm import PIECES, SIZES, Game, draw_config, play
+from tests.proto.swarm import PIECES, SIZES, Cut, Game, draw_config, play
 
 # -- the machine ------------------------------------------------------------------------------------------------------
 
@@ -92,8 +92,8 @@ class Talk(RuleBasedStateMachine):
     def answer(self, refuse: bool) -> None:
         self.play.answer(refuse=refuse)
 
-    @rule(index=indices, end=ends, how=st.sampled_from(("rst", "fin", "half")), count=pieces)
-    def cut(self, index: int, end: int, how: Literal["rst", "fin", "half"], count: int) -> None:
+    @rule(index=indices, end=ends, how=st.sampled_from(("rst", "fin", "half", "late")), count=pieces)
+    def cut(self, index: int, end: int, how: Cut, count: int) -> None:
         self.play.cut(index, end, how, count)
 
     @rule(index=indices, end=ends, capacity=st.sampled_from((0, 10, 1000, 1 << 20)))
