@@ -203,9 +203,13 @@ class InboxMachine(RuleBasedStateMachine):
     def take(self) -> None:
         self.judge_taken(self.inbox.take(), "held")
 
-    @rule()
-    def take_settled(self) -> None:
-        self.judge_taken(next(iter(self.inbox.take_settled(1)), None), "settled")
+    @rule(limit=st.sampled_from([1, 2, 3, 1000]))
+    def take_settled(self, limit: int) -> None:
+        expected = min(limit, len(self.in_state("waiting")))
+        taken = self.inbox.take_settled(limit)
+        assert len(taken) == expected
+        for delivery in taken:
+            self.judge_taken(delivery, "settled")
 
     def judge_taken(self, delivery: Delivery | None, state: str) -> None:
         waiting = self.in_state("waiting")
