@@ -127,9 +127,11 @@ class MessageIterator:
             held.ack()
         try:
             self._held = await self._peer.receive()
-        except NoMoreMessages:
-            self.close()
-            raise StopAsyncIteration from None
+        except BaseException as error:
+            self.close()  # a loop ends with what it raises; the traceback may keep its iterator alive
+            if isinstance(error, NoMoreMessages):
+                raise StopAsyncIteration from None
+            raise
         return self._held
 
     def close(self) -> None:

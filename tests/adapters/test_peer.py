@@ -411,13 +411,39 @@ async def test_an_exception_gives_back_the_message_in_hand() -> None:
             async for _ in pair.far:
                 raise LookupError("mine")
 
+        kept = []
         for _ in range(2):
-            with pytest.raises(LookupError, match="mine"):
+            with pytest.raises(LookupError, match="mine") as caught:
                 await fail()
+            kept.append(caught)  # with its traceback, and the frames in there
         message = await pair.far.receive()
         assert (message.data, message.attempt) == (0, 3)
         message.ack()
         assert await pair.far.read() == 1
+
+
+@bounded(10)
+async def test_an_iteration_that_was_cancelled_can_begin_again() -> None:
+    async with connected() as pair:
+        kept: list[BaseException] = []
+
+        async def iterate() -> None:
+            try:
+                async for _ in pair.far:
+                    pass
+            except BaseException as error:
+                kept.append(error)
+                raise
+
+        for _ in range(2):
+            with anyio.move_on_after(0.01):
+                await iterate()
+        await pair.near.send("x")
+        async for message in pair.far:
+            assert message.data == "x"
+            break
+        assert len(kept) == 2
+        kept.clear()
 
 
 @bounded(10)
