@@ -8,7 +8,8 @@ nothing is connected, and the listener comes back.  Every message is checked for
 receiver.  Exit code 0 only when everything was read exactly once.
 
 One process plays all the clients' machines.  So that it does not choke on itself, it makes at most ``DIALS`` TCP
-connections at the same time, as many machines would by being many; the nodes and their timeouts are as they are.
+connections at the same time, as many machines would by being many, and the server's cap per source address is lifted
+to its cap in all.  Everything else is as it is by default.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ async def collect(node: Node, check: Check, limit: float, done: Callable[[], boo
 async def serve(peers: int, messages: int, limit: float) -> dict[str, Any]:
     """The server process: told what to do next by lines on its standard input."""
     check = Check()
-    async with Node(SERVER, config=Config(drain_timeout=limit)) as node:
+    config = Config(drain_timeout=limit, max_pending_per_source=Config().max_pending)
+    async with Node(SERVER, config=config) as node:
         listener = await node.listen("127.0.0.1", 0)
         port = listener.port
         say(port=port)
