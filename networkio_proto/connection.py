@@ -485,6 +485,9 @@ class Connection(Timed):
             endpoint.bind(target, session)  # a target that names nobody has found whom it looked for
             self.close(CloseCode.COLLISION, "", now)
             return
+        if endpoint.claims(session):  # stated on two dials at once, our facts would be old on the one taken last
+            self.close(CloseCode.COLLISION, "", now)
+            return
         self.session = session
         self._transcript += PREAMBLE + raw
         self.state = ConnectionState.ATTACH
@@ -514,6 +517,11 @@ class Connection(Timed):
         missing = [feature for feature in required if feature not in chosen]
         if missing:
             raise PeerFault(CloseCode.VERSION, f"the required feature {printable(missing[0])} is not shared")
+
+    @property
+    def claimed(self) -> bool:
+        """Did this side, as dialer, state its facts, and was not answered yet?"""
+        return self.dialer and self.state is ConnectionState.ATTACH
 
     def send_attach(self, now: float) -> None:
         """State our facts: as dialer when HELLO_ACK came, as acceptor when this connection was taken."""

@@ -366,7 +366,7 @@ class Endpoint:
         was_live = session is not None and session.connection is connection
         if session is not None and was_live:
             self._detached(session, connection, now)
-        elif session is not None and session.connection is None and not self._claiming(session):
+        elif session is not None and session.connection is None and not self.claims(session):
             session.release_reserve()  # nothing came of the credit that it stated
         if connection.target is not None:
             self._target_lost(connection.target, error, now, was_live=was_live)
@@ -375,9 +375,9 @@ class Endpoint:
                 session.peer_is_done()
             self.incumbent_silent(session, now)  # parked newcomers need wait no longer
 
-    def _claiming(self, session: Session) -> bool:
-        """Is there a dial on which the session's facts were stated?"""
-        return any(rival.dialer for rival in self._introduced.get(session.peer_id, ()))
+    def claims(self, session: Session) -> bool:
+        """Is there a dial on which the session's facts were stated, and not answered yet?"""
+        return any(rival.claimed for rival in self._introduced.get(session.peer_id, ()))
 
     def _detached(self, session: Session, connection: Connection, now: float) -> None:
         """The session's connection is gone, and no other took its place."""

@@ -464,6 +464,24 @@ def test_a_session_that_the_application_makes_during_the_handshake_is_the_one_th
     assert node.session(peer).connection is line.connection
 
 
+@pytest.mark.parametrize("peer_id", ["a", "z"])
+def test_facts_are_stated_on_one_dial_at_a_time(peer_id: str) -> None:
+    """Stated twice, they would be old on the dial that the peer reads last: it would seem that this side forgot."""
+    node, peer = Node(), Peer(peer_id)
+    first, second = (node.answer(node.add_target(peer_id, key)) for key in ("one", "two"))
+    first.say(PREAMBLE, peer.hello_ack())
+    assert first.kinds() == [HELLO, ATTACH]
+    second.say(PREAMBLE, peer.hello_ack())
+    assert ATTACH not in [item.kind for item in second.heard()[:-1]]
+    assert second.connection.error is not None
+    assert second.connection.error.code is CloseCode.COLLISION
+    first.lose()
+    node.advance(3.0)
+    third = node.answer(node.dials[0])
+    third.say(PREAMBLE, peer.hello_ack(), peer.attach())
+    assert third.state is ConnectionState.LIVE
+
+
 def test_two_dials_to_whoever_answers_that_reach_the_same_peer_make_one_session() -> None:
     node, peer = Node(), Peer()
     targets = [node.add_target(None, key) for key in ("one", "two")]
