@@ -33,7 +33,7 @@ from networkio_proto.frames import (
     frame_name,
 )
 
-thorough = settings(derandomize=True, deadline=None, max_examples=100)
+thorough = settings(derandomize=True, deadline=None, max_examples=60)
 
 LIMIT = 8192
 

@@ -38,7 +38,7 @@ from networkio_proto.handshake import (
 )
 from networkio_proto.maps import decode_map, encode_map
 
-thorough = settings(derandomize=True, deadline=None, max_examples=100)
+thorough = settings(derandomize=True, deadline=None, max_examples=60)
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 
