@@ -112,10 +112,10 @@ async def run(peers: int, messages: int, limit: float) -> dict[str, Any]:
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert server.stdin is not None
     assert server.stdout is not None
-    hear, tell = server.stdout.readline, server.stdin
+    heard, tell = server.stdout, server.stdin
 
     async def listen_for(what: str) -> Any:
-        line = await anyio.to_thread.run_sync(hear, abandon_on_cancel=True)
+        line = await anyio.to_thread.run_sync(heard.readline, abandon_on_cancel=True)
         return json.loads(line)[what]
 
     def go_on() -> None:
@@ -156,7 +156,7 @@ async def run(peers: int, messages: int, limit: float) -> dict[str, Any]:
         server.kill()
         server.wait()
         tell.close()
-        hear.__self__.close()
+        heard.close()
     figures["sent"] = sum(ledger.accepted for ledger in ledgers) + figures["server"]["sent"]
     figures["read"] = sum(ledger.read for ledger in ledgers) + figures["server"]["read"]
     received = sum(check.next.get(SERVER, 0) for check in checks.values())

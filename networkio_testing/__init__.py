@@ -1,4 +1,4 @@
-"""Break things on purpose: a simulated network for the core, judges of what happens in it, a chaos proxy for real sockets.
+"""Break things on purpose: a simulated network for the core, its judges, and a chaos proxy for real sockets.
 
 ``world`` runs any number of real cores on a virtual clock, ``judges`` watch it, and ``proxy`` stands between two real
 programs.  Everything is repeatable from a seed.
