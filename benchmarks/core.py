@@ -1,4 +1,4 @@
-"""How fast is the bare core?  Two endpoints in one process, no sockets: accept, frame, parse, take, settle, acknowledge.
+"""How fast is the bare core?  Two endpoints in one process, no sockets: accept, frame, parse, take, acknowledge.
 
     python benchmarks/core.py [--messages N] [--size BYTES]
 
