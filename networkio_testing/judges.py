@@ -223,6 +223,7 @@ class Judge(Watcher):
         self._taps: dict[int, tuple[_Tap, _Tap]] = {}
         self._live: dict[tuple[bytes, str], _Live] = {}
         self._generations: dict[tuple[bytes, bytes], int] = {}
+        self._dials: defaultdict[tuple[bytes, bytes], int] = defaultdict(int)
         self._chosen: dict[tuple[bytes, str, int], int] = {}
         self._before: tuple[Connection, bool, tuple[object, ...]] | None = None
         #: when each host's timers were last served
@@ -528,10 +529,17 @@ class Judge(Watcher):
         before = self._generations.get((endpoint.incarnation, arbiter + session.peer_id.encode()), 0)
         demand(generation > before, "I14", "{} takes generation {} after {}", host, generation, before)
         self._generations[(endpoint.incarnation, arbiter + session.peer_id.encode())] = generation
+        if theirs is None and not connection.dialer:
+            processes = (endpoint.incarnation, connection.peer_incarnation)
+            earlier, self._dials[processes] = self._dials[processes], connection.dial
+            demand(earlier < connection.dial, "I14", "{} takes dial {} after {}", host, connection.dial, earlier)
         pair = (arbiter, host.peer_id if theirs is not None else session.peer_id, generation)
         other = self._chosen.setdefault(pair, wire.number)
         demand(other == wire.number, "I14", "generation {} is {} and wire {}", generation, wire, other)
         tap = self._tap(wire, end)
+        stated = tap.attach is not None and tap.attach.outbox_id == session.outbox.outbox_id
+        stated = stated or session.closed or not connection.dialer
+        demand(stated, "I3", "{} is live with another outbox than it stated", host)
         self._live[(endpoint.incarnation, session.peer_id)] = _Live(connection, tap, _positions(session))
         self.tally["live"] += 1
 
@@ -551,8 +559,9 @@ class Judge(Watcher):
         moved = _positions(session) != known.positions
         if moved and retry_class(error) is RetryClass.BACKOFF and not error.retry_after:
             soon = now + host.config.retry_quick + 1.5 * host.config.dial_courtesy
-            late = [t for t in session.targets if t.state is TargetState.WAITING and (t.retry_at or 0.0) > soon]
-            self._demand(not late, "I24", "{} made progress and lets {} wait", host, [t.key for t in late])
+            waiting = [t for t in session.targets if t.state is TargetState.WAITING and t.error is error]
+            in_time = all(t.retry_at is not None and t.retry_at <= soon for t in waiting)
+            self._demand(in_time, "I24", "{} made progress and lets {} wait", host, [t.key for t in waiting])
 
     def effect(self, host: Host, effect: Effect) -> None:
         if isinstance(effect, (Transmit, Close)):

@@ -147,7 +147,7 @@ class Wire:
         if connection is None or self.hosts[end].paused:
             return
         while len(pipe.data) < pipe.capacity:
-            buffers = connection.data_to_send(now)
+            buffers = connection.data_to_send(now, self.world.write_size)
             if not buffers:
                 break
             for buffer in buffers:
@@ -498,8 +498,9 @@ class World:
         self.hosts: dict[str, Host] = {}
         self.wires: list[Wire] = []
         self.watchers: list[Watcher] = []
-        #: what the pipes of new wires take
+        #: what the pipes of new wires take, and how much a driver asks for at once
         self.capacity = CAPACITY
+        self.write_size = 65536
         self._count = 0
 
     def host(

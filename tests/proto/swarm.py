@@ -175,6 +175,18 @@ class Game:
             else:
                 wire.cut_half(end, late=None if how == "half" else 3.0)
 
+    def straggle(self, late: float | None) -> None:
+        """All wires break; new ones get as far as the dialer's ATTACH; then it gives up, and that comes late."""
+        for wire in self.world.open_wires():
+            wire.cut()
+        self.world.advance(0.06)
+        self.answer()
+        for wire in self.world.open_wires():
+            wire.deliver(0)
+            wire.deliver(1)
+            if late is not None:
+                wire.cut_half(0, late=late)
+
     def black_hole(self, index: int) -> None:
         """A wire loses everything from now on."""
         if wire := self.wire(index):
@@ -291,7 +303,7 @@ def draw_config(draw: random.Random) -> Config:
     return Config(
         limits=Limits(
             frame=draw.choice((8192, 9001, 65536)),
-            message=draw.choice((1, 2500, 40_000, 1 << 20, 1 << 20)),
+            message=draw.choice((1, 2500, 40_000, 1 << 20, 1 << 20, 1 << 20)),
         ),
         window=window,
         window_guaranteed=guaranteed,
@@ -358,7 +370,7 @@ def _play(seed: int, steps: int) -> Game:
 
     big = choice((0.0, 0.1, 0.5, 1.0))
     restless = choice((0.03, 0.3))
-    world.capacity = choice((1 << 30, 20_000))
+    world.capacity, world.write_size = choice((1 << 30, 20_000)), choice((1, 10_000, 65536))
     usual: dict[Callable[[], None], float] = {
         send: 10,
         lambda: game.take(name(), choice((1, 3, 100))): 5,
@@ -376,7 +388,8 @@ def _play(seed: int, steps: int) -> Game:
         lambda: game.cancel(name(), draw.randrange(20)): 2,
         lambda: game.cut(wire(), end(), choice(("rst", "fin")), choice(PIECES)): 2,
         lambda: game.cut(wire(), end(), "half", choice(PIECES)): 1,
-        lambda: game.cut(wire(), end(), "late"): 2,
+        lambda: game.cut(wire(), end(), "late"): 1,
+        lambda: game.straggle(choice((None, 0.01, 0.3, 3.0))): 1,
         lambda: game.black_hole(wire()): 0.5,
         lambda: game.throttle(wire(), end(), choice((0, 10, 1000, 1 << 20))): 1,
         lambda: game.replay(wire(), end()): 1,

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import subprocess
+import sys
+import time
 from collections import Counter
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -228,6 +233,78 @@ def test_one_session_survives_a_thousand_cuts_and_loses_doubles_and_reorders_not
     game.heal()
     assert got == sent
     assert [host.session(peer).connections > 100 for host, peer in ((hosts["a"], "b"), (hosts["b"], "a"))]
+
+
+# -- the test of the tests --------------------------------------------------------------------------------------------
+
+
+class Bug(NamedTuple):
+    """A mistake: in each of these modules, this text stands once and becomes that."""
+
+    what: str
+    edits: tuple[tuple[str, str, str], ...]
+
+
+def bug(what: str, module: str, old: str, new: str) -> Bug:
+    return Bug(what, ((module, old, new),))
+
+
+BUGS = (
+    bug("resumes from read, not received", "session", "outbox.resume(inbox.received)", "outbox.resume(inbox.read)"),
+    bug("does not rewind", "outbox", "cursor = position + 1", "cursor = max(self.cursor, position + 1)"),
+    bug("leaves one out when it resumes", "outbox", "cursor = position + 1", "cursor = position + 2"),
+    bug("takes duplicates", "inbox", "            return False\n        if self.fin:", "        if self.fin:"),
+    bug("loses credit when it resumes", "outbox", "self.used = 0\n        self.credit = c", "self.credit = c"),
+    bug("keeps what was superseded", "endpoint", 'incumbent.close(CloseCode.SUPERSEDED, "", now)', "pass"),
+    bug("keeps simultaneous dials", "endpoint", "or (session.arbitration.arbiter and rival.dialer)", ""),
+    bug("replaces a process that answers", "arbiter", "return Decision.PARK", "return Decision.TAKE"),
+    bug("takes an old dial that comes late", "arbiter", "return newcomer.dial <= last.dial", "return False"),
+    Bug(
+        "goes on inside of a message on a new connection",
+        (
+            ("outbox", "self.cursor = position + 1\n        self.fragment = 0", "self.cursor = position + 1"),
+            ("session", "outbox.fragment = 0  #", "#"),
+        ),
+    ),
+    bug("goes back with an old ACK", "outbox", "max(0, received - self.received)", "received - self.received"),
+    bug("acknowledges what is released", "session", "[0].release(delivery[1])", "[0].settle(delivery[1])"),
+    bug("marks one too few", "outbox", "if sequence <= self.marked:", "if sequence < self.marked:"),
+    bug("never resets the back-off", "endpoint", "target.attempts = 0", "pass"),
+    bug("arms the ACK timer once", "session", "self._ack_timer = False\n        if", "if"),
+    bug("ends before its last message is read", "session", "self.ending and self.outbox.all_read", "self.ending"),
+    bug("makes a session for a stranger", "endpoint", "self._provisional[peer_id] = ", "self.sessions[peer_id] = "),
+    bug("rejects on one connection only", "session", "sorted(inbox.rejects.values(), key", "sorted([], key"),
+    bug("reads over what is still held", "inbox", "if sequence != self.read + 1:", "if sequence < self.read + 1:"),
+    bug("expires what the peer holds", "outbox", "if self.seen_by_peer(sequence):\n            self.", "if 0: self."),
+    bug("cancels what the peer may hold", "outbox", "self.next or self.seen_by_peer(sequence):", "self.next:"),
+    bug("loses the cost of a tombstone", "outbox", "        self.cost += tombstone.cost\n", ""),
+    bug("does not say what was passed over", "inbox", "gap=tuple(self.gap)", "gap=()"),
+    bug("does not tell of every message", "session", "self.notify(Notice.READY)", "if self.unread < 2: self.notify(1)"),
+    bug("speaks after CLOSE", "connection", "        self.state = ConnectionState.CLOSING\n", ""),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("planted", BUGS, ids=lambda planted: planted.what)
+def test_the_swarm_catches_a_core_that(planted: Bug, tmp_path: Path) -> None:
+    """A copy of the core is broken on purpose; if a text is not found any more, the core has changed: adapt the bug."""
+    root = Path(__file__).parents[2]
+    core = tmp_path / "networkio_proto"
+    shutil.copytree(root / "networkio_proto", core, ignore=shutil.ignore_patterns("__pycache__"))
+    for directory in ("networkio_testing", "tests"):
+        (tmp_path / directory).symlink_to(root / directory)
+    for module, old, new in planted.edits:
+        file = core / f"{module}.py"
+        source = file.read_text()
+        assert source.count(old) == 1, old
+        file.write_text(source.replace(old, new))
+    began = time.perf_counter()
+    swarm = [sys.executable, "-m", "tests.proto.swarm", "0:200"]
+    run = subprocess.run(swarm, cwd=tmp_path, capture_output=True, text=True, check=False)
+    print(f"caught in {time.perf_counter() - began:.1f} s: {run.stderr.splitlines()[-2:]}")
+    assert run.returncode != 0, "nobody noticed"
+    assert "play it again" in run.stderr
+    assert not any(mistake in run.stderr for mistake in ("NameError", "AttributeError", "SyntaxError", "ImportError"))
 
 
 # -- what the machine and the swarm found ---------------------------------------------------------------------------
