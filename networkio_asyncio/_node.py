@@ -442,6 +442,8 @@ class Node:
             try:
                 message = await peer.receive()
             except NoMoreMessages:
+                if self.closed:
+                    return
                 await peer.wait_readable()
                 continue
             except NodeClosed:
