@@ -184,6 +184,15 @@ def test_a_caller_may_stop_between_two_frames_and_go_on_after_more_has_come() ->
     assert [int.from_bytes(body, "big") for _, _, body in rest] == [2, 3, 4]
 
 
+def test_a_caller_need_not_ask_whether_there_is_more() -> None:
+    decoder = FrameDecoder()
+    for number in range(3):
+        decoder.feed(encode_ping(number))
+        frame = decoder.next_frame(LIMIT)
+        assert frame is not None
+        assert int.from_bytes(decoder.buffer[frame[2] : frame[3]], "big") == number
+
+
 @pytest.mark.parametrize("limit", [HANDSHAKE_FRAME_LIMIT, LIMIT, 65536])
 def test_a_length_is_judged_when_the_header_is_there_and_not_before(limit: int) -> None:
     bounds = {2 + bound for sizes in BODY_SIZES.values() for bound in sizes if bound is not None}
