@@ -33,7 +33,7 @@ from .errors import (
     printable,
 )
 from .events import Close, Dial, Effect, Event, Transmit, Wake
-from .journal import JournalBatch, JournalQueue, JournalRecord
+from .journal import JournalBatch, JournalQueue, JournalRecord, restore, restored
 from .randomness import RandomSource, SystemRandomSource
 from .reconnect import RetryClass, Target, TargetState, retry_class, retry_delay
 from .session import Notice, Session
@@ -367,7 +367,7 @@ class Endpoint:
         if session is not None and was_live:
             self._detached(session, connection, now)
         elif session is not None and session.connection is None and not self.claims(session):
-            session.release_reserve()  # nothing came of the credit that it stated
+            session.window.release(session.unsettled)  # nothing came of the credit that it stated
         if connection.target is not None:
             self._target_lost(connection.target, error, now, was_live=was_live)
         if session is not None and was_live:
@@ -477,9 +477,9 @@ class Endpoint:
     def restore(self, records: Iterable[JournalRecord], now: float) -> None:
         """What the journal held at opening, oldest first; before anything else is done with this endpoint."""
         for record in records:
-            self.session(record.peer_id, now).restore(record)
+            restore(self.session(record.peer_id, now), record)
         for session in self.sessions.values():
-            session.restored()
+            restored(session, self.run)
 
     # -- time ---------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from .handshake import InboxFacts
+from .inbox import Inbox, Reject
+from .outbox import Entry
 
 if TYPE_CHECKING:
     from .session import Session
@@ -36,6 +38,8 @@ __all__ = [
     "OutboxTrimmed",
     "ReceiverKnown",
     "SessionJournal",
+    "restore",
+    "restored",
 ]
 
 
@@ -224,3 +228,54 @@ class SessionJournal:
     def unaccept(self) -> None:
         """The messages that are not on disk were never accepted; their sequences are used again."""
         self._session.unaccept(self.accepted)
+
+
+# -- a new process ----------------------------------------------------------------------------------------------------
+
+
+def restore(session: Session, record: JournalRecord) -> None:
+    """Take in one record of the journal, in its order, before anything else happens to the session."""
+    outbox = session.outbox
+    if isinstance(record, OutboxOpened):
+        if outbox.history is None:
+            outbox.restart_at(record.first)
+        else:
+            outbox.runs[outbox.run] = outbox.next - 1
+        outbox.history = (outbox.history or frozenset()) | {record.outbox_id}
+        outbox.outbox_id, outbox.run = record.outbox_id, record.run
+    elif isinstance(record, MessageAccepted):
+        entry = Entry(record.payload, record.headers, record.flags)
+        entry.fin, entry.skip = record.fin, record.skip
+        outbox.append_entry(entry)
+        outbox.ledger.accepted += not record.fin
+        outbox.fin = outbox.next - 1 if record.fin else outbox.fin
+    elif isinstance(record, OutboxTrimmed):
+        outbox.acknowledge(record.first - 1, record.first - 1)
+    elif isinstance(record, ReceiverKnown):
+        outbox.receiver = record.incarnation
+    elif record.facts.received:
+        _restore_inbox(session, record)
+
+
+def _restore_inbox(session: Session, record: InboxMoved) -> None:
+    inbox = Inbox.restored(record.facts)
+    inbox.durable_read = inbox.read
+    inbox.rejects = {sequence: Reject(sequence, code, text, 0) for sequence, code, text in record.rejects}
+    session.inboxes = [box for box in session.inboxes if box.outbox_id != inbox.outbox_id] + [inbox]
+    session.inbox = inbox
+
+
+def restored(session: Session, run: bytes) -> None:
+    """All records are in: go on under a new run."""
+    outbox = session.outbox
+    if outbox.history is not None:
+        outbox.runs[outbox.run] = outbox.next - 1
+        outbox.run = run
+        outbox.sent = outbox.next - 1 if outbox.receiver is not None else 0
+        outbox.transmitted = outbox.next - 1
+        outbox.resume(outbox.first - 1)
+        session.ending = outbox.fin >= outbox.first
+    journal = session.open_journal(outbox.next - 1)
+    if journal is not None and session.inbox is not None:
+        journal.rejects = frozenset(session.inbox.rejects)
+    session.account()

@@ -24,6 +24,7 @@ from .errors import (
     CloseCode,
     ConnectionFailure,
     ConnectionLost,
+    EncodeError,
     MessageTooLarge,
     NodeClosed,
     OutboxFull,
@@ -51,14 +52,15 @@ from .events import (
 from .frames import DataFlag, PeerFault, SkipReason, encode_ack, encode_reject, encode_skip
 from .handshake import MAX_ENDED, Attach, Ended, InboxFacts, Why
 from .inbox import Delivery, Details, Inbox, Reject
-from .journal import InboxMoved, JournalRecord, MessageAccepted, OutboxOpened, OutboxTrimmed, ReceiverKnown
-from .journal import SessionJournal as _SessionJournal
+from .journal import InboxMoved, OutboxOpened, OutboxTrimmed, ReceiverKnown, SessionJournal
 from .ledger import Failure, Ledger
 from .maps import encode_map
 from .outbox import SMALL, Entry, Outbox
 from .receipts import ReceiptWaiters
 from .resume import Verdict, judge
 from .timers import Timed
+from .why import explain
+from .window import Window
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -128,11 +130,9 @@ class Session(Timed):
         "_rejects_heard",
         "_stated",
         "_report",
-        "_reserved",
         "_restart",
         "_wake",
         "_waking",
-        "_window",
         "arbitration",
         "closed",
         "connection",
@@ -155,7 +155,9 @@ class Session(Timed):
         "receipts",
         "since",
         "targets",
+        "waiting_since",
         "watch",
+        "window",
     )
 
     def __init__(self, endpoint: Endpoint, peer_id: str, now: float) -> None:
@@ -167,7 +169,7 @@ class Session(Timed):
         self.arbitration = Arbitration(endpoint.peer_id, peer_id)
         self.outbox = Outbox(endpoint.random_bytes(16), endpoint.run)
         #: what of this session waits for the disk; None without a journal, and until there is something
-        self.journal: _SessionJournal | None = None
+        self.journal: SessionJournal | None = None
         #: the present inbox, None until the peer attached; and all of them, the present one last
         self.inbox: Inbox | None = None
         self.inboxes: list[Inbox] = []
@@ -184,8 +186,9 @@ class Session(Timed):
         #: the lesser of both sides', as far as it is known
         self._message_limit = endpoint.config.limits.message
         self.peer_expiry: float | None = None
-        #: since when it is connected, or not
+        #: since when it is connected, or not; and since when the oldest unread message is the oldest
         self.since = now
+        self.waiting_since = now
         #: why it is not connected
         self.error: ConnectionFailure | None = None
         #: bits of :class:`Watch` that somebody waits for
@@ -210,8 +213,7 @@ class Session(Timed):
         self._hole: tuple[int, int] | None = None
         self._accounted = 0
         self._last_settled = now
-        self._window = endpoint.config.window_guaranteed
-        self._reserved = 0
+        self.window = Window(endpoint)
         self._ack_pending = False
         self._ack_urgent = False
         self._ack_timer = False
@@ -249,6 +251,11 @@ class Session(Timed):
     def unread(self) -> int:
         """Messages of the peer that wait to be taken."""
         return sum(inbox.unread for inbox in self.inboxes)
+
+    @property
+    def unsettled(self) -> int:
+        """Cost of what came from the peer and is not settled."""
+        return sum(inbox.unsettled + inbox.partial for inbox in self.inboxes)
 
     @property
     def held(self) -> int:
@@ -309,7 +316,7 @@ class Session(Timed):
         ``headers``: at most 63 items of the closed map set.  ``ttl`` seconds from now it ends as EXPIRED if the peer
         does not hold it.  ``ack_now`` asks the peer to acknowledge without delay.
 
-        Raises OutboxFull, SessionClosed, NodeClosed, MessageTooLarge or ValueError (headers); then nothing was changed.
+        Raises OutboxFull, SessionClosed, NodeClosed, MessageTooLarge or EncodeError (headers); then nothing was changed.
         """
         if self.closed or self.ending or self._draining or self._endpoint.closed:
             self._refuse()
@@ -329,6 +336,8 @@ class Session(Timed):
             if ttl is not None:
                 self._endpoint.timers.schedule(self, now + ttl)
         outbox.ledger.accepted += 1
+        if sequence == outbox.first:
+            self.waiting_since = now
         cost = outbox.cost
         endpoint.outbox_cost += cost - self._accounted
         self._accounted = cost
@@ -349,7 +358,7 @@ class Session(Timed):
         config = self._endpoint.config
         if config.overflow == "drop_oldest":
             while not self.has_room and self.outbox.drop_oldest():
-                self._account_outbox()
+                self.account()
             self._after_failures()
         if not self.has_room:
             self._endpoint.starved[self.peer_id] = self
@@ -369,7 +378,7 @@ class Session(Timed):
     def cancel(self, sequence: int, now: float) -> bool:
         """End a message that no process of the peer has seen; False if that is not certain (it may still be read)."""
         done = self.outbox.cancel(sequence)
-        self._account_outbox()
+        self.account()
         self._after_failures()
         if self.connection is not None:
             self.connection.want_write(now)
@@ -427,8 +436,8 @@ class Session(Timed):
                     connection.want_write(now)
             elif not self._ack_urgent:
                 self._delay_ack(now)
-        elif self._reserved:
-            self.release_reserve()
+        elif self.window.reserved:
+            self.window.release(self.unsettled)
         if len(self.inboxes) > 1:
             self._drop_old_inboxes()
         if self.ending:
@@ -459,7 +468,7 @@ class Session(Timed):
         sequence = self.outbox.append_fin()
         if self._endpoint.journal is not None:
             self._journal_entry(sequence)
-        self._account_outbox()
+        self.account()
         self.wake(Watch.ROOM)  # whoever waits for room waits in vain
         self._hurry(now)
         self.check_finished(now)
@@ -522,7 +531,7 @@ class Session(Timed):
         self._rejects_unsent = []
         self._hole = None
         self._rename_outbox(mark=False)
-        self._account_outbox()
+        self.account()
         self._after_failures()
         self.wake(Watch.READABLE | Watch.PROGRESS | Watch.ROOM)
         self.notify(Notice.ENDED)
@@ -540,9 +549,9 @@ class Session(Timed):
         incarnation = connection.peer_incarnation
         retention = self._endpoint.config.ended_retention
         self._ended = [item for item in self._ended if now - item[0] < retention]
-        self._reserve()
+        self.window.open(self.unsettled)
         self._stated = self._settled()
-        credit = max(0, self._window - self._unsettled())
+        credit = max(0, self.window.size - self.unsettled)
         connection.credit_told = credit
         connection.outbox_told = self.outbox.outbox_id
         return Attach(
@@ -562,7 +571,7 @@ class Session(Timed):
 
     def _settled(self) -> tuple[int, int]:
         """What changes when the application settles something."""
-        return (0 if self.inbox is None else self.inbox.read, self._unsettled())
+        return (0 if self.inbox is None else self.inbox.read, self.unsettled)
 
     def _reported(self) -> InboxFacts | None:
         """The newest inbox that holds something."""
@@ -583,7 +592,7 @@ class Session(Timed):
         if over:
             self._give_up_ending(now)
         if over or (connection.dialer and verdict in (Verdict.ROLLED_BACK, Verdict.ENDED)):
-            self._account_outbox()
+            self.account()
             self._after_failures()
             return CloseCode.NORMAL if over else CloseCode.RETRY
         restarted = self._attach_inbox(connection, attach)
@@ -610,7 +619,7 @@ class Session(Timed):
         self._ack_pending = True
         self._ack_urgent = bool(self._rejects_unsent) or (connection.dialer and self._stated != self._settled())
         self._attach_position = self._moved()
-        self._account_outbox()
+        self.account()
         self._after_failures()
         self.notify(Notice.LINK)
         self.wake(Watch.LINK | Watch.PROGRESS | Watch.ROOM)
@@ -732,7 +741,7 @@ class Session(Timed):
         self.error = error
         if self.inbox is not None:
             self.inbox.partial = 0
-        self.release_reserve()
+        self.window.release(self.unsettled)
         self.notify(Notice.LINK)
         self.wake(Watch.LINK)
         expiry = self._expiry()
@@ -818,7 +827,7 @@ class Session(Timed):
         gained, settled = outbox.acknowledge(received, read)
         if gained or settled:
             news = True
-            self._account_outbox()
+            self.account()
             self._progress(gained, settled, now)
         self.check_finished(now)
         return news
@@ -827,6 +836,7 @@ class Session(Timed):
         if gained:
             self.notify(Notice.RECEIVED)
         if settled:
+            self.waiting_since = now
             self.notify(Notice.READ)
             if self._reject_seen and self.outbox.first > self._reject_seen:
                 self._reject_seen = 0
@@ -850,7 +860,7 @@ class Session(Timed):
         self._reject_seen = max(self._reject_seen, sequence)
         if not outbox.reject(sequence, code, printable(text, 512)):
             return True  # it was told on an earlier connection
-        self._account_outbox()
+        self.account()
         self._after_failures()
         return True
 
@@ -867,7 +877,7 @@ class Session(Timed):
             or self._draining
             or inbox.received - self._acked_received >= config.ack_messages
             or inbox.used - self._acked_cost >= config.ack_cost
-            or inbox.allowed - inbox.used < self._window // 2
+            or inbox.allowed - inbox.used < self.window.size // 2
         ):
             self._hurry(now)
         else:
@@ -896,7 +906,7 @@ class Session(Timed):
         if self._hole is None:
             outbox.pull(out, max_bytes, now)
         if outbox.newly_failed:
-            self._account_outbox()
+            self.account()
             self._after_failures()
 
     def _ack(self) -> bytes:
@@ -910,10 +920,10 @@ class Session(Timed):
         self._rejects_unsent = [r for r in self._rejects_unsent if r not in ready] if self.journal is not None else []
         self._ack_pending = self._ack_urgent = False
         self._acked_received, self._acked_cost = inbox.received, inbox.used
-        unsettled = self._unsettled()
-        if inbox.allowed - inbox.used < self._window // 4 and unsettled <= self._window // 4:
-            self._grow()
-        inbox.allowed = max(inbox.allowed, inbox.used + self._window - unsettled)
+        unsettled = self.unsettled
+        if inbox.allowed - inbox.used < self.window.size // 4 and unsettled <= self.window.size // 4:
+            self.window.grow()
+        inbox.allowed = max(inbox.allowed, inbox.used + self.window.size - unsettled)
         return rejects + encode_ack(inbox.received, inbox.stated_read, inbox.allowed, self._stated_first())
 
     def on_ack_timer(self, now: float) -> None:
@@ -942,10 +952,10 @@ class Session(Timed):
         """``first`` as it may be told: with a journal, as it is on disk."""
         return self.outbox.first if self.journal is None else min(self.outbox.first, self.journal.first)
 
-    def open_journal(self, accepted: int = 0) -> _SessionJournal | None:
+    def open_journal(self, accepted: int = 0) -> SessionJournal | None:
         """The session's part of the journal, from the first thing on that must not be lost; None without a journal."""
         if self.journal is None and self._endpoint.journal is not None:
-            self.journal = _SessionJournal(self._endpoint.journal, self, accepted)
+            self.journal = SessionJournal(self._endpoint.journal, self, accepted)
         return self.journal
 
     def _journal_entry(self, sequence: int) -> None:
@@ -970,80 +980,8 @@ class Session(Timed):
         """A batch failed: the messages after that sequence were never accepted."""
         self.outbox.withdraw(after)
         self.ending = self.ending and self.outbox.fin <= after
-        self._account_outbox()
+        self.account()
         self.wake_all()
-
-    def restore(self, record: JournalRecord) -> None:
-        """One record of the journal, in its order, before anything else happens."""
-        outbox = self.outbox
-        if isinstance(record, OutboxOpened):
-            if outbox.history is None:
-                outbox.restart_at(record.first)
-            else:
-                outbox.runs[outbox.run] = outbox.next - 1
-            outbox.history = (outbox.history or frozenset()) | {record.outbox_id}
-            outbox.outbox_id, outbox.run = record.outbox_id, record.run
-        elif isinstance(record, MessageAccepted):
-            entry = Entry(record.payload, record.headers, record.flags)
-            entry.fin, entry.skip = record.fin, record.skip
-            outbox.append_entry(entry)
-            outbox.ledger.accepted += not record.fin
-            outbox.fin = outbox.next - 1 if record.fin else outbox.fin
-        elif isinstance(record, OutboxTrimmed):
-            outbox.acknowledge(record.first - 1, record.first - 1)
-        elif isinstance(record, ReceiverKnown):
-            outbox.receiver = record.incarnation
-        elif record.facts.received:
-            self._restore_inbox(record)
-
-    def _restore_inbox(self, record: InboxMoved) -> None:
-        inbox = Inbox.restored(record.facts)
-        inbox.durable_read = inbox.read
-        inbox.rejects = {sequence: Reject(sequence, code, text, 0) for sequence, code, text in record.rejects}
-        self.inboxes = [box for box in self.inboxes if box.outbox_id != inbox.outbox_id] + [inbox]
-        self.inbox = inbox
-
-    def restored(self) -> None:
-        """All records are in: go on under a new run."""
-        outbox = self.outbox
-        if outbox.history is not None:
-            outbox.runs[outbox.run] = outbox.next - 1
-            outbox.run = self._endpoint.run
-            outbox.sent = outbox.next - 1 if outbox.receiver is not None else 0
-            outbox.transmitted = outbox.next - 1
-            outbox.resume(outbox.first - 1)
-            self.ending = outbox.fin >= outbox.first
-        journal = self.open_journal(outbox.next - 1)
-        if journal is not None and self.inbox is not None:
-            journal.rejects = frozenset(self.inbox.rejects)
-        self._account_outbox()
-
-    # -- credit -------------------------------------------------------------------------------------------------
-
-    def _unsettled(self) -> int:
-        return sum(inbox.unsettled + inbox.partial for inbox in self.inboxes)
-
-    def _reserve(self) -> None:
-        """Take the window for a new connection out of the node's budget, as far as it reaches."""
-        self.release_reserve()
-        self._window = self._endpoint.config.window_guaranteed
-        self._grant(self._endpoint.config.window - self._window)
-
-    def _grow(self) -> None:
-        self._grant(min(self._window, self._endpoint.config.window_max - self._window))
-
-    def _grant(self, wanted: int) -> None:
-        endpoint = self._endpoint
-        granted = max(0, min(wanted, endpoint.config.inbox_budget - endpoint.inbox_reserved))
-        endpoint.inbox_reserved += granted
-        self._reserved += granted
-        self._window += granted
-
-    def release_reserve(self) -> None:
-        """Give back what exceeds the messages that are still here."""
-        kept = min(self._reserved, max(0, self._unsettled() - self._endpoint.config.window_guaranteed))
-        self._endpoint.inbox_reserved -= self._reserved - kept
-        self._reserved = kept
 
     # -- time ---------------------------------------------------------------------------------------------------
 
@@ -1060,7 +998,7 @@ class Session(Timed):
 
     def on_timer(self, now: float) -> float | None:
         self.outbox.expire(now)
-        self._account_outbox()
+        self.account()
         self._after_failures()
         if self.outbox.newly_failed or self.outbox.untransmitted:
             self._transmit(now)
@@ -1147,7 +1085,7 @@ class Session(Timed):
             self.notify(Notice.FAILED)
             self.wake(Watch.PROGRESS | (Watch.ROOM if self.has_room else 0))
 
-    def _account_outbox(self) -> None:
+    def account(self) -> None:
         """Keep the node's total in step."""
         gained = self.outbox.cost - self._accounted
         self._endpoint.outbox_cost += gained
@@ -1165,45 +1103,22 @@ class Session(Timed):
 
     def why(self, now: float) -> str:
         """One sentence that says what the messages to this peer are waiting for."""
-        outbox = self.outbox
-        if self.connection is None:
-            return self._why_disconnected(now)
-        if outbox.all_read:
-            return f"nothing is waiting: {self.peer_id} has read every message"
-        if outbox.received >= outbox.first:
-            return (
-                f"the application of {self.peer_id} has not acknowledged message {outbox.first}, "
-                f"connected since {now - self.since:.1f} s; {outbox.received - outbox.read} messages are received "
-                f"and not read"
-            )
-        if outbox.untransmitted and outbox.used >= outbox.credit:
-            return f"{self.peer_id} gives no credit for message {outbox.cursor}: its inbox is full"
-        return f"message {outbox.first} is on its way to {self.peer_id}, connected since {now - self.since:.1f} s"
-
-    def _why_disconnected(self, now: float) -> str:
-        when = f"no connection to {self.peer_id} for {now - self.since:.1f} s"
-        if self.error is not None:
-            when += f" ({self.error})"
-        if not self.targets:
-            return f"{when}; this side has no address to dial, it waits to be dialled"
-        if self.retry_at is not None:
-            return f"{when}; next dial in {max(0.0, self.retry_at - now):.1f} s"
-        errors = [target.error for target in self.targets if target.state.value == "stopped"]
-        if len(errors) == len(self.targets):
-            return f"{when}; dialling has stopped: {errors[0]}"
-        return f"{when}; dialling now"
+        return explain(self, now)
 
 
 def encode_headers(headers: Mapping[str, object]) -> bytes:
-    """Users' headers as they go on the wire; raises ValueError that says what is wrong."""
+    """Users' headers as they go on the wire; raises EncodeError that says what is wrong."""
     if len(headers) > _HEADER_ITEMS:
-        raise ValueError(f"{len(headers)} headers are more than {_HEADER_ITEMS}")
+        raise EncodeError(f"{len(headers)} headers are more than {_HEADER_ITEMS}", "headers")
     reserved = [key for key in headers if isinstance(key, str) and (key == "id" or key.startswith("."))]
     if reserved:
-        raise ValueError(f"the header {reserved[0]!r} is reserved for networkio")
-    encoded = encode_map(dict(headers))
+        raise EncodeError(f"the header {reserved[0]!r} is reserved for networkio", "headers")
+    try:
+        encoded = encode_map(dict(headers))
+    except ValueError as error:
+        raise EncodeError(str(error), "headers") from None
     if len(encoded) > _HEADER_BYTES:
-        raise ValueError(f"the headers take {len(encoded)} bytes, at most {_HEADER_BYTES} are allowed")
+        raise EncodeError(f"the headers take {len(encoded)} bytes, at most {_HEADER_BYTES} are allowed", "headers")
     return encoded
 
 

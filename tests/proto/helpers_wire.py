@@ -69,6 +69,7 @@ __all__ = [
     "frame",
     "mapping",
     "ping",
+    "plain",
     "pong",
     "reject",
     "skip",
@@ -344,6 +345,14 @@ class Line:
     def state(self) -> ConnectionState:
         return self.connection.state
 
+    @property
+    def live(self) -> bool:
+        return self.connection.state is ConnectionState.LIVE
+
+    @property
+    def parked(self) -> bool:
+        return self.connection.state is ConnectionState.PARKED
+
     def say(self, *pieces: bytes, chunk: int = 1 << 30) -> None:
         """Bytes arrive at the node, in pieces of ``chunk``."""
         stream = b"".join(pieces)
@@ -467,7 +476,7 @@ class HmacAuth:
 #: what a session holds that is no fact of its own: its surroundings, and what only tells or schedules
 _SURROUNDINGS = frozenset({
     "_endpoint", "connection", "parked", "targets", "handle", "watch", "timer_at", "_wake", "_waking", "_pending",
-    "error", "Arbitration.generation", "_window", "_reserved", "_ack_timer",
+    "error", "Arbitration.generation", "window", "_ack_timer",
 })  # fmt: skip
 
 #: what ends with a connection: cursor, credit, acknowledgements to be sent, incomplete messages
@@ -483,7 +492,12 @@ def fingerprint(endpoint: Endpoint, *, connected: bool = True) -> dict[str, Any]
     ``generation`` is left out, which an arbiter may count up for a peer that has not proved itself (P-HS-6), and the
     reservation of a window. Without ``connected`` so is everything that ends with a connection.
     """
-    return {name: _plain(session, connected, ()) for name, session in endpoint.sessions.items()}
+    return {name: plain(session, connected) for name, session in endpoint.sessions.items()}
+
+
+def plain(value: object, connected: bool = True) -> Any:
+    """The facts of anything of the core in plain containers."""
+    return _plain(value, connected, ())
 
 
 def _plain(value: Any, connected: bool, path: tuple[Any, ...]) -> Any:

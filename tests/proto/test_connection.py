@@ -698,7 +698,7 @@ def holds_no_more_than_it_may(line: Line) -> None:
     else:
         assert pending < 4096 + 4
     for session in line.node.endpoint.sessions.values():
-        assert session._unsettled() <= config.window_max + config.limits.message + 128
+        assert session.unsettled <= config.window_max + config.limits.message + 128
 
 
 WHOLE = repeat(1 << 30)
