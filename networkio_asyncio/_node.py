@@ -62,6 +62,9 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _HANDLER_PAUSE = (0.05, 5.0)
 
 
+_IN_USE = "the address is in use by another process; choose another one or stop it"
+
+
 class Address:
     """Where a target's byte stream comes from; hashable by identity, printable for messages."""
 
@@ -261,6 +264,8 @@ class Node:
     async def listen_unix(self, path: str) -> Listener:
         """Accept connections on a UNIX socket."""
         self._check_open()
+        if await _answers(path):
+            raise AddressError(f"cannot listen on {printable(path)}: {_IN_USE}")
         try:
             listener = await anyio.create_unix_listener(path, backlog=4096)
         except OSError as error:
@@ -559,9 +564,18 @@ def _cause(error: BaseException) -> BaseException:
     return error if cause is None else cause
 
 
+async def _answers(path: str) -> bool:
+    """Does a process listen on the UNIX socket?  One that a dead process left behind is taken over."""
+    try:
+        await (await anyio.connect_unix(path)).aclose()
+    except OSError:
+        return False
+    return True
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return "the address is in use by another process; choose another port or stop it"
+        return _IN_USE
     if isinstance(error, socket.gaierror):
         return "the host name does not resolve"
     return printable(getattr(error, "strerror", None) or error)

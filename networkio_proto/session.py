@@ -316,7 +316,7 @@ class Session(Timed):
         ``headers``: at most 63 items of the closed map set.  ``ttl`` seconds from now it ends as EXPIRED if the peer
         does not hold it.  ``ack_now`` asks the peer to acknowledge without delay.
 
-        Raises OutboxFull, SessionClosed, NodeClosed, MessageTooLarge or EncodeError (headers); then nothing was changed.
+        Raises OutboxFull, SessionClosed, NodeClosed, MessageTooLarge, EncodeError (headers); nothing was changed then.
         """
         if self.closed or self.ending or self._draining or self._endpoint.closed:
             self._refuse()
