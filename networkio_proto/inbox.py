@@ -350,6 +350,7 @@ class Inbox:
     def forsake(self) -> None:
         """The sender went on to another outbox.  Rejections are kept, should it return, but hold no credit."""
         self.forsaken = True
+        self.partial = 0
         for sequence, reject in self.rejects.items():
             self.unsettled -= reject.cost
             self.rejects[sequence] = replace(reject, cost=0)

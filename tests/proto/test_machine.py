@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from networkio_proto import Config, Effect, GapRange, OutboxFull, Outcome, Session, SkipReason, Wake, Watch
+from networkio_proto import Config, Effect, GapRange, Limits, OutboxFull, Outcome, Session, SkipReason, Wake, Watch
 from networkio_testing.judges import Judge
 from networkio_testing.world import Host, Watcher, World
 from tests.proto.swarm import PIECES, SIZES, Cut, Game, draw_config, play
@@ -448,3 +448,21 @@ def test_an_idle_session_shrinks_once_and_remembers_where_it_was() -> None:
     world.run(1.0)
     assert b.read("a") == []
     assert a.session("b").outcome(1) is Outcome.READ
+
+
+def test_half_a_message_takes_no_credit_from_the_session_after_an_abort() -> None:
+    world = World()
+    a, b = world.host("a"), world.host("b", Config(window=65536, limits=Limits(frame=8192)))
+    a.dial("b")
+    world.run(1.0)
+    wire = world.live("a", "b")
+    assert wire is not None
+    a.send("b", b"1", bytes(90_000))
+    wire.deliver(0, 20_000)
+    held = b.take("a")
+    b.abort("a")
+    a.dial("b")
+    b.dial("a")
+    world.run(5.0)
+    assert b.read("a") == [bytes(90_000)]
+    assert len(held) == 1  # to the end, so that the old inbox is still there
