@@ -1265,6 +1265,8 @@ def test_frames_that_change_nothing_are_limited(name: str) -> None:
     assert line.closed is None
     node.advance(4.0)
     line.say(idle * 256)
+    node.advance(1.0)
+    line.say(idle * 64)
     assert line.closed is None
     line.say(idle)
     assert line.farewell() is CloseCode.ABUSE
