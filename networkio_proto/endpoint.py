@@ -204,6 +204,7 @@ class Endpoint:
         session = target.session
         target.error = error
         target.attempts += 1
+        target.retries = target.retries + 1 if retry_class(error) is RetryClass.AGAIN else 0
         if session is not None and session.connection is None:
             session.error = error
         self._schedule(target, error, now)
@@ -219,7 +220,7 @@ class Endpoint:
             target.state = TargetState.SATISFIED
             target.retry_at = None
             return
-        delay = retry_delay(error, target.attempts, self.random.random(), self.config)
+        delay = retry_delay(error, target.retries or target.attempts, self.random.random(), self.config)
         if delay is None:
             self.timers.cancel(target)
             target.state = TargetState.STOPPED
@@ -311,6 +312,7 @@ class Endpoint:
             self.bind(connection.target, session)
         for target in session.targets:
             target.reported = None
+            target.retries = 0
             if target.state is TargetState.WAITING or target is connection.target:
                 self.timers.cancel(target)
                 target.state = TargetState.SATISFIED

@@ -529,9 +529,9 @@ class Outbox:
         """When the next ttl runs out."""
         return self._ttl[0][0] if self._ttl else None
 
-    def give_up_transmitted(self) -> None:
-        """What was transmitted to the peer's dead process ends as LOST (``on_peer_restart="report"``)."""
-        for sequence in range(self.first, self.sent + 1):
+    def give_up_transmitted(self, after: int = 0, through: int | None = None) -> None:
+        """What the peer's dead process may have seen ends as LOST (``on_peer_restart="report"``)."""
+        for sequence in range(max(self.first, after + 1), (self.sent if through is None else through) + 1):
             entry = self.entries[sequence - self.origin]
             if not (isinstance(entry, Entry) and (entry.skip or entry.fin)):
                 self._replace(sequence, SkipReason.PEER_RESTARTED)

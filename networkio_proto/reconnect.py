@@ -105,7 +105,7 @@ class TargetState(Enum):
 class Target(Timed):
     """An address to keep a connection to."""
 
-    __slots__ = ("_endpoint", "attempts", "error", "key", "reported", "retry_at", "session", "state", "to")
+    __slots__ = ("_endpoint", "attempts", "error", "key", "reported", "retries", "retry_at", "session", "state", "to")
 
     def __init__(self, endpoint: Endpoint, key: Hashable, to: str | None) -> None:
         super().__init__()
@@ -118,6 +118,8 @@ class Target(Timed):
         self.state = TargetState.WAITING
         #: ends of attempts since positions last moved
         self.attempts = 0
+        #: attempts that ended with RETRY, in a row
+        self.retries = 0
         #: why the last attempt ended
         self.error: ConnectionFailure | None = None
         #: the class of the last error that was made a notice, so that a slow one is told once

@@ -635,6 +635,7 @@ class Session(Timed):
         outbox.fragment = 0  # what was half sent went with its connection
         inbox = attach.inbox
         if verdict is Verdict.ROLLED_BACK:
+            self._doubt(0, outbox.sent)
             self._rename_outbox(mark=True)
         elif verdict is Verdict.ENDED and ended is not None:
             self._settle_ended(ended)
@@ -657,19 +658,24 @@ class Session(Timed):
         outbox, inbox = self.outbox, attach.inbox
         echoed = inbox is not None and inbox.outbox_id == outbox.outbox_id
         other = outbox.receiver is not None and outbox.receiver != connection.peer_incarnation
+        position = inbox.received if inbox is not None and echoed else outbox.first - 1
         if other and not (self._receiver_durable and echoed):
-            if self._endpoint.config.on_peer_restart == "report":
-                outbox.give_up_transmitted()
-            else:
-                outbox.marked = max(outbox.marked, outbox.sent)
-        elif (inbox.received if inbox is not None and echoed else outbox.first - 1) < outbox.received:
-            outbox.marked = max(outbox.marked, outbox.received)
+            self._doubt(0, outbox.sent)
+        elif position < outbox.received:
+            self._doubt(position, outbox.received)
         if outbox.receiver != connection.peer_incarnation:
             outbox.receiver = connection.peer_incarnation
             journal = self.open_journal()
             if journal is not None:
                 journal.barrier(ReceiverKnown)
         self._receiver_durable = attach.durable
+
+    def _doubt(self, after: int, through: int) -> None:
+        """A dead process of the peer may have seen these messages: flag them, or give them up."""
+        if self._endpoint.config.on_peer_restart == "report":
+            self.outbox.give_up_transmitted(after, through)
+        else:
+            self.outbox.marked = max(self.outbox.marked, through)
 
     def _settle_ended(self, ended: Ended) -> None:
         """The peer dropped our outbox: what it had is settled, the rest goes on under a new name."""

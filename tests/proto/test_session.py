@@ -788,6 +788,15 @@ def step(world: World, order: tuple[int, int] = (0, 1)) -> bool:
     return True
 
 
+def until_live(world: World) -> Wire:
+    """Frame by frame until the two are live, and no further."""
+    for _ in range(1000):
+        if (wire := world.live("a", "b")) is not None:
+            return wire
+        assert step(world)
+    raise AssertionError("they do not get together")
+
+
 def is_over(host: Host, peer: str) -> bool:
     session = host.session(peer)
     return session.closed and not session.connected and not session.ending and session.outbox.all_read
@@ -1221,3 +1230,364 @@ def test_a_peer_that_restarts_with_nothing_said_before_has_no_old_positions() ->
     first, second = noticed(b, PeerRestarted)
     assert first.positions is not None
     assert second.positions is None
+
+
+def redelivered(delivery: Delivery) -> bool:
+    return delivery[4] is not None and delivery[4].redelivered
+
+
+def restart(host: Host) -> None:
+    """A new process, which dials again if it is "a"."""
+    host.restart()
+    if host.name == "a":
+        host.dial("b")
+
+
+@pytest.mark.parametrize(("sender", "receiver"), ["ab", "ba"])
+def test_a_restarted_receiver_gets_what_it_had_not_read_again_and_flagged_and_the_rest_unflagged(
+    sender: str, receiver: str
+) -> None:
+    world = pair(Config(window=64 * KIB, window_max=64 * KIB))
+    s, r = world.hosts[sender], world.hosts[receiver]
+    s.send(receiver, b"read", b"taken", b"waiting", *60 * [bytes(1200)], b"last")
+    world.run(1.0)
+    (first,) = r.read(sender, 1)
+    assert first == b"read"
+    r.take(sender)
+    world.run(1.0)
+    transmitted = s.session(receiver).outbox.sent
+    assert 3 < transmitted < 60
+    restart(r)
+    world.run(60.0)
+    (resumed,) = [notice.resumed for notice in noticed(s, PeerConnected)[1:]]
+    assert (resumed.verdict, resumed.peer_restarted, resumed.retransmitted) == ("A", True, transmitted - 1)
+    got: list[Delivery] = []
+    for _ in range(9):
+        got += r.take(sender, 1000)
+        for delivery in list(r.session(sender).inboxes[-1].held.values()):
+            r.settle(sender, delivery)
+        world.run(1.0)
+    assert payloads(got) == [b"taken", b"waiting", *60 * [bytes(1200)], b"last"]
+    assert [redelivered(delivery) for delivery in got] == [
+        sequence <= transmitted for sequence in range(2, 2 + len(got))
+    ]
+
+
+def test_a_mark_lasts_over_further_connections() -> None:
+    """P-MARK-3: "b forgot", then a cut and a normal resume."""
+    world = pair(Config(window=64 * KIB, window_max=64 * KIB))
+    a, b = hosts(world)
+    a.send("b", *40 * [bytes(1000)])
+    world.run(1.0)
+    b.restart()
+    world.run(0.0)
+    until_live(world)
+    for _ in range(10):
+        step(world)
+    live(world).cut()
+    reconnect(world)
+    (resumed,) = [notice.resumed for notice in noticed(a, PeerConnected)[2:]]
+    assert resumed.verdict == "B"
+    taken = b.take("a", 100)
+    assert len(taken) == 40
+    assert all(redelivered(delivery) for delivery in taken)
+
+
+def test_a_cut_alone_marks_nothing() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"1", b"2", b"3")
+    live(world).cut()
+    reconnect(world)
+    taken = b.take("a", 9)
+    assert payloads(taken) == [b"1", b"2", b"3"]
+    assert not any(redelivered(delivery) for delivery in taken)
+    (first, again) = (notice.resumed for notice in noticed(a, PeerConnected))
+    assert (first.resumed, first.connections, first.verdict, first.downtime) == (False, 1, "A", 0.0)
+    assert (again.resumed, again.connections, again.verdict, again.peer_restarted) == (True, 2, "A", False)
+    assert again.retransmitted == 3
+    assert 0.0 < again.downtime < 60.0
+
+
+def test_what_a_dead_process_may_have_seen_is_given_up_where_it_must_not_run_twice() -> None:
+    world = pair(Config(on_peer_restart="report", window=64 * KIB, window_max=64 * KIB))
+    a, b = hosts(world)
+    a.send("b", b"done", b"perhaps", *70 * [bytes(1000)], b"never sent")
+    world.run(1.0)
+    b.read("a", 1)
+    world.run(1.0)
+    sent = a.session("b").outbox.sent
+    b.restart()
+    reconnect(world)
+    session = a.session("b")
+    assert session.outcome(1) is Outcome.READ
+    assert [(f.first, f.last, f.outcome, f.reason, f.seen) for f in session.failures()] == [
+        (2, sent, Outcome.LOST, "peer restarted", "unknown")
+    ]
+    taken = b.take("a", 100)
+    assert len(taken) == 73 - sent
+    assert not any(redelivered(delivery) for delivery in taken)
+    assert taken[0][4] is not None
+    assert taken[0][4].gap == (GapRange(2, sent, SkipReason.PEER_RESTARTED),)
+    assert taken[-1][2] == b"never sent"
+
+
+# -- verdicts ----------------------------------------------------------------------------------------------------------
+
+
+def verdict(host: Host) -> str:
+    """The last one of a host on its own outbox."""
+    return noticed(host, PeerConnected)[-1].resumed.verdict
+
+
+def go_back(host: Host, peer: str, *, run: bytes = b"?" * 16) -> None:
+    """As if the outbox came from an old copy of a disk: the run that the peer knows is none of its runs."""
+    outbox = host.session(peer).outbox
+    outbox.run = run
+    outbox.runs.clear()
+
+
+@pytest.mark.parametrize(("sender", "receiver"), ["ab", "ba"])
+def test_a_resume_goes_on_where_the_receiver_stands(sender: str, receiver: str) -> None:
+    world = pair()
+    s, r = world.hosts[sender], world.hosts[receiver]
+    s.send(receiver, b"1", b"2")
+    world.run(1.0)
+    r.read(sender, 1)
+    world.run(1.0)
+    s.send(receiver, b"3", b"4")
+    live(world).cut()
+    reconnect(world)
+    assert verdict(s) == "B"
+    assert r.read(sender) == [b"2", b"3", b"4"]
+    world.run(1.0)
+    assert s.session(receiver).ledger.read == 4
+
+
+@pytest.mark.parametrize(("sender", "receiver"), ["ab", "ba"])
+def test_an_outbox_that_went_back_in_time_goes_on_under_a_new_name_and_nothing_is_dropped(
+    sender: str, receiver: str
+) -> None:
+    world = pair()
+    s, r = world.hosts[sender], world.hosts[receiver]
+    s.send(receiver, b"read", b"received")
+    world.run(1.0)
+    r.read(sender, 1)
+    world.run(1.0)
+    old = s.session(receiver).outbox.outbox_id
+    live(world).cut()
+    s.send(receiver, b"never sent")
+    go_back(s, receiver)
+    made = world.connections_made
+    world.run(2.0)
+    live(world)
+    # as dialer it had stated the old name: it dials again at once; as acceptor it answers with the new one
+    assert world.connections_made - made == (2 if sender == "a" else 1)
+    assert s.session(receiver).outbox.outbox_id != old
+    taken = r.take(sender, 9)
+    assert payloads(taken) == [b"received", b"received", b"never sent"]
+    assert [redelivered(delivery) for delivery in taken] == [False, True, False]
+    assert taken[1][4] is not None
+    assert taken[1][4].origin == old + (2).to_bytes(8, "big")
+    for delivery in taken:
+        r.settle(sender, delivery)
+    world.run(1.0)
+    assert s.session(receiver).ledger.read == 3
+
+
+def test_what_may_have_been_seen_before_going_back_in_time_is_given_up_where_it_must_not_run_twice() -> None:
+    world = pair(Config(on_peer_restart="report"))
+    a, b = hosts(world)
+    a.send("b", b"1", b"2")
+    world.run(1.0)
+    b.read("a", 1)
+    world.run(1.0)
+    live(world).cut()
+    a.send("b", b"3")
+    go_back(a, "b")
+    reconnect(world)
+    assert a.session("b").outcome(2) is Outcome.LOST
+    assert b.read("a") == [b"2", b"3"]
+
+
+def forget(host: Host, peer: str, received: int) -> None:
+    """As if the inbox came from an old copy of a disk."""
+    session = host.session(peer)
+    assert session.inbox is not None
+    read = min(received, session.inbox.read)
+    session.inbox = session.inbox.restored(replace(session.inbox.facts(), received=received, read=read, first=1))
+    session.inboxes = [session.inbox]
+
+
+@pytest.mark.parametrize(("sender", "receiver"), ["ab", "ba"])
+def test_an_inbox_that_went_back_in_time_gets_a_skip_over_what_was_read_and_the_rest_flagged(
+    sender: str, receiver: str
+) -> None:
+    world = pair()
+    s, r = world.hosts[sender], world.hosts[receiver]
+    s.send(receiver, *[b"%d" % number for number in range(1, 8)])
+    world.run(1.0)
+    r.read(sender, 5)
+    world.run(1.0)
+    live(world).cut()
+    s.send(receiver, b"8")
+    forget(r, sender, 2)
+    reconnect(world)
+    assert verdict(s) == "D"
+    assert noticed(r, Gap) == [Gap(sender, (GapRange(3, 5, SkipReason.ALREADY_READ),))]
+    taken = r.take(sender, 9)
+    assert payloads(taken) == [b"6", b"7", b"8"]
+    assert [redelivered(delivery) for delivery in taken] == [True, True, False]
+    for delivery in taken:
+        r.settle(sender, delivery)
+    world.run(1.0)
+    assert s.session(receiver).ledger.read == 8
+
+
+def test_what_a_receiver_that_went_back_in_time_may_have_seen_is_given_up_where_it_must_not_run_twice() -> None:
+    world = pair(Config(on_peer_restart="report"))
+    a, b = hosts(world)
+    a.send("b", b"1", b"2", b"3")
+    world.run(1.0)
+    live(world).cut()
+    a.send("b", b"4")
+    forget(b, "a", 1)
+    reconnect(world)
+    assert [a.session("b").outcome(sequence) for sequence in (1, 2, 3, 4)] == [None, Outcome.LOST, Outcome.LOST, None]
+    assert b.read("a") == [b"4"]
+
+
+def test_a_skip_over_a_hole_waits_for_credit() -> None:
+    world = pair(Config(window=64 * KIB, window_max=64 * KIB))
+    a, b = hosts(world)
+    a.send("b", b"1", b"2", b"3", bytes(70_000))
+    world.run(1.0)
+    b.read("a", 3)
+    world.run(1.0)
+    live(world).cut()
+    session = b.session("a")
+    assert session.inbox is not None
+    unread = session.inbox.ready
+    forget(b, "a", 1)
+    session.inbox.unsettled = 70_064
+    reconnect(world)
+    assert a.session("b").outbox.credit == 0
+    assert noticed(b, Gap) == []
+    session.inbox.unsettled = 0
+    del unread
+    b.send("a", b"company for an ACK")
+    world.run(1.0)
+    assert noticed(b, Gap) == [Gap("a", (GapRange(2, 3, SkipReason.ALREADY_READ),))]
+    assert b.read("a") == [bytes(70_000)]
+
+
+@pytest.mark.parametrize(("sender", "receiver"), ["ab", "ba"])
+def test_a_restarted_sender_begins_a_new_outbox_beside_what_is_unread_of_the_old(sender: str, receiver: str) -> None:
+    world = pair()
+    s, r = world.hosts[sender], world.hosts[receiver]
+    s.send(receiver, b"old 1", b"old 2")
+    world.run(1.0)
+    (held,) = r.take(sender)
+    restart(s)
+    s.send(receiver, b"new")
+    world.run(60.0)
+    assert verdict(s) == "E"
+    r.settle(sender, held, reject=(1, "too late"))  # nobody is told
+    assert r.read(sender) == [b"old 2", b"new"]
+    world.run(1.0)
+    session = s.session(receiver)
+    assert (session.ledger.read, session.ledger.rejected) == (1, 0)
+
+
+@pytest.mark.parametrize("how", ["abort", "expiry"])
+@pytest.mark.parametrize(("sender", "receiver"), ["ab", "ba"])
+def test_messages_to_a_peer_that_dropped_the_session_end_by_its_last_positions_or_go_on(
+    sender: str, receiver: str, how: str
+) -> None:
+    world = pair(Config(session_expiry=60.0))
+    s, r = world.hosts[sender], world.hosts[receiver]
+    s.send(receiver, b"read", b"received")
+    hear(world, "ab".index(sender))
+    r.read(sender, 1)
+    old = s.session(receiver).outbox.outbox_id
+    if how == "abort":
+        live(world).cut()
+        s.send(receiver, b"never sent")
+        r.abort(sender)
+        if receiver == "a":
+            r.dial("b")  # to abort is to stop dialling
+    else:  # r loses the connection long before s, and its expiry is over first
+        live(world).cut_half("ab".index(receiver))
+        s.send(receiver, b"never sent")
+        r.dials.clear()
+        r.listening = s.listening = False
+        for target in list(r.endpoint.targets):
+            r.endpoint.remove_target(target)
+        world.run(62.0)
+        assert len(noticed(r, SessionEnded)) == 1
+        assert noticed(s, SessionEnded) == []
+        r.listening = s.listening = True
+        if receiver == "a":
+            r.dial("b")
+    reconnect(world)
+    session = s.session(receiver)
+    end = Outcome.ABANDONED if how == "abort" else Outcome.EXPIRED
+    assert [session.outcome(sequence) for sequence in (1, 2, 3)] == [Outcome.READ, end, None]
+    failure = session.failure(2)
+    assert failure is not None
+    assert failure.seen == "unknown"
+    taken = r.take(sender, 9)
+    assert payloads(taken) == [b"received", b"never sent"]  # what was unread can still be read
+    assert taken[1][4] is not None
+    assert (taken[1][4].origin, taken[1][4].redelivered) == (old + (3).to_bytes(8, "big"), False)
+    for delivery in taken:
+        r.settle(sender, delivery)
+    world.run(1.0)
+    assert session.outcome(3) is Outcome.READ
+
+
+def test_an_outbox_that_was_left_for_another_process_is_resumed_where_it_stood() -> None:
+    """P-RES-6: two processes use the id "b"; "a" is with one, then with the other, then with the first again."""
+    world = pair(Config(limits=Limits(frame=8192)))
+    a, b = hosts(world)
+    twin = world.host("twin", Config(), peer_id="b")
+    b.send("a", bytes(20_000), b"2")
+    hear(world, ACCEPTOR)
+    assert a.read("b", 1) == [bytes(20_000)]  # b does not know
+    b.listening = False
+    live(world).cut()
+    a.dial("twin", to="b")
+    twin.send("a", b"twin's")
+    world.run(30.0)
+    assert len(noticed(a, PeerRestarted)) == 1
+    assert a.read("b") == [b"2", b"twin's"]
+    twin.listening = False
+    twin.crash()
+    b.listening = True
+    wire = until_live(world)
+    wire.deliver(ACCEPTOR, 8192)  # b was told of the twin's outbox: it begins anew, and is cut within message 1
+    wire.cut()
+    reconnect(world)
+    assert b.session("a").ledger.read == 2
+    assert a.session("b").unread == 0
+    b.send("a", b"3")
+    world.run(1.0)
+    assert a.read("b") == [b"3"]
+
+
+def test_a_dialer_that_took_a_new_outbox_comes_back_at_once_even_after_a_long_outage() -> None:
+    """P-DIAL-4 counts RETRYs in a row, not the dials that failed before."""
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"1")
+    world.run(1.0)
+    b.listening = False
+    live(world).cut()
+    world.run(300.0)
+    go_back(a, "b")
+    b.listening = True
+    made = world.connections_made
+    while world.connections_made == made:
+        assert step(world)
+    world.run(0.1)
+    live(world)
