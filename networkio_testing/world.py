@@ -482,8 +482,10 @@ class Host:
         missed, self.missed = self.missed, []
         for wire, end, error in missed:
             wire._lose(end, error)
-        for wire, end in list(self.wires.values()):
-            wire.write(end, self.world.now)
+        for wire in self.world.open_wires():
+            for end in (0, 1):
+                if wire.hosts[end] is self:
+                    wire.write(end, self.world.now)
         if self.up:
             self.tick()
 
