@@ -476,7 +476,7 @@ class HmacAuth:
 #: what a session holds that is no fact of its own: its surroundings, and what only tells or schedules
 _SURROUNDINGS = frozenset({
     "_endpoint", "connection", "parked", "targets", "handle", "watch", "timer_at", "_wake", "_waking", "_pending",
-    "error", "Arbitration.generation", "window", "_ack_timer",
+    "error", "Arbitration.generation", "Arbitration.stated", "window", "_ack_timer",
 })  # fmt: skip
 
 #: what ends with a connection: cursor, credit, acknowledgements to be sent, incomplete messages
@@ -489,8 +489,8 @@ _OF_CONNECTION = frozenset({
 def fingerprint(endpoint: Endpoint, *, connected: bool = True) -> dict[str, Any]:
     """Everything that the sessions of an endpoint know, in plain containers that can be compared.
 
-    ``generation`` is left out, which an arbiter may count up for a peer that has not proved itself (P-HS-6), and the
-    reservation of a window. Without ``connected`` so is everything that ends with a connection.
+    What a side counts of its own handshakes is left out: ``generation``, which an arbiter counts up also for a peer that
+    has not proved itself (P-HS-6), the dial on which facts were stated, and the reservation of a window. Without ``connected`` so is everything that ends with a connection.
     """
     return {name: plain(session, connected) for name, session in endpoint.sessions.items()}
 
