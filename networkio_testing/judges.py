@@ -213,6 +213,8 @@ class Judge(Watcher):
         #: who was dead already when a process began
         self._dead: set[bytes] = set()
         self._ancestors: defaultdict[bytes, frozenset[bytes]] = defaultdict(frozenset)
+        #: peer ids that two living processes had at a time
+        self._doubles: set[str] = set()
         self._logs: dict[tuple[bytes, str], _Log] = {}
         self._outboxes: dict[bytes, _Log] = {}
         self._readers: defaultdict[tuple[bytes, bytes], _Reader] = defaultdict(_Reader)
@@ -244,6 +246,8 @@ class Judge(Watcher):
 
     def booted(self, host: Host) -> None:
         self._ancestors[host.endpoint.incarnation] = frozenset(self._dead)
+        if any(other.up and other.peer_id == host.peer_id for other in self.world.hosts.values() if other is not host):
+            self._doubles.add(host.peer_id)
 
     def crashed(self, host: Host) -> None:
         self._dead.add(host.endpoint.incarnation)
@@ -268,9 +272,11 @@ class Judge(Watcher):
             return
         message.cancelled = True
         if certain:
-            self._unseen(message, sequence)
+            self._unseen(self._log(host, peer), message, sequence)
 
-    def _unseen(self, message: _Message, sequence: int) -> None:
+    def _unseen(self, log: _Log, message: _Message, sequence: int) -> None:
+        if log.sender in self._doubles:  # the peer left this outbox for the other process, and cannot say it
+            return
         self._demand(not message.seen_by, "I5", "the sender is told that nobody saw {}, but it was", sequence)
         message.unseen = True
 
@@ -442,7 +448,7 @@ class Judge(Watcher):
             over = message.expires is not None and message.expires <= self.world.now + _EPSILON
             demand(over, "I5", "{} is EXPIRED before its time", sequence)
         if failure.seen == "no":
-            self._unseen(message, sequence)
+            self._unseen(log, message, sequence)
 
     def _outcome(self, log: _Log, message: _Message, outcome: Outcome) -> None:
         message.outcome = outcome
