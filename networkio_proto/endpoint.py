@@ -30,6 +30,7 @@ from .errors import (
     DialFailed,
     NodeClosed,
     NormalClose,
+    RetryRequested,
     printable,
 )
 from .events import Close, Dial, Effect, Event, Transmit, Wake
@@ -363,6 +364,10 @@ class Endpoint:
         self._settled(connection)
         self.effects.append(Close(connection, flush))
         session = connection.session
+        over = isinstance(error, NormalClose) and error.remote and not error.resumable
+        if over and session is not None and session.renewed:
+            over, error = False, RetryRequested()  # it speaks of the session before
+            connection.error, session.renewed = error, False
         if session is not None and connection in session.parked:
             session.parked.remove(connection)
         was_live = session is not None and session.connection is connection
@@ -373,7 +378,7 @@ class Endpoint:
         if connection.target is not None:
             self._target_lost(connection.target, error, now, was_live=was_live)
         if session is not None and was_live:
-            if isinstance(error, NormalClose) and error.remote and not error.resumable:
+            if over:
                 session.peer_is_done()
             self.incumbent_silent(session, now)  # parked newcomers need wait no longer
 

@@ -51,7 +51,7 @@ from .events import (
 )
 from .frames import DataFlag, PeerFault, SkipReason, encode_ack, encode_reject, encode_skip
 from .handshake import MAX_ENDED, Attach, Ended, InboxFacts, Why
-from .inbox import Delivery, Details, Inbox, Reject
+from .inbox import Delivery, Inbox, Reject
 from .journal import InboxMoved, OutboxOpened, OutboxTrimmed, ReceiverKnown, SessionJournal
 from .ledger import Failure, Ledger
 from .maps import encode_map
@@ -153,6 +153,7 @@ class Session(Timed):
         "peer_id",
         "peer_message_limit",
         "receipts",
+        "renewed",
         "since",
         "targets",
         "waiting_since",
@@ -201,6 +202,8 @@ class Session(Timed):
         self.closed = False
         #: both FINs are read; as dialer we stay only to hear the acceptor say so
         self.finished = False
+        #: the application asked again while the acceptor's last word on the session before was on its way
+        self.renewed = False
         self._draining = 0
         self._ended: list[tuple[float, Ended]] = []
         self._pending = 0
@@ -515,6 +518,7 @@ class Session(Timed):
 
     def reopen(self) -> None:
         """The application wants it again."""
+        self.renewed = self.renewed or self.finished
         self.closed = self.finished = False
 
     def _over(self, why: int, now: float) -> None:
@@ -611,7 +615,7 @@ class Session(Timed):
             downtime=max(0.0, now - self.since) if self.connections > 1 else 0.0,
         )
         self.connection = connection
-        self.closed = False
+        self.closed = self.renewed = False
         self._rejects_heard.clear()
         self.since = now
         self.error = None
@@ -764,8 +768,7 @@ class Session(Timed):
 
     def credit_granted(self, connection: Connection) -> None:
         """The acceptor's ATTACH is out: this much the peer may send."""
-        if self.inbox is not None:
-            self.inbox.attach(connection.credit_told)
+        self._inbox().attach(connection.credit_told)
 
     def peer_is_done(self) -> None:
         """The peer closed for good: so does this side, if it has nothing to say."""
@@ -782,12 +785,6 @@ class Session(Timed):
         self.wake(Watch.READABLE | Watch.ROOM | Watch.PROGRESS | Watch.LINK)
 
     # -- what the live connection brings ------------------------------------------------------------------------
-
-    def receive_special(self, sequence: int, payload: bytes, flags: int, details: Details) -> None:
-        """A message with headers, flags or fragments; its cost was admitted."""
-        inbox = self._inbox()
-        if inbox.expect(sequence):
-            inbox.accept_special(sequence, payload, flags, details)
 
     def receive_skip(self, first: int, last: int, reason: int) -> bool:
         """SKIP; False if it moved nothing."""

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 
 from networkio_proto import (
     COST_PER_MESSAGE,
+    CloseCode,
     Config,
     Connection,
     ConnectionLost,
     DataFlag,
     Delivery,
+    Effect,
     Event,
     Gap,
     GapRange,
@@ -33,8 +35,8 @@ from networkio_proto import (
     MessagesReceived,
     MessageTooLarge,
     NodeClosed,
-    Outcome,
     OutboxFull,
+    Outcome,
     PeerConnected,
     PeerDisconnected,
     PeerRestarted,
@@ -42,16 +44,15 @@ from networkio_proto import (
     SessionClosed,
     SessionEnded,
     SkipReason,
-    Target,
     TargetState,
+    Wake,
     Watch,
-    events,
 )
-from networkio_proto.frames import ACK, DATA, FIN, REJECT, SKIP, encode_ack, encode_fin, encode_reject, encode_skip
+from networkio_proto.frames import ACK, DATA, FIN, REJECT, PeerFault, encode_ack, encode_fin, encode_reject, encode_skip
 from networkio_proto.maps import encode_map
 from networkio_proto.outbox import SMALL
 from networkio_proto.session import encode_headers
-from networkio_testing.world import Host, Wire, World
+from networkio_testing.world import Host, Watcher, Wire, World
 from tests.proto.helpers import Frame, frames, live, pair
 
 DIALER, ACCEPTOR = 0, 1  # the ends of a wire: a's and b's
@@ -97,12 +98,12 @@ def payloads(deliveries: list[Delivery]) -> list[bytes]:
     return [delivery[2] for delivery in deliveries]
 
 
-Kind = TypeVar("Kind", bound=Event)
+Kind = TypeVar("Kind")
 
 
 def noticed(host: Host, kind: type[Kind]) -> list[Kind]:
     """The notices of a kind that the application took, oldest first; they are forgotten."""
-    found = [notice for notice in host.notices if isinstance(notice, kind)]
+    found: list[Kind] = [notice for notice in host.notices if isinstance(notice, kind)]
     host.notices = [notice for notice in host.notices if not isinstance(notice, kind)]
     return found
 
@@ -275,7 +276,7 @@ def rooms(host: Host) -> list[str]:
     """Whom the driver is told to look at, of those who wait for room; taken from the effects."""
     woken = []
     while (effect := host.endpoint.next_effect()) is not None:
-        if isinstance(effect, events.Wake) and effect.session is not None:
+        if isinstance(effect, Wake) and effect.session is not None:
             woken.append(effect.session.peer_id)
     return woken
 
@@ -961,10 +962,16 @@ def test_a_sender_stops_at_the_credit_and_goes_on_when_one_message_is_settled() 
     assert a.session("b").outbox.used - 67_000 == 0
 
 
+def read_on(host: Host) -> None:
+    """An application that is always there."""
+    if host.session("a").unread:
+        host.read("a")
+
+
 def test_what_is_settled_at_once_never_stops_the_sender() -> None:
     world = pair()
     a, b = hosts(world)
-    b.on_pump = lambda host: None if not host.session("a").unread else [*host.read("a")] and None
+    b.on_pump = read_on
     a.send("b", *500 * [bytes(10_000)])
     before = world.now
     world.run(0.0)
@@ -1591,3 +1598,657 @@ def test_a_dialer_that_took_a_new_outbox_comes_back_at_once_even_after_a_long_ou
         assert step(world)
     world.run(0.1)
     live(world)
+
+
+def test_old_inboxes_without_anything_unread_are_dropped_in_the_end_and_told_as_ended() -> None:
+    """P-RES-7: the newest 4 at least are kept; all are bounded."""
+    world = pair()
+    a, b = hosts(world)
+    outboxes = []
+    for number in range(20):
+        a.send("b", b"%d" % number)
+        world.run(1.0)
+        assert b.read("a") == [b"%d" % number]
+        outboxes.append(a.session("b").outbox.outbox_id)
+        restart(a)
+        world.run(5.0)
+    kept = [box.outbox_id for box in b.session("a").inboxes if not box.empty]
+    assert 4 <= len(kept) <= 8
+    assert kept == outboxes[-len(kept) :]
+    ended = [item.outbox_id for _, item in b.session("a")._ended]
+    assert ended == outboxes[: 20 - len(kept)][::-1]
+
+
+def test_what_a_peer_tells_as_ended_is_forgotten_after_a_week() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"1")
+    world.run(1.0)
+    b.read("a")
+    b.abort("a")
+    assert len(b.session("a")._ended) == 1
+    world.advance(6 * 24 * 3600.0)
+    a.dial("b")
+    world.run(60.0)
+    assert len(b.session("a")._ended) == 1
+    world.advance(1 * 24 * 3600.0)
+    reconnect(world)
+    live(world).cut()
+    reconnect(world)
+    assert b.session("a")._ended == []
+
+
+def test_the_oldest_of_many_ended_outboxes_is_forgotten() -> None:
+    world = pair()
+    a, b = hosts(world)
+    for number in range(20):
+        a.send("b", b"%d" % number)
+        world.run(1.0)
+        b.abort("a")
+        world.run(1.0)
+        a.dial("b")
+        world.run(5.0)
+    assert len(b.session("a")._ended) == 16
+    a.send("b", b"last")
+    world.run(1.0)
+    assert b.read("a")[-1] == b"last"
+
+
+def test_a_dialer_whose_session_ended_while_it_shook_hands_comes_back_with_the_new_outbox() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"1")
+    world.run(1.0)
+    live(world).cut()
+    world.advance(1.0)
+    (wire,) = a.answer_dials()
+    wire.deliver(DIALER)
+    wire.deliver(ACCEPTOR)
+    a.abort("b")
+    a.dial("b")
+    a.send("b", b"2")
+    world.run(5.0)
+    live(world)
+    assert b.read("a") == [b"1", b"2"]
+
+
+# -- draining, leaving, aborting, expiring -----------------------------------------------------------------------------
+
+
+def test_a_drain_refuses_new_messages_and_hurries_those_under_way() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"x")
+    hear(world, DIALER)
+    delivery = one(b, "a")
+    session = a.session("b")
+    session.drain(world.now)
+    session.drain(world.now)
+    a.pump()
+    assert not session.can_send
+    session.undrain()
+    assert not session.can_send  # the other drain goes on
+    b.settle("a", delivery)
+    hear(world, ACCEPTOR)
+    assert session.ledger.unread == 0
+    session.undrain()
+    assert session.can_send
+
+
+def test_a_session_that_was_disconnected_stays_down_until_somebody_dials_and_then_goes_on() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"1")
+    world.run(0.01)
+    a.disconnect("b")
+    world.run(3600.0)
+    assert world.live("a", "b") is None
+    assert a.session("b").targets == []
+    assert "closed normally" in str(b.session("a").error)
+    a.disconnect("b")  # there is nothing to close any more
+    assert b.read("a") == [b"1"]
+    a.send("b", b"2")
+    a.dial("b")
+    world.run(1.0)
+    assert b.read("a") == [b"2"]
+    world.run(1.0)
+    assert a.session("b").ledger.read == 2
+
+
+def test_whoever_accepts_can_disconnect_too_and_the_dialer_comes_back_later() -> None:
+    world = pair()
+    world.hosts["b"].disconnect("a")
+    world.run(29.0)
+    assert world.live("a", "b") is None
+    world.run(30.0)
+    live(world)
+
+
+def test_an_abort_abandons_what_is_unread_on_this_side_and_stops() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"read", b"received")
+    world.run(0.01)
+    b.read("a", 1)
+    world.run(0.01)
+    a.send("b", b"never received")
+    a.abort("b")
+    session = a.session("b")
+    assert [session.outcome(sequence) for sequence in (1, 2, 3)] == [
+        Outcome.READ,
+        Outcome.ABANDONED,
+        Outcome.ABANDONED,
+    ]
+    assert not session.can_send
+    with pytest.raises(SessionClosed):
+        a.send("b", b"x")
+    (ended,) = noticed(a, SessionEnded)
+    assert (ended.ledger.read, ended.ledger.abandoned) == (1, 2)
+    world.run(3600.0)
+    assert world.live("a", "b") is None
+    assert "the session was aborted" in str(b.session("a").error)
+    assert b.read("a") == [b"received", b"never received"]  # CLOSE comes after it, and takes nothing back
+    assert session.ledger.abandoned == 2
+
+
+def test_after_an_abort_both_sides_go_on_with_new_outboxes() -> None:
+    world = pair()
+    a, b = hosts(world)
+    b.send("a", b"1", b"2")
+    world.run(0.01)
+    a.read("b", 1)
+    world.run(0.01)
+    a.abort("b")
+    world.run(1.0)
+    assert b.session("a").outcome(2) is None  # the frame alone changes nothing
+    a.dial("b")
+    assert a.session("b").can_send
+    b.send("a", b"3")
+    a.send("b", b"4")
+    world.run(5.0)
+    assert b.session("a").outcome(2) is Outcome.ABANDONED
+    assert a.read("b") == [b"2", b"3"]
+    assert b.read("a") == [b"4"]
+    world.run(1.0)
+    assert (a.session("b").unacknowledged, b.session("a").unacknowledged) == (0, 0)
+
+
+def test_what_is_left_when_the_peer_dropped_a_session_that_this_side_is_ending_is_abandoned() -> None:
+    """P-END-7."""
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"read")
+    world.run(0.01)
+    b.read("a")
+    world.run(0.01)
+    live(world).black_hole()
+    a.send("b", b"never received")
+    a.end("b")
+    b.abort("a")
+    live_wire = world.open_wires()[0]
+    live_wire.cut()
+    world.run(60.0)
+    assert is_over(a, "b")
+    session = a.session("b")
+    assert [session.outcome(sequence) for sequence in (1, 2)] == [Outcome.READ, Outcome.ABANDONED]
+    assert len(noticed(a, SessionEnded)) == 1
+    assert world.live("a", "b") is None
+    assert session.targets == []
+
+
+def test_a_peer_that_is_done_leaves_what_this_side_has_to_say_standing() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"x")
+    hear(world, DIALER)
+    connection = b.session("a").connection
+    assert connection is not None
+    close_for_good(world, b, connection)
+    assert a.session("b").targets == []
+    assert not a.session("b").closed
+    assert a.session("b").outcome(1) is None
+    a.dial("b")
+    world.run(1.0)
+    assert b.read("a") == [b"x"]
+    world.run(1.0)
+    close_for_good(world, b, connection_of(b, "a"))
+    assert a.session("b").closed
+    assert a.session("b").peer_ended
+
+
+def connection_of(host: Host, peer: str) -> Connection:
+    connection = host.session(peer).connection
+    assert connection is not None
+    return connection
+
+
+def close_for_good(world: World, host: Host, connection: Connection) -> None:
+    connection.close(CloseCode.NORMAL, "", world.now, resumable=False)
+    host.pump()
+    world.run(1.0)
+
+
+@pytest.mark.parametrize(("config", "expiry"), [(None, 24 * 3600.0), (Config(session_expiry=100.0), 100.0)])
+def test_a_session_without_a_connection_expires_on_both_sides_after_the_lesser_time(
+    config: Config | None, expiry: float
+) -> None:
+    world = pair(None, b=config)
+    a, b = hosts(world)
+    a.send("b", b"received")
+    world.run(0.01)
+    b.listening = False
+    live(world).cut()
+    a.send("b", b"queued")
+    world.advance(expiry - 1.0)
+    assert a.session("b").ledger.expired == 0
+    world.advance(2.0)
+    session = a.session("b")
+    assert session.ledger.expired == 2
+    assert [failure.seen for failure in session.failures()] == ["unknown", "no"]
+    assert [len(noticed(host, SessionEnded)) for host in (a, b)] == [1, 1]
+    assert session.can_send
+    a.send("b", b"new")
+    b.listening = True
+    reconnect(world)
+    assert b.read("a") == [b"received", b"new"]
+    world.run(1.0)
+    assert session.outcome(3) is Outcome.READ
+    assert b.session("a").ledger == session.ledger or b.session("a").ledger.accepted == 0
+
+
+def test_a_session_that_never_expires_waits_for_ever() -> None:
+    world = pair(Config(session_expiry=None))
+    a, b = hosts(world)
+    a.send("b", b"x")
+    live(world).cut()
+    b.listening = False
+    world.advance(400 * 24 * 3600.0)
+    assert a.session("b").outcome(1) is None
+    b.listening = True
+    reconnect(world)
+    assert b.read("a") == [b"x"]
+
+
+def test_a_session_that_never_had_a_connection_does_not_expire() -> None:
+    world = World()
+    a = world.host("a", Config(session_expiry=100.0))
+    a.send("b", b"x", ttl=1000.0)
+    world.advance(900.0)
+    assert a.session("b").outcome(1) is None
+    world.advance(200.0)
+    assert a.session("b").outcome(1) is Outcome.EXPIRED
+
+
+def test_an_expired_session_keeps_what_is_unread_for_its_reader() -> None:
+    world = pair(Config(session_expiry=100.0))
+    a, b = hosts(world)
+    a.send("b", b"1", b"2")
+    world.run(0.01)
+    delivery = one(b, "a")
+    b.listening = False
+    live(world).cut()
+    world.advance(200.0)
+    b.settle("a", delivery)
+    assert b.read("a") == [b"2"]
+    assert b.session("a").inboxes == [] or b.session("a").unread == 0
+
+
+def test_a_session_that_is_over_can_be_taken_up_again_by_a_new_target() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"1")
+    a.end("b")
+    b.end("a")
+    world.run(0.01)
+    assert b.read("a") == [b"1"]
+    world.run(5.0)
+    assert is_over(a, "b")
+    a.dial("b")
+    assert a.send("b", b"2")
+    world.run(5.0)
+    assert b.read("a") == [b"2"]
+    assert b.send("a", b"3")
+    world.run(1.0)
+    assert a.read("b") == [b"3"]
+    world.run(1.0)
+    assert a.session("b").unacknowledged == b.session("a").unacknowledged == 0
+
+
+def test_a_target_that_comes_while_a_finished_dialer_waits_for_the_last_word_starts_anew() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.end("b")
+    b.end("a")
+    while not a.session("b").finished:
+        assert step(world)
+    assert a.session("b").connected  # b has not said its last word
+    a.dial("b")
+    a.send("b", b"new")
+    world.run(60.0)
+    assert b.read("a") == [b"new"]
+    world.run(1.0)
+    assert a.session("b").ledger.read == 1
+
+
+def test_an_end_is_said_once_and_a_closed_session_has_none() -> None:
+    world = pair()
+    a, _ = hosts(world)
+    a.end("b")
+    a.end("b")
+    assert a.session("b").outbox.next == 2
+    a.abort("b")
+    a.end("b")
+    assert a.session("b").outbox.unread == 0
+    assert a.session("b").outbox.all_read
+
+
+# -- what the live connection may bring --------------------------------------------------------------------------------
+
+
+def test_a_fin_or_a_skip_of_what_was_taken_already_is_ignored() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"2")
+    world.run(0.01)
+    inject(world, DIALER, encode_fin(1))
+    inject(world, DIALER, encode_skip(1, 2, SkipReason.EXPIRED))
+    assert b.session("a").connected
+    assert not b.session("a").peer_ended
+    assert b.read("a") == [b"2"]
+
+
+def test_gaps_that_nobody_takes_are_told_in_one_notice_and_stay_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = quiet_pair()
+    _, b = hosts(world)
+    monkeypatch.setattr(b.endpoint, "next_event", lambda: None)
+    frames_ = b"".join(encode_skip(sequence, sequence, 2 + sequence % 2) for sequence in range(2, 3002))
+    inject(world, DIALER, frames_ + encode_skip(3002, 3005, SkipReason.EXPIRED))
+    monkeypatch.undo()
+    all_notices(b)
+    (gap,) = noticed(b, Gap)
+    assert len(gap.ranges) == 1024
+    assert gap.ranges[0] == GapRange(2, 2, 2)
+
+
+def test_neighbouring_gaps_of_one_reason_are_one() -> None:
+    world = quiet_pair()
+    _, b = hosts(world)
+    inject(world, DIALER, encode_skip(2, 3, 2) + encode_skip(4, 9, 2) + encode_skip(10, 10, 3))
+    assert noticed(b, Gap) == [Gap("a", (GapRange(2, 9, 2), GapRange(10, 10, 3)))]
+
+
+def test_what_comes_for_a_session_that_is_over_is_the_peers_fault() -> None:
+    world = World()
+    session = world.host("a").session("b")
+    with pytest.raises(PeerFault, match="the session is over"):
+        session.receive_fin(1, world.now)
+
+
+# -- notices and wakes -------------------------------------------------------------------------------------------------
+
+
+def test_at_most_one_notice_of_a_kind_waits_for_each_peer_and_tells_the_present_when_it_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    node = world.host("z")
+    peers = [world.host(name) for name in "abcd"]
+    for peer in peers:
+        peer.dial("z")
+    world.run(1.0)
+    node.notices.clear()
+    monkeypatch.setattr(node.endpoint, "next_event", lambda: None)
+    for number in range(30):
+        for peer in peers:
+            peer.send("z", b"to the node")
+            (sequence,) = node.send(peer.name, b"from the node")
+            if number % 7 == 3:
+                node.endpoint.session(peer.name).cancel(sequence, world.now)
+        world.run(0.1)
+        for peer in peers:
+            peer.read("z")
+            if number % 5 == 0:
+                node.read(peer.name)
+        world.run(0.1)
+        if number % 10 == 9:
+            for wire in world.open_wires():
+                wire.cut()
+            world.run(60.0)
+    monkeypatch.undo()
+    kinds_ = [type(notice) for notice in all_notices(node)]
+    peers_ = [notice.peer for notice in node.notices]
+    assert len(set(zip(kinds_, peers_, strict=True))) == len(kinds_)
+    assert set(peers_) == set("abcd")
+    assert {MessagesReady, MessagesReceived, MessagesRead, PeerConnected} <= set(kinds_)
+    assert all(notice.through == 30 for notice in node.notices if isinstance(notice, MessagesRead))
+    assert all_notices(node) == node.notices  # taking them clears them, and what is unread raises no new one
+    assert node.endpoint.notices_waiting == 0
+    peers[0].send("z", b"one more")
+    world.run(1.0)
+    assert node.notices[len(kinds_) :] == [MessagesReady("a")]
+
+
+def all_notices(host: Host) -> list[Event]:
+    while (notice := host.endpoint.next_event()) is not None:
+        host.notices.append(notice)
+    return list(host.notices)
+
+
+def test_notices_come_in_the_order_in_which_their_peers_had_something_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    node = world.host("z")
+    for name in "abc":
+        world.host(name).dial("z")
+    world.run(1.0)
+    node.notices.clear()
+    monkeypatch.setattr(node.endpoint, "next_event", lambda: None)
+    for name in "acacb":
+        world.hosts[name].send("z", b"x")
+        world.run(0.01)
+    monkeypatch.undo()
+    assert all_notices(node) == [MessagesReady("a"), MessagesReady("c"), MessagesReady("b")]
+
+
+def test_connected_and_disconnected_are_one_kind_and_the_present_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.notices.clear()
+    b.notices.clear()
+    for host in (a, b):
+        monkeypatch.setattr(host.endpoint, "next_event", lambda: None)
+    live(world).cut()
+    world.advance(0.001)
+    monkeypatch.undo()
+    (lost,) = all_notices(a)
+    assert isinstance(lost, PeerDisconnected)
+    assert isinstance(lost.error, ConnectionLost)
+    assert lost.retry_at is not None
+    assert 0 <= lost.retry_at - world.now <= 1.0
+    reconnect(world)
+    (here,) = noticed(a, PeerConnected)
+    assert here.resumed.connections == 2
+    assert [type(notice) for notice in all_notices(b)] == [PeerConnected]
+
+
+def test_notices_carry_the_handle_that_the_program_hung_on_the_session() -> None:
+    world = pair()
+    a, b = hosts(world)
+    handle = object()
+    b.session("a").handle = handle
+    a.send("b", b"x")
+    world.run(0.01)
+    assert noticed(b, MessagesReady) == [MessagesReady(handle)]
+
+
+@pytest.mark.parametrize(
+    ("watch", "cause"),
+    [
+        (Watch.READABLE, "message"),
+        (Watch.READABLE, "release"),
+        (Watch.READABLE, "fin"),
+        (Watch.PROGRESS, "received"),
+        (Watch.PROGRESS, "failed"),
+        (Watch.ROOM, "read"),
+        (Watch.LINK, "lost"),
+        (Watch.LINK, "connected"),
+    ],
+)
+def test_whoever_watches_is_woken_when_there_may_be_something_and_nobody_else(watch: int, cause: str) -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    if cause == "release":
+        a.send("b", b"x")
+        world.run(1.0)
+        held = one(b, "a")
+    if cause == "connected":
+        live(world).cut()
+    woken: list[str] = []
+    for host in (a, b):
+        host.on_pump = lambda _: None
+        record_wakes(host, woken)
+    watcher, peer = (b, "a") if watch == Watch.READABLE else (a, "b")
+    watcher.session(peer).watch = watch
+    if cause == "message":
+        a.send("b", b"x")
+    elif cause == "release":
+        b.release("a", held)
+    elif cause == "fin":
+        a.end("b")
+    elif cause in ("received", "read"):
+        a.send("b", b"x")
+        world.run(0.01)
+        if cause == "read":
+            b.read("a")
+    elif cause == "failed":
+        a.session("b").send(b"x", world.now, ttl=0.5)
+        live(world).black_hole()
+        a.session("b").cancel(2, world.now)
+    elif cause == "lost":
+        live(world).cut()
+    world.run(1.0)
+    assert set(woken) == {watcher.name}
+
+
+def record_wakes(host: Host, woken: list[str]) -> None:
+    class Wakes(Watcher):
+        def effect(self, who: Host, effect: Effect) -> None:
+            if who is host and isinstance(effect, Wake) and effect.session is not None:
+                woken.append(host.name)
+
+    host.world.watchers.append(Wakes())
+
+
+def test_a_watcher_is_woken_once_until_the_driver_has_taken_it() -> None:
+    world = pair()
+    _, b = hosts(world)
+    session = b.session("a")
+    session.watch = Watch.READABLE
+    session.wake(Watch.READABLE)
+    session.wake(Watch.READABLE)
+    session.wake_all()
+    assert rooms(b) == ["a"]
+    session.wake(Watch.ROOM)
+    assert rooms(b) == []
+    session.wake_all()
+    assert rooms(b) == ["a"]
+
+
+# -- any conversation --------------------------------------------------------------------------------------------------
+
+sides = st.sampled_from("ab")
+deeds = st.one_of(
+    st.tuples(st.just("send"), sides, st.sampled_from([0, 5, 3000, 20_000])),
+    st.tuples(st.just("send"), sides, st.sampled_from([0, 5, 3000, 20_000])),
+    st.tuples(st.just("deliver"), sides, st.sampled_from([1, 50, 5000, 1 << 30])),
+    st.tuples(st.just("deliver"), sides, st.sampled_from([1, 50, 5000, 1 << 30])),
+    st.tuples(st.just("take"), sides, st.integers(1, 3)),
+    st.tuples(st.just("settle"), sides, st.integers(0, 3)),
+    st.tuples(st.just("release"), sides, st.integers(0, 3)),
+    st.tuples(st.just("cut"), st.sampled_from(["rst", "fin"]), st.just(0)),
+    st.tuples(st.just("wait"), sides, st.sampled_from([0, 1, 60])),
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(st.lists(deeds, max_size=60))
+def test_every_message_is_handed_over_once_in_order_and_read_however_the_connections_break(
+    script: list[tuple[str, str, int]],
+) -> None:
+    config = Config(limits=Limits(frame=8192), window=16 * KIB, window_guaranteed=8 * KIB, window_max=64 * KIB)
+    world = pair(config)
+    other = {"a": "b", "b": "a"}
+    sent: dict[str, list[bytes]] = {"a": [], "b": []}
+    settled: dict[str, dict[int, bytes]] = {"a": {}, "b": {}}
+    held: dict[str, list[Delivery]] = {"a": [], "b": []}
+
+    def settle(name: str, delivery: Delivery) -> None:
+        world.hosts[name].settle(other[name], delivery)
+        assert delivery[1] not in settled[name]
+        settled[name][delivery[1]] = delivery[2]
+
+    for deed, name, amount in script:
+        host = world.hosts.get(name)
+        if deed == "wait":
+            world.run(float(amount))
+        elif deed == "cut":
+            for wire in world.open_wires():
+                wire.cut(name)
+        elif deed == "deliver":
+            for wire in world.open_wires():
+                wire.deliver("ab".index(name), amount)
+        elif host is None:
+            raise AssertionError(name)
+        elif deed == "send":
+            sent[name].append(f"{len(sent[name])} of {name}".encode() + bytes(amount))
+            host.send(other[name], sent[name][-1])
+        elif deed == "take":
+            held[name] += host.take(other[name], amount)
+        elif held[name]:
+            delivery = held[name].pop(amount % len(held[name]))
+            if deed == "settle":
+                settle(name, delivery)
+            else:
+                host.release(other[name], delivery)
+    for _ in range(len(script) + 3):
+        world.run(60.0)
+        for name, host in world.hosts.items():
+            held[name] += host.take(other[name], 1000)
+            while held[name]:
+                settle(name, held[name].pop())
+    world.run(60.0)
+    for name, host in world.hosts.items():
+        received = settled[other[name]]
+        assert [received[sequence] for sequence in sorted(received)] == sent[name]
+        session = host.session(other[name])
+        assert session.ledger.read == session.ledger.accepted == len(sent[name])
+        assert (session.outbox.cost, host.endpoint.outbox_cost) == (0, 0)
+        assert session.inbox is None or session.inbox.unsettled == 0
+
+
+# -- why ---------------------------------------------------------------------------------------------------------------
+
+
+def test_why_says_what_the_messages_wait_for_with_the_peers_own_words() -> None:
+    world = pair(connected=False)
+    a, b = hosts(world)
+    session = a.session("b")
+    world.advance(5.0)
+    assert session.why(world.now).startswith("no connection to b for 5.0 s; this side has no address to dial")
+    a.dial("b")
+    a.send("b", b"x")
+    world.run(1.0)
+    assert session.why(world.now).startswith("the application of b has not acknowledged message 1 for ")
+    b.abort("a")
+    world.run(1.0)
+    assert "dialling has stopped: the peer closed the connection: the session was aborted" in session.why(world.now)
+
+
+def test_why_of_a_peer_that_refuses_this_side_names_its_words() -> None:
+    world = World()
+    a = world.host("a")
+    world.host("c")
+    a.endpoint.add_target("c", world.now, to="b")
+    a.pump()
+    world.run(60.0)
+    assert "another peer answered than the one that was meant" in a.session("b").why(world.now)
+    assert "dialling has stopped" in a.session("b").why(world.now)
