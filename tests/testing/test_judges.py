@@ -768,7 +768,9 @@ def test_a_judge_is_quiet_when_sessions_end_processes_are_gone_and_others_take_t
     court.wire.cut_half(0)
     court.a.send("b", b"4", b"5")
     assert court.a.cancel("b", 4) is True
+    court.a.pause()
     court.world.run(60.0)
+    court.a.resume()
     twin.crash()
     court.world.run(400.0)
     court.b.read("a")
