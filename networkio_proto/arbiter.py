@@ -53,13 +53,15 @@ class Newcomer:
 class Arbitration:
     """What one session remembers of the connections that it took."""
 
-    __slots__ = ("_seen", "_taken", "arbiter", "generation")
+    __slots__ = ("_seen", "_taken", "arbiter", "generation", "stated")
 
     def __init__(self, my_id: str, peer_id: str) -> None:
         #: does this side decide?
         self.arbiter = my_id > peer_id
         #: the last one that this side (the arbiter) gave out
         self.generation = 0
+        #: the newest dial of this side on which it stated its facts; it must not state them on an older one any more
+        self.stated = 0
         self._taken: Newcomer | None = None
         self._seen: dict[bytes, int] = {}
 

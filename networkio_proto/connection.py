@@ -485,7 +485,9 @@ class Connection(Timed):
             endpoint.bind(target, session)  # a target that names nobody has found whom it looked for
             self.close(CloseCode.COLLISION, "", now)
             return
-        if endpoint.claims(session):  # stated on two dials at once, our facts would be old on the one taken last
+        # stated on two dials at once, our facts would be old on the one taken last; so also when the newer dial is lost
+        # here and its ATTACH still on the way: it would pass for news (P-ARB-11)
+        if endpoint.claims(session) or self.dial < session.arbitration.stated:
             self.close(CloseCode.COLLISION, "", now)
             return
         self.session = session
@@ -527,6 +529,8 @@ class Connection(Timed):
         """State our facts: as dialer when HELLO_ACK came, as acceptor when this connection was taken."""
         session = self.session
         assert session is not None
+        if self.dialer:
+            session.arbitration.stated = self.dial
         if session.arbitration.arbiter:
             self.generation = session.arbitration.next_generation()
         frame = encode_attach(session.facts(self, now), self._sign)

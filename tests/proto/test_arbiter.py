@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from networkio_proto import PeerConnected
 from networkio_proto.arbiter import Arbitration, Decision, Newcomer
+from tests.proto.helpers import live, pair
 
 thorough = settings(derandomize=True, deadline=None, max_examples=100)
 
@@ -372,3 +374,30 @@ def test_the_exploration_finds_what_goes_wrong_without_a_rule(
 def test_the_exploration_finds_what_goes_wrong_when_facts_are_stated_although(dropped: str) -> None:
     with pytest.raises(AssertionError, match="with facts from before"):
         explore(links=2, losses=1, keeps_back=[name for name in KEEPS_BACK if name != dropped])
+
+
+# -- the same in the simulated world ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialer", ["a", "b"])
+def test_facts_that_were_stated_on_a_lost_dial_are_not_followed_by_facts_on_an_older_one(dialer: str) -> None:
+    """Else the old dial goes live, and the ATTACH of the lost one, read late, makes it seem that this side forgot."""
+    world = pair(connected=False)
+    ours, other = (world.hosts[name] for name in (dialer, "ab".replace(dialer, "")))
+    ours.dial(other.name)
+    ours.dial(other.name)
+    older, newer = ours.answer_dials()
+    for end in (0, 1):
+        newer.deliver(end)
+    newer.cut_half(0, late=1.0)
+    for end in (0, 1, 0, 1):
+        older.deliver(end)
+    other.send(ours.name, b"one", b"two")
+    world.run(1.5)
+    assert newer.waiting(0)
+    world.run(5.0)
+    live(world)
+    reports = [notice.resumed for notice in other.notices if isinstance(notice, PeerConnected)]
+    assert [report.verdict for report in reports[1:]] == ["B"] * (len(reports) - 1)
+    assert sum(report.retransmitted for report in reports) == 0
+    assert ours.read(other.name) == [b"one", b"two"]
