@@ -105,6 +105,14 @@ class Talk(RuleBasedStateMachine):
     def throttle(self, index: int, end: int, capacity: int) -> None:
         self.play.throttle(index, end, capacity)
 
+    @rule(index=indices)
+    def black_hole(self, index: int) -> None:
+        self.play.black_hole(index)
+
+    @rule(late=st.sampled_from((None, 0.01, 0.3, 3.0)))
+    def straggle(self, late: float | None) -> None:
+        self.play.straggle(late)
+
     @rule(index=indices, end=ends)
     def replay(self, index: int, end: int) -> None:
         self.play.replay(index, end)
