@@ -160,7 +160,8 @@ class _Partial:
         self.details = details
         self.missing = missing
         self.fresh = fresh
-        self.chunks: list[bytes] = []
+        #: one buffer, not a list: a peer chooses how small the fragments are
+        self.chunks = bytearray()
 
 
 class Connection(Timed):
@@ -347,8 +348,7 @@ class Connection(Timed):
         """There is, or may be, something to send: tell the driver once."""
         if not self.dirty and self.state is not ConnectionState.CLOSED:
             self.dirty = True
-            if self._write_since is None:
-                self._write_since = now
+            self._write_since = now
             self._endpoint.transmit(self)
 
     # -- handshake ----------------------------------------------------------------------------------------------
@@ -562,6 +562,8 @@ class Connection(Timed):
         proof = self._proof(b"A" if self.dialer else b"D", covered)
         if not self._endpoint.auth.verify(proof, attach.mac, self.tls):
             raise PeerFault(CloseCode.AUTH_FAILED, "")
+        if attach.mac is not None and not raw.endswith(attach.mac):
+            raise PeerFault(CloseCode.PROTOCOL, "ATTACH: mac is not the last thing in it")
         if not self.dialer:
             self.mac = attach.mac or b""
         session = self.session or self._endpoint.provisional(self.peer_id, now)
@@ -721,7 +723,7 @@ class Connection(Timed):
         if not partial.fresh:
             return 0
         self._adopt_run()
-        session.inbox.accept_special(sequence, b"".join(partial.chunks), partial.flags, partial.details)
+        session.inbox.accept_special(sequence, bytes(partial.chunks), partial.flags, partial.details)
         return 1
 
     def _begin(self, sequence: int, flags: int, position: int, end: int) -> _Partial:
@@ -758,7 +760,7 @@ class Connection(Timed):
         if fresh:
             session.inbox.partial = COST_PER_MESSAGE + size
         partial = _Partial(sequence, flags & _RAW, details, size - headers_size - len(chunk), fresh)
-        partial.chunks.append(chunk)
+        partial.chunks += chunk
         return partial
 
     def _continue(self, sequence: int, flags: int, chunk: bytes) -> _Partial:
@@ -772,7 +774,7 @@ class Connection(Timed):
         if partial.missing < 0:
             raise PeerFault(CloseCode.PROTOCOL, f"the fragments of {sequence} exceed its total")
         if partial.fresh:
-            partial.chunks.append(chunk)
+            partial.chunks += chunk
         return partial
 
     def _headers(self, flags: int, position: int, end: int) -> tuple[dict[str, object] | None, int, int]:
@@ -843,7 +845,8 @@ class Connection(Timed):
         else:
             sequence = _unpack_sequence(buffer, start)[0]
             self._check_sequence(sequence, sequence)
-            session.receive_fin(sequence, now)
+            if not session.receive_fin(sequence, now):
+                self._spend(now)
         if session.inbox is not None and session.inbox.received > before:
             self._adopt_run()
         self._note_special()
@@ -876,7 +879,7 @@ class Connection(Timed):
             self.close(CloseCode.TIMEOUT, f"{self.peer_id} was silent for {now - self._last_received:.1f} s", now)
             return None
         if now >= self._stall_at():
-            self._lost(HandshakeTimeout(f"the stream to {self.peer_id} took no byte for {config.write_stall} s"), now)
+            self._lost(ConnectionLost(f"the stream to {self.peer_id} took no byte for {config.write_stall} s"), now)
             return None
         if self._probe_at is not None and now >= self._probe_at:
             self._probe_over(now)

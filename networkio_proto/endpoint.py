@@ -24,13 +24,13 @@ from .auth import Authenticator, Insecure, TLSFacts
 from .config import Config, check_peer_id
 from .connection import Connection, ConnectionState
 from .errors import (
+    AbortedByPeer,
     CloseCode,
     ConfigurationError,
     ConnectionFailure,
     DialFailed,
     NodeClosed,
     NormalClose,
-    RetryRequested,
     printable,
 )
 from .events import Close, Dial, Effect, Event, Transmit, Wake
@@ -159,7 +159,7 @@ class Endpoint:
         self.targets[target] = None
         if session is not None:
             self.bind(target, session)
-            session.reopen()
+            session.reopen(now)
         if session is not None and session.connection is not None:
             target.state = TargetState.SATISFIED
         else:
@@ -174,6 +174,20 @@ class Endpoint:
         target.retry_at = None
         if target.session is not None and target in target.session.targets:
             target.session.targets.remove(target)
+
+    def abandon_target(self, target: Target, now: float) -> None:
+        """Dial it no more, and close what it has begun."""
+        self.remove_target(target)
+        for connection in list(self.connections):
+            if connection.target is target and connection.state is not ConnectionState.LIVE:
+                connection.close(CloseCode.NORMAL, "", now)
+
+    def close_pending(self, session: Session, now: float) -> None:
+        """Nobody wants this peer any more: close the handshakes with it that are under way."""
+        for connection in list(self.connections):
+            dropped = connection.target is not None and connection.target not in self.targets
+            if connection is not session.connection and (dropped or connection.peer_id == session.peer_id):
+                connection.close(CloseCode.NORMAL, "", now)
 
     def dial(self, target: Target) -> None:
         """It is time: ask the driver for a byte stream."""
@@ -330,8 +344,7 @@ class Endpoint:
         """Taking closes what is parked, what another incarnation has pending, and the arbiter's own other dials."""
         parked, session.parked = session.parked, []
         for rival in parked:
-            if rival is not taken:
-                rival.close(CloseCode.COLLISION, "", now)
+            rival.close(CloseCode.COLLISION, "", now)
         for rival in list(self._introduced.get(session.peer_id, ())):
             other = rival.peer_incarnation != taken.peer_incarnation
             if other or (session.arbitration.arbiter and rival.dialer):
@@ -365,9 +378,6 @@ class Endpoint:
         self.effects.append(Close(connection, flush))
         session = connection.session
         over = isinstance(error, NormalClose) and error.remote and not error.resumable
-        if over and session is not None and session.renewed:
-            over, error = False, RetryRequested()  # it speaks of the session before
-            connection.error, session.renewed = error, False
         if session is not None and connection in session.parked:
             session.parked.remove(connection)
         was_live = session is not None and session.connection is connection
@@ -380,6 +390,8 @@ class Endpoint:
         if session is not None and was_live:
             if over:
                 session.peer_is_done()
+            elif isinstance(error, AbortedByPeer) and error.remote:
+                session.aborted_by_peer(now)
             self.incumbent_silent(session, now)  # parked newcomers need wait no longer
 
     def claims(self, session: Session) -> bool:

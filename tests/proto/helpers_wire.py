@@ -7,8 +7,6 @@ connections; a :class:`Peer` is who stands there: the names and facts that it pu
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import random
 from collections import deque
 from collections.abc import Callable
@@ -32,7 +30,6 @@ from networkio_proto import (
     TLSFacts,
     Transmit,
 )
-from networkio_proto.auth import Proof
 from tests.proto.helpers import Frame, frames
 
 __all__ = [
@@ -56,7 +53,6 @@ __all__ = [
     "REJECT",
     "SKIP",
     "WINDOW",
-    "HmacAuth",
     "Line",
     "Node",
     "Peer",
@@ -438,39 +434,6 @@ def exchange(dialer: Line, acceptor: Line, tamper: Callable[[int, bytes], bytes]
                 other.say(stretch if tamper is None else tamper(end, stretch))
 
 
-class HmacAuth:
-    """The method ``psk``, written from the specification; ``keys`` of peer ids, "" for everybody else."""
-
-    name = "psk"
-
-    def __init__(self, **keys: bytes) -> None:
-        self.keys = keys
-
-    def key_id(self, peer_id: str | None) -> str | None:
-        return "k1"
-
-    def _mac(self, proof: Proof, other: str) -> bytes:
-        def lp(piece: bytes) -> bytes:
-            return pack(">I", len(piece)) + piece
-
-        key = self.keys.get(other, self.keys.get("", b"no such key, but the same path"))
-        th = hashlib.sha256(b"networkio/1" + lp(proof.transcript) + lp(proof.binding)).digest()
-        derived = hmac.digest(hmac.digest(th, key, "sha256"), b"auth\x01", "sha256")
-        ids = [lp(proof.dialer_id.encode()), lp(proof.acceptor_id.encode())]
-        if proof.role == b"D":
-            covered = b"D" + ids[0] + ids[1] + proof.attach
-        else:
-            covered = b"A" + ids[1] + ids[0] + proof.dialer_mac + proof.attach
-        return hmac.digest(derived, covered, "sha256")
-
-    def sign(self, proof: Proof) -> bytes | None:
-        return self._mac(proof, proof.acceptor_id if proof.role == b"D" else proof.dialer_id)
-
-    def verify(self, proof: Proof, mac: bytes | None, tls: TLSFacts | None) -> bool:
-        other = proof.dialer_id if proof.role == b"D" else proof.acceptor_id
-        return mac is not None and hmac.compare_digest(mac, self._mac(proof, other))
-
-
 # -- the fingerprint --------------------------------------------------------------------------------------------------
 
 #: what a session holds that is no fact of its own: its surroundings, and what only tells or schedules
@@ -489,8 +452,9 @@ _OF_CONNECTION = frozenset({
 def fingerprint(endpoint: Endpoint, *, connected: bool = True) -> dict[str, Any]:
     """Everything that the sessions of an endpoint know, in plain containers that can be compared.
 
-    What a side counts of its own handshakes is left out: ``generation``, which an arbiter counts up also for a peer that
-    has not proved itself (P-HS-6), the dial on which facts were stated, and the reservation of a window. Without ``connected`` so is everything that ends with a connection.
+    What a side counts of its own handshakes is left out: ``generation``, which an arbiter counts up for a peer that has
+    not proved itself too (P-HS-6), the dial on which it stated facts, and the reservation of a window. Without
+    ``connected`` so is everything that ends with a connection.
     """
     return {name: plain(session, connected) for name, session in endpoint.sessions.items()}
 

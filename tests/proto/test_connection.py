@@ -28,6 +28,7 @@ from networkio_proto import (
     Transmit,
     UsageError,
 )
+from tests.proto.helpers_auth import HmacAuth
 from tests.proto.helpers_wire import (
     ACK,
     ATTACH,
@@ -43,7 +44,6 @@ from tests.proto.helpers_wire import (
     PREAMBLE,
     RAW,
     REDELIVERED,
-    HmacAuth,
     Line,
     Node,
     Peer,
@@ -161,7 +161,7 @@ def test_a_dialer_that_names_nobody_takes_whoever_answers() -> None:
 
 
 def test_a_pre_shared_key_needs_a_name_to_be_meant() -> None:
-    node, peer = Node(auth=HmacAuth(a=KEY)), Peer(auth="psk")
+    node, peer = Node(auth=HmacAuth(KEY)), Peer(auth="psk")
     line = node.accept()
     line.say(PREAMBLE, peer.hello(to=None))
     assert line.farewell() is CloseCode.PROTOCOL
@@ -366,7 +366,7 @@ def test_newcomers_are_turned_away_at_random_and_ever_more_of_them_before_it_is_
     """From three quarters on, so that a flood does not lock out everybody who is not part of it."""
     config = Config(max_pending=100, max_pending_per_source=100)
     refused = [0] * 100
-    for seed in range(40):
+    for seed in range(15):
         node = Node(config=config, seed=seed)
         for number in range(100):
             line, peer = node.accept(), Peer(f"a{number}")
@@ -400,11 +400,7 @@ def dialled(dialer: Node, acceptor: Node, tls: tuple[TLSFacts, TLSFacts] | None 
 
 def keyed(key: bytes = KEY, other_key: bytes = KEY, ids: tuple[str, str] = ("a", "b")) -> tuple[Node, Node]:
     """Two nodes, and the key that each has for the other."""
-    first, second = ids
-    return (
-        Node(first, auth=HmacAuth(**{second: key})),
-        Node(second, auth=HmacAuth(**{first: other_key})),
-    )
+    return Node(ids[0], auth=HmacAuth(key)), Node(ids[1], auth=HmacAuth(other_key))
 
 
 @pytest.mark.parametrize("ids", [("a", "b"), ("b", "a")])
@@ -417,24 +413,20 @@ def test_two_nodes_with_one_key_become_live(ids: tuple[str, str]) -> None:
     assert acceptor.read(dialer.peer_id) == [b"hello"]
 
 
-def test_a_wrong_key_and_an_unknown_peer_are_refused_alike() -> None:
-    heard = []
-    for other_key in (OTHER_KEY, None):
-        dialer = Node("a", auth=HmacAuth(b=KEY))
-        acceptor = Node("b", auth=HmacAuth() if other_key is None else HmacAuth(a=other_key))
-        lines = dialled(dialer, acceptor)
-        exchange(*lines)
-        assert isinstance(lines[0].connection.error, AuthenticationFailed)
-        assert isinstance(lines[1].connection.error, AuthenticationFailed)
-        assert not lines[1].connection.error.remote
-        assert acceptor.endpoint.sessions == {}
-        heard.append((lines[1].written, str(lines[0].connection.error)))
-    assert heard[0] == heard[1]
+def test_a_wrong_key_is_refused_without_a_reason() -> None:
+    dialer, acceptor = keyed(KEY, OTHER_KEY)
+    lines = dialled(dialer, acceptor)
+    exchange(*lines)
+    for line in lines:
+        assert isinstance(line.connection.error, AuthenticationFailed)
+        assert line.connection.error.detail == ""
+    assert not lines[1].connection.error.remote  # type: ignore[union-attr]
+    assert acceptor.endpoint.sessions == {}
 
 
 def test_an_acceptor_that_does_not_have_the_key_is_refused() -> None:
     """It knows the dialer's mac, and sends it back as its own."""
-    node, impostor = Node("a", auth=HmacAuth(b=KEY)), Peer("b", auth="psk")
+    node, impostor = Node("a", auth=HmacAuth(KEY)), Peer("b", auth="psk")
     node.send("b", b"secret")
     before = fingerprint(node.endpoint)
     for mirrored in (False, True):
@@ -453,7 +445,7 @@ def test_an_acceptor_that_does_not_have_the_key_is_refused() -> None:
 @pytest.mark.parametrize("role", ["dialer", "acceptor"])
 @pytest.mark.parametrize("auth", ["insecure", "psk"])
 def test_a_mac_is_there_exactly_where_the_method_has_one(role: str, auth: str) -> None:
-    node = Node(auth=None if auth == "insecure" else HmacAuth(a=KEY))
+    node = Node(auth=None if auth == "insecure" else HmacAuth(KEY))
     peer = Peer(auth=auth)
     if role == "acceptor":
         line = node.accept()
@@ -538,7 +530,7 @@ def test_a_recorded_handshake_is_worth_nothing(end: int) -> None:
 
 
 def test_a_channel_with_another_certificate_in_the_middle_is_refused() -> None:
-    mine, theirs = TLSFacts(binding=b"tls-server-end-point:" + b"1" * 32), TLSFacts(binding=b"x")
+    mine, theirs = TLSFacts(binding=b"1" * 32), TLSFacts(binding=b"2" * 32)
     for facts, state in (((mine, mine), ConnectionState.LIVE), ((mine, theirs), ConnectionState.CLOSED)):
         lines = dialled(*keyed(), tls=facts)
         exchange(*lines)
@@ -720,7 +712,7 @@ def test_the_same_inputs_give_the_same_outputs(seed: int) -> None:
 
 
 @given(SEEDS, st.lists(st.one_of(st.integers(1, 40), st.integers(1, 9000)), min_size=1, max_size=20))
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, deadline=None, max_examples=25)
 def test_how_a_stream_is_cut_makes_no_difference(seed: int, sizes: list[int]) -> None:
     node, line, told = whole(seed)
     cut, cut_line, told_cut = replay(recorded(seed), cycle(sizes))
@@ -768,7 +760,7 @@ def damaged(steps: Sequence[Step], damage: Damage, place: int, size: int, junk: 
 
 
 @given(SEEDS, st.sampled_from(Damage), st.integers(0, 1 << 20), st.integers(1, 300), st.binary(min_size=1, max_size=60))
-@settings(derandomize=True, deadline=None, max_examples=250)
+@settings(derandomize=True, deadline=None, max_examples=200)
 def test_a_damaged_conversation_ends_in_one_clean_close(
     seed: int, damage: Damage, place: int, size: int, junk: bytes
 ) -> None:
@@ -801,7 +793,7 @@ FRAMES = st.sampled_from([
     reach=st.sampled_from(["nothing", "preamble", "hello", "live"]),
     garbage=st.lists(FRAMES | st.binary(max_size=40) | st.builds(frame, st.integers(0, 255), st.binary(max_size=40))),
 )
-@settings(derandomize=True, deadline=None, max_examples=400)
+@settings(derandomize=True, deadline=None, max_examples=250)
 def test_whatever_arrives_ends_in_one_clean_close(role: str, peer_id: str, reach: str, garbage: list[bytes]) -> None:
     node, peer = Node(config=SMALL), Peer(peer_id)
     node.send(peer, b"unsent", bytes(9000))
@@ -1030,6 +1022,41 @@ def test_nothing_comes_after_fin() -> None:
     assert line.closed is None
 
 
+@pytest.mark.parametrize(
+    ("taken", "adopted"),
+    [
+        (data(2, b"plain"), True),
+        (data(2, b"with a flag", REDELIVERED | RAW), True),
+        (data(2, b"be", total=5) + data(2, b"gun", CONTINUED), True),
+        (data(2, b"be", total=5), False),
+        (skip(2, 3), True),
+        (fin(2), True),
+        (data(1, b"again"), False),
+        (skip(1, 1), False),
+        (ack(0, 0) + ping(), False),
+        (b"", False),
+    ],
+    ids=["data", "flagged", "fragments", "a fragment", "skip", "fin", "duplicate", "old skip", "control", "nothing"],
+)
+def test_a_new_run_of_an_outbox_is_adopted_with_the_first_sequence_that_is_taken_under_it(
+    taken: bytes, adopted: bool
+) -> None:
+    """P-RUN-3 and P-RUN-4: a journal's sender states a new run at every start, under the same outbox."""
+    node, peer, line = opened()
+    line.say(data(1))
+    line.lose()
+    old, new = peer.run, b"a run that is new"[:16]
+    line = node.connect(peer, next=3, run=new)
+    line.say(taken)
+    line.lose()
+    again = node.dial(peer.peer_id)
+    again.say(PREAMBLE, peer.hello_ack())
+    attach = again.heard()[-1]
+    assert attach.kind == ATTACH
+    assert (new if adopted else old) in attach.body
+    assert (old if adopted else new) not in attach.body
+
+
 def test_a_session_that_is_over_on_this_side_listens_only_for_ping_and_close() -> None:
     """P-END-5: a finished dialer waits for the acceptor's last word."""
     node, peer = Node(), Peer()
@@ -1114,7 +1141,7 @@ def test_connections_made_at_the_same_moment_do_not_ask_at_the_same_moment() -> 
     for line in lines:
         line.raw()
     while len(times) < len(lines):
-        node.advance(0.01)
+        node.advance(0.02 if node.now > 1014.0 else 1.0)
         times += [node.now - 1000.0 for line in lines if pings(line)]
     assert 15.0 <= min(times) < 15.2
     assert 19.8 < max(times) <= 20.02
@@ -1201,7 +1228,7 @@ def test_timers_are_served_when_they_are_due_or_late_and_never_twice() -> None:
 
 def test_asking_for_the_next_timer_costs_the_same_for_any_number_of_connections() -> None:
     looks: dict[int, int] = {}
-    for count in (10, 1000):
+    for count in (10, 500):
         node = Node()
         for number in range(count):
             node.connect(Peer(f"a{number}"))
@@ -1215,7 +1242,7 @@ def test_asking_for_the_next_timer_costs_the_same_for_any_number_of_connections(
         node.endpoint.timers._heap = Counting(node.endpoint.timers._heap)
         for _ in range(100):
             node.endpoint.get_timer()
-    assert looks[10] == looks[1000]
+    assert looks[10] == looks[500]
 
 
 def test_a_ping_is_answered_at_once_and_the_latest_one_answers_for_all() -> None:

@@ -37,6 +37,7 @@ from tests.proto.helpers_wire import (
     ack,
     close,
     data,
+    fin,
     fingerprint,
 )
 
@@ -577,6 +578,48 @@ def test_handshakes_that_fail_leave_no_window_reserved(to: str | None) -> None:
     assert node.endpoint.inbox_reserved == 0
 
 
+# -- sessions that are over -------------------------------------------------------------------------------------------
+
+
+def finished(node: Node, peer: Peer) -> Line:
+    """A dial on which both FINs are read; the acceptor's last word has not come."""
+    line = node.connect(peer, "dialer")
+    node.session(peer).end(node.now)
+    node.pump()
+    line.say(fin(1), ack(1, 1))
+    assert line.closed is None
+    line.raw()
+    return line
+
+
+def test_a_finished_dialer_whose_acceptors_last_word_was_lost_asks_once_more_and_says_it_itself() -> None:
+    """P-END-6."""
+    node, peer = Node(), Peer()
+    finished(node, peer).lose()
+    node.advance(5.0)
+    line = node.answer()
+    line.say(PREAMBLE, Peer().hello_ack(), Peer().attach(outbox=b"another outbox,,"))
+    assert line.farewell() is CloseCode.NORMAL
+    assert line.connection.error is not None
+    assert not line.connection.error.resumable
+    node.advance(1000.0)
+    assert node.dials == []
+    assert not node.endpoint.targets
+
+
+def test_the_last_word_on_the_old_session_does_not_end_the_one_that_was_asked_for_meanwhile() -> None:
+    node, peer = Node(), Peer()
+    line = finished(node, peer)
+    node.add_target("a")
+    node.send(peer, b"more")
+    line.say(close(CloseCode.NORMAL, flags=0))
+    node.advance(1.0)
+    assert node.dials
+    again = node.answer(node.dials[0])
+    again.say(PREAMBLE, peer.hello_ack(), peer.attach(outbox=b"another outbox,,"))
+    assert b"more" in again.raw()
+
+
 # -- effects and notices ----------------------------------------------------------------------------------------------
 
 
@@ -746,3 +789,16 @@ def test_a_session_survives_its_connections() -> None:
     assert fingerprint(node.endpoint, connected=False) == facts
     assert node.session(peer).unacknowledged == 2
     assert node.read(peer) == [b"payload"]
+
+
+def test_a_node_without_a_journal_asks_for_nothing_to_be_written() -> None:
+    node, peer = Node(), Peer()
+    node.connect(peer).say(data(1))
+    node.send(peer, b"x")
+    node.read(peer)
+    assert node.endpoint.journal_request() is None
+    with pytest.raises(ValueError, match="no journal"):
+        node.endpoint.journal_done(1, node.now)
+    before = fingerprint(node.endpoint)
+    node.endpoint.restore([], node.now)
+    assert fingerprint(node.endpoint) == before
