@@ -7,6 +7,7 @@ served elsewhere (``Node``), and may only kill: a stuck write cannot hide a dead
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import anyio
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ._node import Node
 
 __all__ = ["Link"]
+
+logger = logging.getLogger("networkio.asyncio")
 
 _CHUNK = 65536
 
@@ -59,7 +62,10 @@ class Link:
         finally:
             self._node.unlink(self)
             self._lost(None)
-            await anyio.aclose_forcefully(self._stream)
+            try:
+                await anyio.aclose_forcefully(self._stream)
+            except Exception:  # a user's stream may raise anything
+                logger.warning("closing the stream of %r failed", self.connection, exc_info=True)
 
     async def _read(self) -> None:
         receive, connection, node = self._stream.receive, self.connection, self._node

@@ -8,11 +8,12 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import islice
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute, SocketListener
+from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskGroup
 
 from networkio_proto import (
     AddressError,
@@ -31,6 +32,7 @@ from networkio_proto import (
     NodeClosed,
     NoMoreMessages,
     RandomSource,
+    Session,
     Target,
     TargetState,
     Transmit,
@@ -54,9 +56,8 @@ OpenStream: TypeAlias = Callable[[], Awaitable[ByteStream]]
 #: awaits that need not wait let others run once in so many calls
 _BREATH = 256
 
-#: out of descriptors or memory: accepting pauses for so long (seconds)
+#: out of descriptors or memory, most likely: accepting pauses for so long (seconds), and does not spin
 _ACCEPT_PAUSE = 0.1
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 #: a handler that fails is called again after this, doubling up to the second (seconds)
 _HANDLER_PAUSE = (0.05, 5.0)
@@ -142,7 +143,7 @@ class Node:
         self._alarm: anyio.CancelScope | None = None
         self._thread = 0
         self._clock: Callable[[], float] = anyio.current_time
-        self._tasks = anyio.create_task_group()
+        self._tasks: TaskGroup
 
     def __repr__(self) -> str:
         return f"<Node {self.id} {'closed' if self.closed else f'{len(self._links)} connections'}>"
@@ -155,13 +156,13 @@ class Node:
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._thread:
+        if self._thread or self.closed:
             raise NodeClosed(f"node {self.id} was used before; make a new one")
         self._thread = threading.get_ident()
         asyncio = sys.modules.get("asyncio")
         if asyncio is not None and asyncio._get_running_loop() is not None:
             self._clock = asyncio.get_running_loop().time  # the same clock as anyio's, without the detour
-        await self._tasks.__aenter__()
+        self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._tick)
         return self
 
@@ -226,7 +227,7 @@ class Node:
         if threading.get_ident() != self._thread:
             if not self._thread:
                 raise NodeClosed(f"node {self.id} is not open: use it inside of `async with Node(...) as node:`")
-            raise WrongThread(f"node {self.id} belongs to another thread's event loop; use networkio_threads there")
+            raise WrongThread(f"node {self.id} belongs to another thread's event loop; call it from there")
         return self._clock()
 
     async def breathe(self) -> None:
@@ -255,9 +256,10 @@ class Node:
         """
         self._check_open()
         check_exposure(host, self._auth)
+        _check_port(port, least=0)
         try:
             multi = await anyio.create_tcp_listener(local_host=host, local_port=port, backlog=4096)
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise AddressError(f"cannot listen on {printable(host)} port {port}: {_reason(error)}") from error
         return self._accept_on([listener for listener in multi.listeners])  # noqa: C416 (typed anew)
 
@@ -286,8 +288,8 @@ class Node:
             except anyio.ClosedResourceError:
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    await anyio.sleep(_ACCEPT_PAUSE)
+                logger.warning("accepting a connection failed: %s", error)
+                await anyio.sleep(_ACCEPT_PAUSE)
                 continue
             self._link(self.endpoint.accept(self.now(), source=_source(stream)), stream)
 
@@ -304,8 +306,7 @@ class Node:
         (wrong key, version, itself, a host name that does not resolve).  Cancelled, it stops trying.
         """
         check_exposure(host, self._auth)
-        if not 0 < port < 65536:
-            raise ConfigurationError(f"{port} is not a port; it must be from 1 to 65535")
+        _check_port(port, least=1)
         return await self._connect(Address(f"{host}:{port}", lambda: anyio.connect_tcp(host, port)), peer_id)
 
     async def connect_unix(self, path: str, peer_id: str | None = None) -> Peer:
@@ -328,7 +329,8 @@ class Node:
                 _raise_if_hopeless(target)
                 await self._changed()
         except BaseException:
-            self.endpoint.remove_target(target)
+            self.endpoint.abandon_target(target, self.now())
+            self.pump()
             raise
         return self.peer(target.session.peer_id)
 
@@ -365,10 +367,9 @@ class Node:
         """The peer of that id, known already or not; raises ConfigurationError for an unusable id."""
         peer = self._peers.get(peer_id)
         if peer is None:
-            self.command()
-            peer = self._peers[peer_id] = Peer(self, self.endpoint.session(peer_id, self.now()))
-            if self._handler is not None:
-                self._handler(peer)
+            self._meet()
+            session = self.endpoint.session(peer_id, self.command())
+            peer = self._peers.get(peer_id) or self._welcome(session)
         return peer
 
     @property
@@ -379,9 +380,15 @@ class Node:
 
     def _meet(self) -> None:
         """Give every session of the core its Peer."""
-        if len(self._peers) < len(self.endpoint.sessions):
-            for peer_id in list(self.endpoint.sessions):
-                self.peer(peer_id)
+        if len(self._peers) < len(self.endpoint.sessions):  # both are in the order of arrival
+            for session in list(islice(self.endpoint.sessions.values(), len(self._peers), None)):
+                self._welcome(session)
+
+    def _welcome(self, session: Session) -> Peer:
+        peer = self._peers[session.peer_id] = Peer(self, session)
+        if self._handler is not None:
+            self._handler(peer)
+        return peer
 
     async def send(self, peer_id: str, data: Any, **options: Any) -> Receipt:
         """``node.peer(peer_id).send(data)``."""
@@ -544,6 +551,11 @@ class _Judged:
         if self._last and isinstance(error, Exception) and message.held:
             message.reject(f"the handler failed {message.attempt} times: {type(error).__name__}")
         await message.__aexit__(kind, error, trace)
+
+
+def _check_port(port: int, *, least: int) -> None:
+    if not isinstance(port, int) or not least <= port < 65536:
+        raise ConfigurationError(f"{printable(repr(port))} is not a port: a number from {least} to 65535")
 
 
 def _raise_if_hopeless(target: Target) -> None:

@@ -220,7 +220,7 @@ class Peer:
     def _accept(self, payload: bytes, headers: Mapping[str, object] | None, ttl: float | None, raw: bool) -> Receipt:
         node = self.node
         sequence = self.session.send(payload, node.command(), headers=headers, ttl=ttl, raw=raw)
-        if node.endpoint.effects:
+        if node.endpoint.effects or ttl is not None:  # a ttl may be due before anything else
             node.pump()
         return Receipt(self, sequence)
 

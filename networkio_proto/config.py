@@ -141,8 +141,10 @@ class Config:
             raise ConfigurationError(f'session_expiry is {self.session_expiry!r}; seconds, None or "auto"')
         if isinstance(self.session_expiry, (int, float)) and self.session_expiry > _LONGEST:
             raise ConfigurationError(f"session_expiry is {self.session_expiry}; at most {_LONGEST} s, None is never")
-        if not 0.1 <= self.dead_after <= _LONGEST:
-            raise ConfigurationError(f"dead_after is {self.dead_after}; it must be at least 0.1 s, at most {_LONGEST}")
+        if not 0.25 <= self.dead_after <= _LONGEST:
+            raise ConfigurationError(f"dead_after is {self.dead_after}; it must be at least 0.25 s, at most {_LONGEST}")
+        if self.ping_after < 0.1:  # PINGs would be taken for a flood (P-ABUSE-1)
+            raise ConfigurationError(f"ping_after is {self.ping_after}; it must be at least 0.1 s")
         if self.ping_after > self.dead_after * 4 / 9 + 1e-9:
             raise ConfigurationError(
                 f"ping_after is {self.ping_after}; it must be at most 4/9 of dead_after ({self.dead_after})"

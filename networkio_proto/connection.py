@@ -31,7 +31,6 @@ from .errors import (
     CloseCode,
     ConnectionFailure,
     ConnectionLost,
-    HandshakeTimeout,
     failure_for,
     printable,
 )
@@ -480,6 +479,8 @@ class Connection(Timed):
         self._check_features(endpoint.require, ack.features)
         self._check_same(ack.auth, ack.codec)
         session = endpoint.provisional(ack.peer_id, now)
+        if target is not None and target.session is not session:
+            session.reopen(now)  # somebody asks anew, for whoever answers here
         if session.connection is not None:
             assert target is not None
             endpoint.bind(target, session)  # a target that names nobody has found whom it looked for

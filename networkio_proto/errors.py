@@ -39,7 +39,6 @@ __all__ = [
     "FlowControlError",
     "HandshakeTimeout",
     "IteratorBusy",
-    "JournalError",
     "MessageAbandoned",
     "MessageCancelled",
     "MessageExpired",
@@ -54,6 +53,7 @@ __all__ = [
     "NormalClose",
     "Outcome",
     "OutboxFull",
+    "OutcomeForgotten",
     "Overloaded",
     "PeerRestarting",
     "ProtocolError",
@@ -169,10 +169,6 @@ class WrongThread(UsageError, RuntimeError):
 
 class AddressError(UsageError, OSError):
     """An address cannot be listened on: in use, not permitted, not resolvable."""
-
-
-class JournalError(UsageError):
-    """The journal could not make a record durable."""
 
 
 class EncodeError(UsageError, ValueError):
@@ -383,7 +379,7 @@ class DeliveryFailure(NetworkioError):
         super().__init__(sequence, reason)
 
     def __str__(self) -> str:
-        reason = f": {self.reason}" if self.reason else ""
+        reason = f": {printable(self.reason, 512)}" if self.reason else ""
         return f"message {self.sequence} was {self.outcome.value}{reason} (seen by the peer: {self.seen})"
 
 
@@ -409,6 +405,10 @@ class MessageLost(DeliveryFailure):
     """The message was given up: dropped for newer ones, over the peer's limit, or its peer restarted ("report")."""
 
     outcome = Outcome.LOST
+
+
+class OutcomeForgotten(DeliveryFailure):
+    """The message ended long ago, and among more than 1,024 separate failures it is not recorded how; maybe READ."""
 
 
 class MessageAbandoned(DeliveryFailure):

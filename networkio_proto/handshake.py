@@ -342,7 +342,8 @@ def parse_hello(body: bytes) -> Hello:
             pass
         case _:
             raise fields.fault("v", "is not [lowest, highest] version")
-    return Hello(
+    choose_version((least, most))  # before anything else: a later version may change the other keys (P-HELLO-2)
+    hello = Hello(
         versions=(least, most),
         peer_id=fields.peer_id("id"),
         to=None if fields.value("to") is None else fields.peer_id("to"),
@@ -357,13 +358,18 @@ def parse_hello(body: bytes) -> Hello:
         codec=fields.text("codec"),
         agent=fields.text("agent"),
     )
+    if hello.to is None and "psk" in hello.auth:
+        raise fields.fault("to", "is nil, but a pre-shared key needs to name the peer that is meant")
+    return hello
 
 
 def parse_hello_ack(body: bytes) -> HelloAck:
     """HELLO_ACK's map as an object; raises PeerFault."""
     fields = _open("HELLO_ACK", body)
+    version = fields.uint("v")
+    choose_version((version, version))
     return HelloAck(
-        version=fields.uint("v"),
+        version=version,
         peer_id=fields.peer_id("id"),
         incarnation=fields.binary("incarnation", 16),
         nonce=fields.binary("nonce", 32),

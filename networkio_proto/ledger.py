@@ -21,6 +21,7 @@ from .errors import (
     MessageLost,
     MessageRejected,
     Outcome,
+    OutcomeForgotten,
 )
 
 __all__ = ["FAILURE_RANGES", "Failure", "FailureLog", "Ledger"]
@@ -54,8 +55,9 @@ class Failure:
 
     def error(self, sequence: int) -> DeliveryFailure:
         """The exception for one of its messages."""
-        reason = self.reason if self.exact else "its record was melted with others; it may have been read"
-        return _EXCEPTIONS[self.outcome](sequence, reason, seen=self.seen, code=self.code)
+        if not self.exact:
+            return OutcomeForgotten(sequence, "its record was melted with others; it may have been read")
+        return _EXCEPTIONS[self.outcome](sequence, self.reason, seen=self.seen, code=self.code)
 
 
 class FailureLog:

@@ -21,6 +21,7 @@ Numbers go on when an outbox is renamed (:meth:`Outbox.rename`), so a receipt's 
 from __future__ import annotations
 
 import heapq
+from dataclasses import replace
 from struct import Struct
 from typing import cast
 
@@ -85,6 +86,17 @@ def _tombstone(reason: int) -> Entry:
     return entry
 
 
+def _tombstone_behind(reason: int) -> Entry:
+    """A tombstone right behind one of the same reason: one SKIP tells of both, so it costs its place in the list."""
+    entry = _tombstone(reason)
+    entry.cost = 8
+    return entry
+
+
+#: tombstones never change, so all of a kind are one object
+_FIRST_TOMBSTONES = {reason: _tombstone(reason) for reason in SkipReason}
+_NEXT_TOMBSTONES = {reason: _tombstone_behind(reason) for reason in SkipReason}
+
 _GONE = _tombstone(SkipReason.ALREADY_READ)  # fills the places of what was read until the list is compacted
 
 
@@ -93,6 +105,7 @@ class Outbox:
 
     __slots__ = (
         "_dropped",
+        "_sending",
         "_special",
         "_ttl",
         "cost",
@@ -101,6 +114,7 @@ class Outbox:
         "entries",
         "failures",
         "fin",
+        "fin_read",
         "first",
         "fragment",
         "frame_limit",
@@ -153,6 +167,8 @@ class Outbox:
         #: (last sequence, outbox id) of earlier names, oldest first
         self.origins: list[tuple[int, bytes]] = []
         self.fin = 0
+        #: the peer has read FIN; it is kept all the same until the session is over: a new process must hear of it too
+        self.fin_read = False
         #: cost of everything retained
         self.cost = 0
         #: on the present connection: cost transmitted, and allowed by the peer
@@ -166,6 +182,7 @@ class Outbox:
         self.ledger = Ledger()
         self._special = 0  # how many Entry objects are among the entries
         self._ttl: list[tuple[float, int]] = []
+        self._sending: Entry | None = None  # the message whose fragments are going out, whatever becomes of it
         self._dropped = 0  # drop_oldest need not look below this again
         #: sequences whose ttl ran out while the peer may have held them
         self.overdue: set[int] = set()
@@ -208,14 +225,37 @@ class Outbox:
 
     def withdraw(self, after: int) -> int:
         """Take back what was accepted after that sequence and never sendable; how many messages they were."""
-        gone = self.entries[after + 1 - self.origin :]
+        after = max(after, self.first - 1)  # what has ended and is gone keeps its number
+        count = 0
+        for stored in self.entries[after + 1 - self.origin :]:
+            if type(stored) is bytes:
+                self.cost -= len(stored) + _SIMPLE_COST
+            else:
+                entry = cast(Entry, stored)
+                self._special -= 1
+                self.cost -= entry.cost
+                if entry.fin:
+                    self.fin = 0
+                    continue
+                if entry.skip:
+                    self.ledger.count(_SKIP_OUTCOME[SkipReason(entry.skip)], -1)
+            count += 1
         del self.entries[after + 1 - self.origin :]
         self.next = after + 1
-        for entry in gone:
-            self.cost -= len(entry) + _SIMPLE_COST if type(entry) is bytes else cast(Entry, entry).cost
-            self._special -= type(entry) is not bytes
-        self.ledger.accepted -= len(gone)
-        return len(gone)
+        self.ledger.accepted -= count
+        self._forget(after)
+        return count
+
+    def _forget(self, after: int) -> None:
+        """The numbers after that sequence will be given anew: nothing that is known of them holds any more."""
+        self._ttl = [item for item in self._ttl if item[1] <= after]
+        heapq.heapify(self._ttl)
+        self._dropped = min(self._dropped, after + 1)
+        self.origins = [(min(last, after), outbox_id) for last, outbox_id in self.origins]
+        failures, self.failures = self.failures, FailureLog()
+        for failure in failures.ranges():
+            if failure.first <= after:
+                self.failures.add(replace(failure, last=min(failure.last, after)))
 
     def entry(self, sequence: int) -> Entry:
         """A retained message."""
@@ -231,8 +271,8 @@ class Outbox:
 
     @property
     def unread(self) -> int:
-        """Messages retained: queued, in flight, or received and not read."""
-        return self.next - self.first - (1 if self.fin >= self.first else 0)
+        """Messages without an outcome: queued, in flight, or received and not read."""
+        return self.ledger.unread
 
     @property
     def accepted(self) -> int:
@@ -241,7 +281,7 @@ class Outbox:
 
     @property
     def all_read(self) -> bool:
-        return self.first == self.next
+        return self.first == self.next or (self.fin_read and self.first == self.fin)
 
     @property
     def untransmitted(self) -> bool:
@@ -274,7 +314,9 @@ class Outbox:
         self.received = position
         self.cursor = position + 1
         self.fragment = 0
+        self._sending = None
         self._dropped = 0
+        self.fin_read = self.fin_read and position >= self.fin
 
     def echoed(self, inbox: InboxFacts) -> None:
         """The run was echoed: earlier ones cannot come back."""
@@ -294,6 +336,9 @@ class Outbox:
             and len(out) < MAX_BUFFERS - 1
             and (self.used < self.credit or self.fragment)
         ):
+            if self._sending is not None:
+                size += self._pull_entry(out, max_bytes - size, now)
+                continue
             entry = self.entries[self.cursor - self.origin]
             if type(entry) is bytes and self.cursor > self._special_through():
                 size += self._pull_frames(out, max_bytes - size)
@@ -342,13 +387,15 @@ class Outbox:
     def _pull_entry(self, out: list[bytes | memoryview], max_bytes: int, now: float) -> int:
         """One message with anything special about it, or as many of its fragments as fit."""
         sequence = self.cursor
+        if self._sending is not None:
+            return self._pull_fragments(out, max_bytes, sequence, b"", self._sending.payload, 0)
         entry = self.entry(sequence)
         if entry.fin:
             out.append(encode_fin(sequence))
             self.used += COST_PER_MESSAGE
             self.cursor = sequence + 1
             return len(cast(bytes, out[-1]))
-        if entry.expires is not None and entry.expires <= now and not self.fragment:
+        if entry.expires is not None and entry.expires <= now:
             self.bury(sequence, SkipReason.EXPIRED)
             return 0
         if len(entry.headers) + len(entry.payload) > self.message_limit:
@@ -359,6 +406,7 @@ class Outbox:
             flags |= DataFlag.REDELIVERED
         if headers:
             flags |= DataFlag.HEADERS
+        self._sending = entry
         return self._pull_fragments(out, max_bytes, sequence, headers, entry.payload, flags)
 
     def _pull_fragments(
@@ -372,6 +420,7 @@ class Outbox:
             head = _pack_data(10 + len(prefix) + len(payload), DATA, flags, sequence) + prefix
             self.used += COST_PER_MESSAGE + len(headers) + len(payload)
             self.cursor = sequence + 1
+            self._sending = None
             _emit(out, head, payload, 0, len(payload))
             return len(head) + len(payload)
         while size < max_bytes and len(out) < MAX_BUFFERS - 1:
@@ -391,8 +440,10 @@ class Outbox:
             size += len(head) + end - done
             done = end
             if done == len(payload):
-                self.cursor = max(sequence, self.received) + 1  # the peer may have told meanwhile that it has more
+                # the peer may have told meanwhile that it has more, or has read it
+                self.cursor = max(sequence + 1, self.received + 1, self.first)
                 self.fragment = 0
+                self._sending = None
                 return size
             self.fragment = done
         return size
@@ -418,9 +469,10 @@ class Outbox:
         gained = max(0, received - self.received)
         self.received += gained
         count = read - self.read
-        if self.fragment:
-            count = min(count, self.cursor - self.first)  # a message that is half sent is sent to its end first
-        elif received >= self.cursor:
+        if self.fin and read >= self.fin:
+            self.fin_read = True
+            count = min(count, self.fin - self.first)
+        if received >= self.cursor and not self.fragment:  # a message that is half sent is sent to its end first
             self.cursor = received + 1
         if count <= 0:
             return gained, 0
@@ -451,8 +503,8 @@ class Outbox:
             self.origin = self.first
         else:
             self.entries[start : start + count] = [_GONE] * count
-        if self.cursor < self.first:
-            self.cursor, self.fragment = self.first, 0
+        if self.cursor < self.first and not self.fragment:
+            self.cursor = self.first
 
     def _account(self, gone: list[bytes | Entry]) -> None:
         for entry in gone:
@@ -557,6 +609,9 @@ class Outbox:
 
         ``mark``: what was transmitted may have been seen, and goes out flagged.
         """
+        if self.all_read:
+            self._trim(self.next - self.first)  # FIN, if there was one
+        self.fin_read = False
         named = self.origins[-1][0] if self.origins else 0
         if max(named, self.first - 1) < self.next - 1:
             self.origins.append((self.next - 1, self.outbox_id))
@@ -570,10 +625,12 @@ class Outbox:
         self.resume(self.first - 1)
         self.transmitted = self.first - 1
 
-    def _replace(self, sequence: int, reason: int) -> None:
+    def _replace(self, sequence: int, reason: SkipReason) -> None:
         index = sequence - self.origin
         entry = self.entries[index]
-        tombstone = _tombstone(reason)
+        before = self.entries[index - 1] if sequence > self.first else None
+        behind = isinstance(before, Entry) and before.skip == reason
+        tombstone = (_NEXT_TOMBSTONES if behind else _FIRST_TOMBSTONES)[reason]
         if type(entry) is bytes:
             self._special += 1
             self.cost -= len(entry) + _SIMPLE_COST

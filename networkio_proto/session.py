@@ -22,6 +22,7 @@ from .arbiter import Arbitration
 from .config import COST_PER_MESSAGE
 from .errors import (
     CloseCode,
+    ConfigurationError,
     ConnectionFailure,
     ConnectionLost,
     EncodeError,
@@ -30,7 +31,6 @@ from .errors import (
     OutboxFull,
     Outcome,
     SessionClosed,
-    printable,
 )
 from .events import (
     Event,
@@ -68,6 +68,9 @@ if TYPE_CHECKING:
     from .reconnect import Target
 
 __all__ = ["Notice", "Session", "Watch"]
+
+#: separate gaps told by one notice; further ones melt into the last
+_GAP_RANGES = 1024
 
 #: inboxes of outboxes that the peer left are kept, newest last, while they hold something unread, and so many beyond
 _OLD_INBOXES = 8
@@ -121,7 +124,6 @@ class Session(Timed):
         "_endpoint",
         "_gaps",
         "_hole",
-        "_last_settled",
         "_message_limit",
         "_pending",
         "_receiver_durable",
@@ -129,6 +131,7 @@ class Session(Timed):
         "_reject_seen",
         "_rejects_heard",
         "_stated",
+        "_told",
         "_report",
         "_restart",
         "_wake",
@@ -153,7 +156,6 @@ class Session(Timed):
         "peer_id",
         "peer_message_limit",
         "receipts",
-        "renewed",
         "since",
         "targets",
         "waiting_since",
@@ -202,8 +204,6 @@ class Session(Timed):
         self.closed = False
         #: both FINs are read; as dialer we stay only to hear the acceptor say so
         self.finished = False
-        #: the application asked again while the acceptor's last word on the session before was on its way
-        self.renewed = False
         self._draining = 0
         self._ended: list[tuple[float, Ended]] = []
         self._pending = 0
@@ -215,7 +215,6 @@ class Session(Timed):
         self._receiver_durable = False
         self._hole: tuple[int, int] | None = None
         self._accounted = 0
-        self._last_settled = now
         self.window = Window(endpoint)
         self._ack_pending = False
         self._ack_urgent = False
@@ -224,6 +223,8 @@ class Session(Timed):
         self._acked_cost = 0
         self._attach_position = (0, 0)
         self._stated = (0, 0)
+        #: received, read, credit and first as the peer was told on this connection
+        self._told = (0, 0, 0, 0)
         self._attach_progress = False
         self._rejects_unsent: list[Reject] = []
         self._reject_seen = 0
@@ -290,7 +291,7 @@ class Session(Timed):
         """How a message ended, None while it is under way."""
         failure = self.outbox.failures.find(sequence)
         if failure is not None:
-            return failure.outcome
+            return failure.outcome if failure.exact else None  # it ended; how is no longer on record
         return Outcome.READ if sequence < self.outbox.first else None
 
     def failure(self, sequence: int) -> Failure | None:
@@ -323,6 +324,8 @@ class Session(Timed):
         """
         if self.closed or self.ending or self._draining or self._endpoint.closed:
             self._refuse()
+        if ttl is not None and not 0 < ttl < inf:
+            raise ConfigurationError(f"ttl is {ttl}; it must be a number of seconds greater than zero")
         outbox, endpoint = self.outbox, self._endpoint
         size = len(payload)
         encoded = encode_headers(headers) if headers else b""
@@ -354,7 +357,7 @@ class Session(Timed):
     def _refuse(self) -> None:
         if self._endpoint.closed:
             raise NodeClosed(f"node {self._endpoint.peer_id} is closed")
-        why = "it is draining" if self._draining else "the session was ended"
+        why = "it is draining" if self._draining else "the session was ended; connect again to begin a new one"
         raise SessionClosed(f"{self.peer_id} takes no new messages from this side: {why}")
 
     def _make_room(self, now: float) -> None:
@@ -428,7 +431,6 @@ class Session(Timed):
         self._ready(now)
 
     def _after_settling(self, now: float) -> None:
-        self._last_settled = now
         self._journal_inbox()
         self._ack_pending = True
         connection = self.connection
@@ -460,6 +462,7 @@ class Session(Timed):
     def disconnect(self, now: float) -> None:
         """Close the connection and dial no more; the session can be resumed by either side."""
         self._drop_targets()
+        self._endpoint.close_pending(self, now)
         if self.connection is not None:
             self.connection.close(CloseCode.NORMAL, "", now)
 
@@ -483,8 +486,17 @@ class Session(Timed):
         self.outbox.finish(Outcome.ABANDONED, "the session was aborted by this side")
         self._over(Why.ABORTED, now)
         self._drop_targets()
+        self._endpoint.close_pending(self, now)
         if self.connection is not None:
             self.connection.close(CloseCode.ABORT, "", now, resumable=False)
+
+    def aborted_by_peer(self, now: float) -> None:
+        """The peer gave the session up on our live connection: what it had not read, nobody will."""
+        self.closed = True
+        self.ending = False
+        self.outbox.finish(Outcome.ABANDONED, "the session was aborted by the peer")
+        self._over(Why.ABORTED, now)
+        self._drop_targets()
 
     def _hurry(self, now: float) -> None:
         self._ack_pending = self._ack_urgent = True
@@ -516,10 +528,12 @@ class Session(Timed):
         self._drop_targets()
         connection.close(CloseCode.NORMAL, "both sides ended the session", now, resumable=False)
 
-    def reopen(self) -> None:
-        """The application wants it again."""
-        self.renewed = self.renewed or self.finished
+    def reopen(self, now: float) -> None:
+        """The application wants it again; a connection that only waits for the old one's last word is in the way."""
+        lingering = self.connection if self.finished else None
         self.closed = self.finished = False
+        if lingering is not None:
+            lingering.close(CloseCode.RETRY, "", now)
 
     def _over(self, why: int, now: float) -> None:
         """The common end: final positions on record, a fresh outbox, a notice."""
@@ -589,6 +603,8 @@ class Session(Timed):
 
     def attach(self, connection: Connection, attach: Attach, now: float) -> CloseCode | None:
         """Take a verified connection up; or the code to close it with: RETRY to dial again, NORMAL if all is over."""
+        if self._overstated(attach):
+            return CloseCode.PROTOCOL
         if connection.dialer and connection.outbox_told != self.outbox.outbox_id:
             return CloseCode.RETRY  # the session ended meanwhile: what the peer would take is no more
         verdict = self._attach_outbox(connection, attach, now)
@@ -598,7 +614,8 @@ class Session(Timed):
         if over or (connection.dialer and verdict in (Verdict.ROLLED_BACK, Verdict.ENDED)):
             self.account()
             self._after_failures()
-            return CloseCode.NORMAL if over else CloseCode.RETRY
+            # what the dialer wants now is not what ended: as acceptor let it come again
+            return CloseCode.NORMAL if over and connection.dialer else CloseCode.RETRY
         restarted = self._attach_inbox(connection, attach)
         self.peer_incarnation = connection.peer_incarnation
         self.peer_expiry = attach.expiry
@@ -615,8 +632,9 @@ class Session(Timed):
             downtime=max(0.0, now - self.since) if self.connections > 1 else 0.0,
         )
         self.connection = connection
-        self.closed = self.renewed = False
+        self.closed = False
         self._rejects_heard.clear()
+        self._told = (0, 0, 0, 0)
         self.since = now
         self.error = None
         # Rejections, and what was settled since a dialer's ATTACH: there may be no other reason to write.
@@ -628,6 +646,18 @@ class Session(Timed):
         self.notify(Notice.LINK)
         self.wake(Watch.LINK | Watch.PROGRESS | Watch.ROOM)
         return None
+
+    def _overstated(self, attach: Attach) -> bool:
+        """Does the peer claim messages of the present run that were never transmitted (P-ACK-3)?"""
+        outbox = self.outbox
+        most = max(outbox.first - 1, outbox.transmitted, outbox.received)
+        claims: list[InboxFacts | Ended] = [*attach.ended]
+        if attach.inbox is not None:
+            claims.append(attach.inbox)
+        return any(
+            claim.outbox_id == outbox.outbox_id and claim.run == outbox.run and most < claim.received < outbox.next
+            for claim in claims
+        )
 
     def _attach_outbox(self, connection: Connection, attach: Attach, now: float) -> Verdict:
         """As the sender: judge what the peer says that it holds, set the cursor and the marks."""
@@ -795,22 +825,25 @@ class Session(Timed):
             return False
         if self._gaps and self._gaps[-1].reason == reason and self._gaps[-1].last + 1 == gap.first:
             self._gaps[-1] = GapRange(self._gaps[-1].first, gap.last, reason)
-        elif len(self._gaps) < 1024:
+        elif len(self._gaps) < _GAP_RANGES:
             self._gaps.append(gap)
+        else:
+            self._gaps[-1] = GapRange(self._gaps[-1].first, gap.last, reason)
         self.notify(Notice.GAP)
         return True
 
-    def receive_fin(self, sequence: int, now: float) -> None:
-        """FIN."""
+    def receive_fin(self, sequence: int, now: float) -> bool:
+        """FIN; False if it moved nothing."""
         inbox = self._inbox()
         inbox.admit(COST_PER_MESSAGE)
         if not inbox.expect(sequence):
-            return
+            return False
         inbox.finish(sequence)
         self.notify(Notice.PEER_ENDED)
         self.wake(Watch.READABLE)
         self._hurry(now)
         self.check_finished(now)
+        return True
 
     def receive_ack(self, received: int, read: int, credit: int, first: int, now: float) -> bool:
         """ACK; False if it moved nothing."""
@@ -861,7 +894,7 @@ class Session(Timed):
             return False
         self._rejects_heard.add(sequence)
         self._reject_seen = max(self._reject_seen, sequence)
-        if not outbox.reject(sequence, code, printable(text, 512)):
+        if not outbox.reject(sequence, code, text):
             return True  # it was told on an earlier connection
         self.account()
         self._after_failures()
@@ -927,7 +960,11 @@ class Session(Timed):
         if inbox.allowed - inbox.used < self.window.size // 4 and unsettled <= self.window.size // 4:
             self.window.grow()
         inbox.allowed = max(inbox.allowed, inbox.used + self.window.size - unsettled)
-        return rejects + encode_ack(inbox.received, inbox.stated_read, inbox.allowed, self._stated_first())
+        news = (inbox.received, inbox.stated_read, inbox.allowed, self._stated_first())
+        if news == self._told:  # a peer counts what tells it nothing as abuse
+            return rejects
+        self._told = news
+        return rejects + encode_ack(*news)
 
     def on_ack_timer(self, now: float) -> None:
         self._ack_timer = False
@@ -982,7 +1019,7 @@ class Session(Timed):
     def unaccept(self, after: int) -> None:
         """A batch failed: the messages after that sequence were never accepted."""
         self.outbox.withdraw(after)
-        self.ending = self.ending and self.outbox.fin <= after
+        self.ending = self.ending and self.outbox.fin > 0
         self.account()
         self.wake_all()
 
