@@ -366,10 +366,8 @@ def parse_hello(body: bytes) -> Hello:
 def parse_hello_ack(body: bytes) -> HelloAck:
     """HELLO_ACK's map as an object; raises PeerFault."""
     fields = _open("HELLO_ACK", body)
-    version = fields.uint("v")
-    choose_version((version, version))
     return HelloAck(
-        version=version,
+        version=fields.uint("v"),  # judged when the rest is in order (P-HACK-1)
         peer_id=fields.peer_id("id"),
         incarnation=fields.binary("incarnation", 16),
         nonce=fields.binary("nonce", 32),

@@ -17,6 +17,7 @@ from networkio_proto.errors import (
     MessageLost,
     MessageRejected,
     Outcome,
+    OutcomeForgotten,
 )
 from networkio_proto.ledger import FAILURE_RANGES, Failure, FailureLog, Ledger
 
@@ -207,7 +208,8 @@ def test_a_range_makes_the_exception_for_each_of_its_messages(outcome: Outcome, 
 
 def test_of_a_melted_range_it_says_that_the_end_was_forgotten() -> None:
     error = Failure(3, 9, Outcome.LOST, "several ends", "unknown", exact=False).error(5)
-    assert type(error) is MessageLost
+    assert type(error) is OutcomeForgotten
+    assert (error.sequence, error.seen) == (5, "unknown")
     assert "may have been read" in error.reason
 
 
