@@ -440,8 +440,6 @@ class Connection(Timed):
         self.dial = hello.dial
         if hello.to is not None and hello.to != endpoint.peer_id:
             raise PeerFault(CloseCode.WRONG_PEER, f"this is {endpoint.peer_id}, not {hello.to}")
-        if hello.to is None and "psk" in endpoint.auth.name:
-            raise PeerFault(CloseCode.PROTOCOL, "psk needs to name the peer that is meant")
         features = tuple(feature for feature in hello.features if feature in endpoint.features)
         self._check_features(hello.require, features)
         self._check_features(endpoint.require, features)

@@ -186,7 +186,8 @@ class Endpoint:
         """Nobody wants this peer any more: close the handshakes with it that are under way."""
         for connection in list(self.connections):
             dropped = connection.target is not None and connection.target not in self.targets
-            if connection is not session.connection and (dropped or connection.peer_id == session.peer_id):
+            under_way = connection.state is not ConnectionState.LIVE
+            if under_way and (dropped or connection.peer_id == session.peer_id):
                 connection.close(CloseCode.NORMAL, "", now)
 
     def dial(self, target: Target) -> None:

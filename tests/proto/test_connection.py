@@ -24,6 +24,7 @@ from networkio_proto import (
     ConnectionState,
     Limits,
     Outcome,
+    Proof,
     TLSFacts,
     Transmit,
     UsageError,
@@ -161,10 +162,32 @@ def test_a_dialer_that_names_nobody_takes_whoever_answers() -> None:
 
 
 def test_a_pre_shared_key_needs_a_name_to_be_meant() -> None:
-    node, peer = Node(auth=HmacAuth(KEY)), Peer(auth="psk")
-    line = node.accept()
-    line.say(PREAMBLE, peer.hello(to=None))
-    assert line.farewell() is CloseCode.PROTOCOL
+    """P-HELLO-4; who announces no key at all has another fault."""
+    for auth, code in (("psk", CloseCode.PROTOCOL), ("insecure", CloseCode.AUTH_FAILED)):
+        line = Node(auth=HmacAuth(KEY)).accept()
+        line.say(PREAMBLE, Peer(auth=auth).hello(to=None))
+        assert line.farewell() is code
+
+
+def test_a_mac_that_is_not_the_last_thing_in_its_frame_is_refused_even_if_it_is_believed() -> None:
+    """P-ATT-10: what it covers is the frame with its last 32 bytes zeroed."""
+
+    class Gullible(HmacAuth):
+        def verify(self, proof: Proof, mac: bytes | None, tls: TLSFacts | None) -> bool:
+            return True
+
+    for trailing in (False, True):
+        node, peer = Node(auth=Gullible(KEY)), Peer(auth="psk")
+        line = node.accept()
+        line.say(PREAMBLE, peer.hello(to="m"))
+        facts = {**peer.attach_map("m"), "mac": b"m" * 32}
+        if trailing:
+            facts["seen"] = facts.pop("seen")
+        line.say(frame(ATTACH, mapping(facts)))
+        if trailing:
+            assert line.farewell() is CloseCode.PROTOCOL
+        else:
+            assert line.live
 
 
 @pytest.mark.parametrize("peer_id", ["a", "z"])

@@ -6,6 +6,7 @@ Which of several connections wins is in ``test_collision.py``.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -22,11 +23,13 @@ from networkio_proto import (
     OutboxFull,
     PeerConnected,
     PeerDisconnected,
+    Session,
     Target,
     TargetState,
     Wake,
     Watch,
 )
+from networkio_proto.journal import JournalRecord
 from tests.proto.helpers_wire import (
     ATTACH,
     HELLO,
@@ -422,6 +425,38 @@ def test_a_target_that_was_removed_is_not_dialled_whatever_it_was_doing(state: T
     assert target.state is TargetState.STOPPED
 
 
+def test_a_target_that_is_abandoned_takes_its_handshake_with_it_and_leaves_a_live_connection() -> None:
+    node, peer = Node(), Peer()
+    line, target = greeted(node)
+    other = node.dial("z")
+    node.endpoint.abandon_target(target, node.now)
+    node.pump()
+    assert line.farewell() is CloseCode.NORMAL
+    assert other.closed is None
+    line = node.connect(peer, "dialer")
+    assert line.connection.target is not None
+    node.endpoint.abandon_target(line.connection.target, node.now)
+    node.pump()
+    assert line.live
+    assert not [target for target in node.endpoint.targets if target.to == "a"]
+
+
+@pytest.mark.parametrize("end", [Session.disconnect, Session.abort])
+def test_a_peer_that_is_given_up_takes_its_handshakes_with_it_and_nobody_elses(
+    end: Callable[[Session, float], None]
+) -> None:
+    node = Node()
+    live, pending = node.connect(Peer("z"), "dialer"), node.claim(Peer("y"), "dialer")
+    assert live.connection.target is not None
+    node.endpoint.remove_target(live.connection.target)  # which leaves the connection
+    dial, accepted = node.claim(Peer("a"), "dialer"), node.claim(Peer("a"))
+    end(node.session("a"), node.now)
+    node.pump()
+    assert [line.farewell() for line in (dial, accepted)] == [CloseCode.NORMAL] * 2
+    assert live.live
+    assert pending.closed is None
+
+
 def test_a_dial_that_failed_after_its_target_was_removed_means_nothing() -> None:
     node = Node()
     target = node.add_target("a")
@@ -789,6 +824,22 @@ def test_a_session_survives_its_connections() -> None:
     assert fingerprint(node.endpoint, connected=False) == facts
     assert node.session(peer).unacknowledged == 2
     assert node.read(peer) == [b"payload"]
+
+
+def test_a_node_with_a_journal_hands_out_what_is_to_be_written_and_takes_it_back() -> None:
+    """What it means for messages and positions is in ``test_journal.py``."""
+    node, again = Node(journal=True), Node(journal=True, seed=2)
+    node.connect(Peer())
+    node.send("a", b"durable")
+    records: list[JournalRecord] = []
+    while (batch := node.endpoint.journal_request()) is not None:
+        assert node.endpoint.journal_request() is None
+        records += batch.records
+        node.endpoint.journal_done(batch.token, node.now)
+        node.pump()
+    again.endpoint.restore(records, again.now)
+    assert again.session("a").unacknowledged == 1
+    assert b"durable" in again.connect(Peer()).raw()
 
 
 def test_a_node_without_a_journal_asks_for_nothing_to_be_written() -> None:
