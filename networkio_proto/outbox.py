@@ -601,6 +601,8 @@ class Outbox:
             seen = "unknown" if self.seen_by_peer(sequence) or sequence <= max(self.marked, self.sent) else "no"
             self._replace(sequence, SkipReason.ALREADY_READ)
             self._fail(Failure(sequence, sequence, outcome, reason, seen))
+        if self.cursor <= last:
+            self.fragment, self._sending = 0, None
         if last >= self.first:
             self._trim(last - self.first + 1)
 
