@@ -520,6 +520,16 @@ def test_facts_are_stated_on_one_dial_at_a_time(peer_id: str) -> None:
     assert third.state is ConnectionState.LIVE
 
 
+def test_facts_are_not_stated_on_an_older_dial_than_before() -> None:
+    """The newer dial is lost here, its ATTACH may still be read there: it would pass for news after the older one."""
+    node, peer = Node(), Peer()
+    older, newer = (node.answer(node.add_target("a", key)) for key in ("one", "two"))
+    newer.say(PREAMBLE, peer.hello_ack())
+    newer.lose()
+    older.say(PREAMBLE, peer.hello_ack())
+    assert older.farewell() is CloseCode.COLLISION
+
+
 def test_two_dials_to_whoever_answers_that_reach_the_same_peer_make_one_session() -> None:
     node, peer = Node(), Peer()
     targets = [node.add_target(None, key) for key in ("one", "two")]
