@@ -737,7 +737,8 @@ class Judge(Watcher):
                 left = [sequence for sequence, m in log.messages.items() if m.outcome is None]
                 demand(not left and outbox.all_read, "I22", "{}: {} {}", host, left[:9], session.why(self.world.now))
                 demand(not (session.unread or session.held), "I22", "{} holds messages of {}", host, peer)
-                demand(outbox.cost == 0 and not session.parked, "I25", "{} keeps something for {}", host, peer)
+                kept = outbox.cost - (COST_PER_MESSAGE if outbox.fin_read else 0)  # FIN stays until the session is over
+                demand(kept == 0 and not session.parked, "I25", "{} keeps something for {}", host, peer)
                 for inbox in session.inboxes:
                     demand(inbox.unsettled == 0, "I25", "the credit of {} at {} does not come back", peer, host)
                     known = inbox.forsaken or not inbox.rejects or not session.connected

@@ -472,5 +472,9 @@ def test_half_a_message_takes_no_credit_from_the_session_after_an_abort() -> Non
     a.dial("b")
     b.dial("a")
     world.run(5.0)
-    assert b.read("a") == [bytes(90_000)]
+    a.send("b", bytes(90_000))
+    world.run(5.0)
+    a.send("b", b"3")
+    world.run(5.0)
+    assert b.read("a") == [b"3"]
     assert len(held) == 1  # to the end, so that the old inbox is still there
