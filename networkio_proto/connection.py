@@ -651,7 +651,7 @@ class Connection(Timed):
                     touched = self._receive_control(kind, flags, start, end, now) or touched
                     inbox = session.inbox
         finally:
-            if touched and session.inbox is not None:
+            if touched:
                 session.received_something(fresh, urgent, now)
 
     def _run_messages(self, inbox: Inbox, limit: int) -> int:

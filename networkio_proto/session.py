@@ -902,9 +902,11 @@ class Session(Timed):
 
     def received_something(self, fresh: int, urgent: bool, now: float) -> None:
         """A chunk was worked through that brought messages, SKIPs or duplicates: notices and acknowledgement."""
-        inbox = self._inbox()
         if fresh:
             self._ready(now)
+        inbox = self.inbox
+        if inbox is None:  # the session ended with the same chunk; what came before can be read
+            return
         self._ack_pending = True
         config = self._endpoint.config
         if (

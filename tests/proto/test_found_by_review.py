@@ -305,3 +305,14 @@ def test_refusing_a_message_changes_nothing_even_where_the_oldest_may_be_dropped
     with pytest.raises(MessageTooLarge):
         a.send("b", bytes(6000))
     assert a.session("b").ledger.lost == 0
+
+
+def test_messages_that_come_in_one_chunk_with_an_abort_are_announced() -> None:
+    """Found by the swarm, seed 108."""
+    world, a, b = connected()
+    b.send("a", b"last words")
+    abort(b, "a")
+    a.notices.clear()
+    world.run(1)
+    assert any(type(notice).__name__ == "MessagesReady" for notice in a.notices)
+    assert a.read("b") == [b"last words"]
