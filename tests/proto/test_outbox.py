@@ -848,3 +848,47 @@ def test_a_failure_knows_whether_the_peer_may_have_seen_the_message() -> None:
     assert outbox.ended_early(3) == Failure(3, 3, Outcome.EXPIRED, "late", "no")
     assert outbox.ended_early(4) is None
     assert outbox.fragment == 0
+
+
+def test_an_outbox_may_begin_anywhere() -> None:
+    outbox = an_outbox()
+    outbox.restart_at(1000)
+    assert (outbox.first, outbox.next, outbox.read, outbox.all_read) == (1000, 1000, 999, True)
+    assert outbox.append(b"x", raw=True) == 1000
+    assert [message.sequence for message in messages(outbox)] == [1000]
+
+
+def test_numbers_that_are_given_anew_carry_nothing_of_those_who_had_them() -> None:
+    """A disk that fails takes messages back: their ends, times and names go with them."""
+    outbox = an_outbox()
+    outbox.append(b"written", raw=True)
+    outbox.sendable = 1
+    for expires in (5.0, None, 7.0):
+        outbox.append_entry(Entry(b"x", expires=expires))
+    outbox.append_fin()
+    outbox.ledger.accepted = 4
+    assert outbox.cancel(3)
+    outbox.rename(outbox_id(2), mark=False)
+    assert outbox.withdraw(1) == 3
+    assert (outbox.next, outbox.fin, outbox.cost, outbox.ledger.accepted, outbox.ledger.cancelled) == (2, 0, 71, 1, 0)
+    outbox.expire(10.0)
+    assert outbox.append(b"two", raw=True) == 2
+    assert outbox.append(b"three", raw=True) == 3
+    outbox.expire(20.0)
+    assert outbox.failures.ranges() == []
+    outbox.sendable = 3
+    outbox.attach(FRAME, PLENTY, PLENTY)
+    first, *rest = messages(outbox)
+    assert first.headers == {"id": outbox_id(1) + (1).to_bytes(8, "big")}
+    assert [(message.payload, message.headers) for message in rest] == [(b"two", {}), (b"three", {})]
+
+
+def test_what_has_ended_and_is_gone_keeps_its_number_whatever_the_disk_does() -> None:
+    outbox = an_outbox()
+    outbox.sendable = 0
+    outbox.append(b"x", raw=True)
+    outbox.append(b"y", raw=True)
+    outbox.finish(Outcome.ABANDONED, "over")
+    assert outbox.withdraw(0) == 0
+    assert (outbox.first, outbox.next) == (3, 3)
+    assert outbox.ledger.abandoned == 2
