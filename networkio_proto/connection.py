@@ -477,9 +477,7 @@ class Connection(Timed):
         self._check_features(endpoint.require, ack.features)
         self._check_same(ack.auth, ack.codec)
         session = endpoint.provisional(ack.peer_id, now)
-        if target is not None and target.session is not session:
-            session.reopen(now)  # somebody asks anew, for whoever answers here
-        if session.connection is not None:
+        if session.connection is not None and not session.finished:  # a finished one only waits for a last word
             assert target is not None
             endpoint.bind(target, session)  # a target that names nobody has found whom it looked for
             self.close(CloseCode.COLLISION, "", now)

@@ -313,6 +313,8 @@ class Endpoint:
         incumbent, session.connection = session.connection, None
         if incumbent is not None:
             incumbent.close(CloseCode.SUPERSEDED, "", now)
+        if connection.target is not None and connection.target.session is not session:
+            session.reopen(now)  # a target that named nobody: somebody asks anew
         refused = session.attach(connection, attach, now)
         if refused is not None:
             connection.close(refused, "", now, resumable=refused is not CloseCode.NORMAL)
