@@ -248,7 +248,7 @@ async def test_a_writer_that_is_stuck_does_not_hide_that_the_link_is_dead() -> N
 @bounded(20)
 async def test_a_peer_that_stops_reading_but_goes_on_talking_is_given_up() -> None:
     """Its PINGs come, so it is not silent; it takes nothing, and is given up for that."""
-    async with through_proxy(window=1 << 22, ping_after=0.05, dead_after=30.0, write_stall=0.4) as (pair, proxy):
+    async with through_proxy(window=1 << 22, ping_after=0.1, dead_after=30.0, write_stall=0.4) as (pair, proxy):
         proxy.black_hole(direction="up")
         await clog(pair.near)
         await until(lambda: not pair.near.connected)
