@@ -182,7 +182,7 @@ TestTalk.settings = TestBothDial.settings = TestCrashes.settings = TALK
 
 #: how many times as much as usual is played
 VOLUME = float(os.environ.get("NETWORKIO_SWARM", "1"))
-GAMES = round(100 * VOLUME)
+GAMES = round(200 * VOLUME)
 
 #: what must happen at least once, or the swarm has become blind
 EVENTFUL = (
