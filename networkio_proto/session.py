@@ -1002,8 +1002,8 @@ class Session(Timed):
 
     def _journal_entry(self, sequence: int) -> None:
         journal = self.open_journal()
-        if journal is not None:
-            journal.message(sequence)
+        assert journal is not None  # whoever calls has looked
+        journal.message(sequence)
 
     def _journal_inbox(self) -> None:
         """``read`` or a rejection is to be told: not before it is on disk."""

@@ -861,7 +861,7 @@ def test_an_outbox_may_begin_anywhere() -> None:
 def test_numbers_that_are_given_anew_carry_nothing_of_those_who_had_them() -> None:
     """A disk that fails takes messages back: their ends, times and names go with them."""
     outbox = an_outbox()
-    outbox.append(b"written", raw=True)
+    outbox.append_entry(Entry(b"written", expires=30.0))
     outbox.sendable = 1
     for expires in (5.0, None, 7.0):
         outbox.append_entry(Entry(b"x", expires=expires))
@@ -876,6 +876,7 @@ def test_numbers_that_are_given_anew_carry_nothing_of_those_who_had_them() -> No
     assert outbox.append(b"three", raw=True) == 3
     outbox.expire(20.0)
     assert outbox.failures.ranges() == []
+    assert outbox.next_expiry == 30.0
     outbox.sendable = 3
     outbox.attach(FRAME, PLENTY, PLENTY)
     first, *rest = messages(outbox)

@@ -6,6 +6,7 @@ what a side says can be read off the wire before the other hears it.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 from struct import unpack_from
@@ -19,11 +20,13 @@ from networkio_proto import (
     COST_PER_MESSAGE,
     CloseCode,
     Config,
+    ConfigurationError,
     Connection,
     ConnectionLost,
     DataFlag,
     Delivery,
     Effect,
+    Endpoint,
     Event,
     Gap,
     GapRange,
@@ -41,6 +44,7 @@ from networkio_proto import (
     PeerDisconnected,
     PeerRestarted,
     Positions,
+    RetryRequested,
     SessionClosed,
     SessionEnded,
     SkipReason,
@@ -48,7 +52,19 @@ from networkio_proto import (
     Wake,
     Watch,
 )
-from networkio_proto.frames import ACK, DATA, FIN, REJECT, PeerFault, encode_ack, encode_fin, encode_reject, encode_skip
+from networkio_proto.frames import (
+    ACK,
+    ATTACH,
+    DATA,
+    FIN,
+    REJECT,
+    PeerFault,
+    encode_ack,
+    encode_fin,
+    encode_reject,
+    encode_skip,
+)
+from networkio_proto.journal import JournalRecord, MessageAccepted, OutboxOpened
 from networkio_proto.maps import encode_map
 from networkio_proto.outbox import SMALL
 from networkio_proto.session import encode_headers
@@ -248,6 +264,15 @@ def test_the_largest_headers_survive_a_change_of_the_outbox(headers: dict[str, o
     assert details is not None
     assert details.headers == headers
     assert details.origin is not None
+
+
+@pytest.mark.parametrize("ttl", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_time_to_live_that_is_none_is_refused(ttl: float) -> None:
+    world = pair()
+    a, _ = hosts(world)
+    with pytest.raises(ConfigurationError, match="ttl"):
+        a.send("b", b"x", ttl=ttl)
+    assert a.session("b").outbox.next == 1
 
 
 # -- the outbox's bounds -----------------------------------------------------------------------------------------------
@@ -497,6 +522,19 @@ def test_at_most_one_ack_waits_however_much_there_is_to_acknowledge() -> None:
     assert said(world, ACCEPTOR) == []
     live(world).throttle(ACCEPTOR)
     assert [ack[:2] for ack in acks(world, ACCEPTOR)] == [(301, 301)]
+
+
+def test_an_ack_joins_what_waits_to_be_written() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"1")
+    hear(world, DIALER)
+    live(world).throttle(ACCEPTOR, 0)
+    b.send("a", b"answer")
+    b.read("a")
+    live(world).throttle(ACCEPTOR)
+    assert kinds(said(world, ACCEPTOR)) == [ACK, DATA]
+    assert acks(world, ACCEPTOR)[0][:2] == (2, 2)
 
 
 def test_a_duplicate_is_acknowledged_as_if_it_were_new_and_its_cost_comes_back() -> None:
@@ -1672,6 +1710,53 @@ def test_a_dialer_whose_session_ended_while_it_shook_hands_comes_back_with_the_n
     assert b.read("a") == [b"1", b"2"]
 
 
+def test_a_peer_that_claims_what_was_never_transmitted_is_refused_and_nothing_changes() -> None:
+    """P-RES-18."""
+    world = pair(Config(window=64 * KIB, window_max=64 * KIB))
+    a, b = hosts(world)
+    a.send("b", *100 * [bytes(1000)])
+    world.run(1.0)
+    live(world).cut()
+    transmitted = a.session("b").outbox.transmitted
+    assert transmitted < 100
+    forget(b, "a", transmitted + 1)
+    world.run(60.0)
+    session = a.session("b")
+    assert not session.connected
+    assert "protocol violation" in str(session.error)
+    assert (session.outbox.received, session.outbox.first, session.ledger.unread) == (transmitted, 1, 100)
+
+
+def test_a_dial_that_stated_an_outbox_which_is_no_more_is_made_anew() -> None:
+    """Both dial; on the connection that "b" made, "a" takes a new outbox, and then "b" prefers the other connection."""
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"1")
+    world.run(1.0)
+    live(world).cut()
+    go_back(a, "b")
+    b.dial("a")
+    (theirs,) = b.answer_dials()
+    theirs.deliver(DIALER)  # b's HELLO
+    world.advance(1.0)
+    (own,) = a.answer_dials()
+    own.deliver(DIALER)
+    own.deliver(ACCEPTOR)  # a has stated its old outbox on its own dial
+    assert kinds(frames(own.pipes[DIALER].data)) == [ATTACH]
+    theirs.deliver(ACCEPTOR)
+    theirs.deliver(DIALER)  # ATTACH: a takes b's connection, and a new outbox with it
+    assert a.session("b").connected
+    dial = own.ends[DIALER]
+    assert dial is not None
+    own.deliver(DIALER)
+    own.deliver(ACCEPTOR)  # b took a's, in ignorance
+    assert isinstance(dial.error, RetryRequested)
+    world.run(60.0)
+    assert b.read("a") == [b"1", b"1"]
+    world.run(1.0)
+    assert a.session("b").unacknowledged == 0
+
+
 # -- draining, leaving, aborting, expiring -----------------------------------------------------------------------------
 
 
@@ -2254,3 +2339,125 @@ def test_why_of_a_peer_that_refuses_this_side_names_its_words() -> None:
     world.run(60.0)
     assert "another peer answered than the one that was meant" in a.session("b").why(world.now)
     assert "dialling has stopped" in a.session("b").why(world.now)
+
+
+# -- with a disk under it ----------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """Writes what one host's sessions ask for when it is told to; what it holds otherwise is tests/proto/test_journal.
+
+    A broken disk fails all that it is told to write.
+    """
+
+    def __init__(self, host: Host) -> None:
+        host.endpoint = Endpoint(host.name, host.config, random=random.Random(7), journal=True)
+        self.host = host
+        self.kinds: list[type[JournalRecord]] = []
+
+    def write(self, *, broken: bool = False) -> None:
+        while (batch := self.host.endpoint.journal_request()) is not None:
+            error = OSError("broken") if broken else None
+            self.host.endpoint.journal_done(batch.token, self.host.world.now, error)
+            self.kinds += [type(record) for record in batch.records]
+            self.host.pump()
+            if broken:
+                return
+
+
+def on_disk(*names: str) -> tuple[World, list[Disk]]:
+    """A connected pair of which these hosts have a disk, with nothing more to write."""
+    world = pair(connected=False)
+    disks = [Disk(world.hosts[name]) for name in names]
+    world.hosts["a"].dial("b")
+    for _ in range(3):
+        world.run(1.0)
+        for disk in disks:
+            disk.write()
+    live(world)
+    return world, disks
+
+
+def test_a_message_and_an_end_leave_when_they_are_on_disk() -> None:
+    world, (disk,) = on_disk("a")
+    a, b = hosts(world)
+    a.send("b", b"x")
+    a.end("b")
+    world.run(1.0)
+    assert b.session("a").unread == 0
+    disk.write()
+    world.run(1.0)
+    assert b.read("a") == [b"x"]
+    assert b.session("a").peer_ended
+
+
+def test_what_was_settled_is_told_when_that_is_on_disk() -> None:
+    world, (disk,) = on_disk("b")
+    a, b = hosts(world)
+    a.send("b", b"read", b"read too", b"bad")
+    world.run(1.0)
+    read, last, bad = b.take("a", 3)
+    b.settle("a", last)
+    assert b.endpoint.journal_request() is None  # ``read`` has not moved
+    b.settle("a", read)
+    b.settle("a", bad, reject=(3, "no"))
+    world.run(1.0)
+    assert a.session("b").unacknowledged == 3
+    disk.write()
+    world.run(1.0)
+    assert [a.session("b").outcome(sequence) for sequence in (1, 2, 3)] == 2 * [Outcome.READ] + [Outcome.REJECTED]
+
+
+def test_first_is_told_when_it_is_on_disk() -> None:
+    world, (disk,) = on_disk("a")
+    a, b = hosts(world)
+    a.send("b", b"bad")
+    disk.write()
+    world.run(1.0)
+    b.settle("a", one(b, "a"), reject=(3, "no"))
+    world.run(1.0)
+    assert a.session("b").outbox.first == 2
+    inbox = b.session("a").inbox
+    assert inbox is not None
+    assert not inbox.idle  # it does not know whether a's disk does
+    disk.write()
+    world.run(1.0)
+    assert inbox.idle
+
+
+def test_what_a_broken_disk_did_not_take_was_never_accepted() -> None:
+    world, (disk,) = on_disk("a")
+    a, b = hosts(world)
+    session = a.session("b")
+    session.watch = Watch.PROGRESS
+    a.send("b", b"lost", ttl=5.0)
+    a.end("b")
+    disk.write(broken=True)
+    assert (session.ending, session.ledger.accepted, session.unacknowledged) == (False, 0, 0)
+    assert a.send("b", b"again") == [1]
+    disk.write()
+    world.run(60.0)
+    assert b.read("a") == [b"again"]
+
+
+def test_a_new_outbox_id_is_on_disk_before_anything_leaves_under_it() -> None:
+    world, (disk,) = on_disk("a")
+    a, b = hosts(world)
+    a.abort("b")
+    world.run(1.0)
+    disk.write()
+    a.dial("b")
+    a.send("b", b"new")
+    disk.kinds.clear()
+    disk.write()
+    assert disk.kinds == [MessageAccepted]
+    a.abort("b")
+    a.dial("b")
+    a.send("b", b"newer")
+    world.run(5.0)
+    assert b.read("a") == []
+    disk.kinds.clear()
+    disk.write()
+    assert disk.kinds.index(OutboxOpened) < disk.kinds.index(MessageAccepted)
+    world.run(5.0)
+    assert b.read("a") == [b"newer"]
