@@ -51,16 +51,7 @@ test: $(STAMP)  ## run every test, and the quick ones on each other Python found
 	@$(BIN)/coverage report --include='networkio_proto/*' --fail-under=100
 	@echo "==> everything else"
 	@$(BIN)/python $(PYTEST) tests --ignore=tests/proto
-	@own=$$($(BIN)/python -c '$(VERSION)'); \
-	for python in $(PYTHONS); do \
-		version=$$($$python -c '$(VERSION)') || exit 1; \
-		if [ "$$version" = "$$own" ]; then continue; fi; \
-		echo "==> the quick tests on Python $$version"; \
-		if ! [ .venv-$$version/.installed -nt pyproject.toml ]; then \
-			$(call install,.venv-$$version,$$python,test) || exit 1; \
-		fi; \
-		.venv-$$version/bin/python $(PYTEST) -m 'not slow' tests || exit 1; \
-	done
+	@tools/test-others "$$($(BIN)/python -c '$(VERSION)')" $(PYTHONS)
 
 check: $(STAMP)  ## lint with ruff, type-check with mypy --strict
 	@$(BIN)/ruff check .
