@@ -339,7 +339,10 @@ class Endpoint:
         self._close_rivals(session, connection, now)
         self._wake_driver()
         if session.finished and connection.dialer:
-            session.confirmed(connection, now)
+            if attach.first == attach.next:
+                session.confirmed(connection, now)
+            else:  # a new process of the peer has something to say
+                session.reopen_for_peer()
         else:
             session.check_finished(now)  # the two ATTACHes may have said what a lost ACK did not
 

@@ -528,6 +528,10 @@ class Session(Timed):
         self._drop_targets()
         connection.close(CloseCode.NORMAL, "both sides ended the session", now, resumable=False)
 
+    def reopen_for_peer(self) -> None:
+        """The peer goes on: a new session has begun on the connection that was to confirm the old one's end."""
+        self.closed = self.finished = False
+
     def reopen(self, now: float) -> None:
         """The application wants it again; a connection that only waits for the old one's last word is in the way."""
         lingering = self.connection if self.finished else None

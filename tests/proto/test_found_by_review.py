@@ -316,3 +316,23 @@ def test_messages_that_come_in_one_chunk_with_an_abort_are_announced() -> None:
     world.run(1)
     assert any(type(notice).__name__ == "MessagesReady" for notice in a.notices)
     assert a.read("b") == [b"last words"]
+
+
+def test_a_new_process_that_has_something_to_say_is_heard_by_a_dialer_that_only_came_to_confirm_an_end() -> None:
+    """Found by the swarm, seed 27 of an earlier tree."""
+    world, a, b = connected()
+    end(a, "b")
+    world.deliver_all()
+    wire = world.live("a", "b")
+    assert wire is not None
+    b.session("a").end(world.now)
+    b.pump()
+    wire.deliver(1)  # a has read b's end, and is finished
+    assert a.session("b").finished
+    b.crash()
+    b.restart()
+    b.send("a", b"from the new process")
+    world.run(60)
+    assert a.read("b") == [b"from the new process"]
+    world.run(1)
+    assert b.session("a").unacknowledged == 0
