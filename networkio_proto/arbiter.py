@@ -10,7 +10,7 @@ and the follower takes a connection if and only if its generation is news.  Ever
 the follower from a new one.
 
 A newcomer that names *another incarnation* than the incumbent's is parked by either side until the incumbent was
-probed: a process that answers is never replaced (specification, *Takeover*, with the reason for each rule).
+probed: a process that answers is never replaced (specification, *Which connection*, with the reason for each rule).
 """
 
 from __future__ import annotations

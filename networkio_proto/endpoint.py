@@ -281,7 +281,7 @@ class Endpoint:
         self._introduced.setdefault(connection.peer_id, {})[connection] = None
 
     def newcomer(self, connection: Connection, now: float) -> None:
-        """Its ATTACH is verified: take it, park it, or close it (specification, *Takeover*)."""
+        """Its ATTACH is verified: take it, park it, or close it (specification, *Which connection*)."""
         session = connection.session
         assert session is not None
         known = self.sessions.get(connection.peer_id)

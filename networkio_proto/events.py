@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-**Notices** are ready-sets, not logs (specification, *Notification queues*).  A peer has at most one notice of a kind
+**Notices** are ready-sets, not logs (guarantees, *Notices*).  A peer has at most one notice of a kind
 waiting; it is built from the facts when it is taken, so it always tells the present.  ``PeerConnected`` and
 ``PeerDisconnected`` are one kind: whichever is true.  ``peer`` is what the embedding program hung on the session
 (``Session.handle``; the adapters hang their ``Peer`` there), and the peer id until then.
@@ -74,7 +74,7 @@ class ResumeReport:
     connections: int
     #: the peer's process is another than on the connection before
     peer_restarted: bool
-    #: letter of the resume verdict on our outbox (specification, *Resume verdict*)
+    #: letter of the resume verdict on our outbox (specification, *The verdict*)
     verdict: str
     #: messages that go out again on this connection
     retransmitted: int

@@ -26,7 +26,7 @@ _UNDECODED: Any = object()
 
 
 class MessageHandle:
-    """A received message (guarantees, *Receiving*).
+    """A received message (guarantees, *Who holds a message*).
 
     It is *held* by whoever took it until :meth:`ack`, :meth:`reject` or :meth:`release`.  Repeating the same of the
     first two is harmless; settling a message that was given back raises MessageNotHeld.

@@ -297,7 +297,7 @@ class Outbox:
         return self.failures.find(sequence)
 
     def seen_by_peer(self, sequence: int) -> bool:
-        """May the peer hold it?  False: it was never transmitted, or a resume said so (specification, *Outcomes*)."""
+        """May the peer hold it?  False: it was never transmitted, or a resume said so (specification, *SKIP*)."""
         return sequence < self.cursor or (sequence == self.cursor and self.fragment > 0)
 
     # -- one connection -------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 Nobody issues a session id.  Each direction of a session is judged by its *sender* alone: it knows its outbox and reads
-in the peer's ATTACH what the peer's inbox holds.  The cases are those of the specification (*Resume verdict*), judged
+in the peer's ATTACH what the peer's inbox holds.  The cases are those of the specification (*The verdict*), judged
 in its order; case F (nonsense) was refused when the frame was parsed.  The receiver needs no verdict: it states its
 inbox and takes what comes.
 """

@@ -314,7 +314,7 @@ class Session(Timed):
         ttl: float | None = None,
         ack_now: bool = False,
     ) -> int:
-        """Accept a message; returns its sequence (guarantees, *accepted*).
+        """Accept a message; returns its sequence (guarantees, *Words*).
 
         ``payload`` is retained uncopied when it is large and must not change.  ``raw`` marks bytes that no codec made.
         ``headers``: at most 63 items of the closed map set.  ``ttl`` seconds from now it ends as EXPIRED if the peer
@@ -451,7 +451,7 @@ class Session(Timed):
     # -- commands: ending ---------------------------------------------------------------------------------------
 
     def drain(self, now: float) -> None:
-        """Refuse new messages and hurry acknowledgements until :meth:`undrain` (guarantees, *drain*)."""
+        """Refuse new messages and hurry acknowledgements until :meth:`undrain` (guarantees, *Each await*)."""
         self._draining += 1
         self._hurry(now)
 
@@ -692,7 +692,7 @@ class Session(Timed):
         return verdict
 
     def _mark(self, connection: Connection, attach: Attach) -> None:
-        """Which messages a dead process of the peer may have seen (specification, *Redelivery*)."""
+        """Which messages a dead process of the peer may have seen (specification, *Marks*)."""
         outbox, inbox = self.outbox, attach.inbox
         echoed = inbox is not None and inbox.outbox_id == outbox.outbox_id
         other = outbox.receiver is not None and outbox.receiver != connection.peer_incarnation
