@@ -158,7 +158,7 @@ class Inbox:
     @property
     def finished(self) -> bool:
         """Was the peer's FIN read, and everything before it?"""
-        return self.fin > 0 and self.read >= self.fin and not self.rejects
+        return self.fin > 0 and self.stated_read >= self.fin and not self.rejects
 
     @property
     def told_read(self) -> int:

@@ -253,11 +253,14 @@ def restore(session: Session, record: JournalRecord) -> None:
         outbox.acknowledge(record.first - 1, record.first - 1)
     elif isinstance(record, ReceiverKnown):
         outbox.receiver = record.incarnation
-    elif record.facts.received:
+    else:
         _restore_inbox(session, record)
 
 
 def _restore_inbox(session: Session, record: InboxMoved) -> None:
+    if not record.facts.received:  # the session was over
+        session.inboxes, session.inbox = [], None
+        return
     inbox = Inbox.restored(record.facts)
     inbox.durable_read = inbox.read
     inbox.rejects = {sequence: Reject(sequence, code, text, 0) for sequence, code, text in record.rejects}

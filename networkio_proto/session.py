@@ -550,6 +550,8 @@ class Session(Timed):
         self.inboxes = [old for old in self.inboxes if old.unread or old.held]
         self.dormant = []
         self.inbox = None
+        if self.journal is not None:
+            self.journal.want(InboxMoved)
         self._rejects_unsent = []
         self._hole = None
         self._rename_outbox(mark=False)
@@ -912,6 +914,7 @@ class Session(Timed):
         if inbox is None:  # the session ended with the same chunk; what came before can be read
             return
         self._ack_pending = True
+        self._journal_inbox()
         config = self._endpoint.config
         if (
             urgent
@@ -1020,6 +1023,7 @@ class Session(Timed):
     def journaled(self, now: float) -> None:
         """A batch with something of this session is durable."""
         self._hurry(now)
+        self.check_finished(now)
         self.wake(Watch.ROOM | Watch.PROGRESS)
 
     def unaccept(self, after: int) -> None:

@@ -10,6 +10,7 @@ import random
 import pytest
 
 from networkio_proto import Config, Endpoint, Outcome
+from networkio_proto.handshake import InboxFacts
 from networkio_proto.journal import (
     InboxMoved,
     JournalBatch,
@@ -382,3 +383,59 @@ def test_whoever_crashes_whenever_nothing_that_was_accepted_is_lost_and_acknowle
     for name in "ab":
         assert acknowledged[other[name]] == accepted[name]
         assert stores[name].host.session(other[name]).unacknowledged == 0
+
+
+def test_a_session_that_is_over_leaves_no_inbox_to_go_on_with() -> None:
+    world, a, b = durable_pair()
+    a.host.send("b", b"one")
+    world.run(1)
+    b.host.read("a")
+    for store, peer in ((a, "b"), (b, "a")):
+        store.host.session(peer).end(world.now)
+        store.host.pump()
+    world.run(5)
+    last = next(record for record in reversed(b.records) if isinstance(record, InboxMoved))
+    assert last.facts.received == 0
+    b.crash()
+    assert b.host.session("a").inbox is None
+    a.host.dial("b")
+    a.host.send("b", b"anew")
+    world.run(5)
+    assert b.host.read("a") == [b"anew"]
+
+
+def test_a_batch_that_is_outdated_by_a_new_outbox_lets_nothing_leave() -> None:
+    world, a, _ = durable_pair(sync=False)
+    a.host.send("b", b"one")
+    session = a.host.session("b")
+    session.journal.barrier(OutboxOpened)  # type: ignore[union-attr]
+    batch = a.host.endpoint.journal_request()
+    assert batch is not None
+    session.abort(world.now)  # its new outbox is not in that batch
+    a.host.endpoint.journal_done(batch.token, world.now)
+    assert session.outbox.sendable == 0
+    a.write()
+    assert session.outbox.sendable == 1
+
+
+def test_a_position_written_after_the_session_was_over_means_nothing() -> None:
+    world, _, b = durable_pair()
+    b.sync = False
+    b.host.world.hosts["a"].send("b", b"one")
+    world.run(1)
+    b.host.read("a")
+    batch = b.host.endpoint.journal_request()
+    assert batch is not None
+    b.host.session("a").abort(world.now)
+    b.host.endpoint.journal_done(batch.token, world.now)
+    assert b.host.session("a").inbox is None
+
+
+def test_positions_alone_can_be_restored_too() -> None:
+    facts = InboxFacts(b"k" * 16, b"r" * 16, 3, 3, 2)
+    endpoint = Endpoint("a", journal=True)
+    endpoint.restore([InboxMoved("b", facts, ())], 0.0)
+    inbox = endpoint.session("b").inbox
+    assert inbox is not None
+    assert inbox.facts() == facts
+    assert endpoint.session("b").outbox.next == 1
