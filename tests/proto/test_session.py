@@ -206,6 +206,7 @@ def test_a_message_over_the_peers_limit_is_refused_as_soon_as_that_is_known(size
     world.run(1.0)
     assert b.read("a") == [b"small"]
     assert a.session("b").outcome(1) is Outcome.LOST
+    assert len(noticed(a, MessagesFailed)) == 1
     with pytest.raises(MessageTooLarge, match="16777216 here, 100 at the peer"):
         a.send("b", bytes(size))
 
@@ -634,6 +635,27 @@ def test_an_ack_of_what_never_was_closes_the_connection(frame: bytes, complaint:
     assert (a.session("b").outbox.received, a.session("b").outbox.read) == (1, 1)
 
 
+@pytest.mark.parametrize("news", ["credit", "first", "received", "nothing"])
+def test_acks_are_a_flood_only_if_they_tell_nothing(news: str) -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", *300 * [b"x"])
+    b.send("a", *300 * [b"x"])
+    world.run(1.0)
+    credit = a.session("b").outbox.credit
+    for number in range(1, 301):
+        received, more, first = 0, 0, 1
+        if news == "received":
+            received = number
+        elif news == "credit":
+            more = credit + number
+        elif news == "first":
+            first = number
+        if a.session("b").connected:
+            inject(world, ACCEPTOR, encode_ack(received, received, more, first))
+    assert a.session("b").connected == (news != "nothing")
+
+
 # -- rejecting ---------------------------------------------------------------------------------------------------------
 
 
@@ -737,6 +759,19 @@ def test_a_rejected_message_keeps_its_credit_until_the_sender_has_passed_it() ->
     hear(world, ACCEPTOR)
     hear(world, DIALER)  # a's ACK with its ``first``
     assert [ack[2] for ack in acks(world, ACCEPTOR)] == [before + 1064]
+
+
+def test_a_rejected_message_keeps_its_credit_over_a_cut() -> None:
+    world = pair(Config(window=64 * KIB, window_max=64 * KIB))
+    a, b = hosts(world)
+    a.send("b", b"unread", bytes(1000))
+    world.run(0.1)
+    _, bad = b.take("a", 2)
+    b.settle("a", bad, reject=(0, ""))
+    live(world).cut()
+    reconnect(world)
+    assert a.session("b").outcome(2) is Outcome.REJECTED
+    assert promised(b, "a") == 64 * KIB - (64 + 6) - (64 + 1000)
 
 
 @pytest.mark.parametrize("what", ["another outbox", "read long ago", "twice", "fin"])
@@ -882,6 +917,22 @@ def test_a_session_that_both_sides_end_is_over_wherever_its_connection_is_cut(
     assert place > 8
 
 
+def test_an_ended_session_is_over_when_the_last_message_is_read() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"last")
+    a.end("b")
+    b.end("a")
+    world.run(10.0)
+    assert a.session("b").ending
+    assert b.session("a").ending
+    assert b.read("a") == [b"last"]
+    assert b.session("a").closed
+    world.run(10.0)
+    assert is_over(a, "b")
+    assert a.session("b").ledger.read == 1
+
+
 @pytest.mark.parametrize("idle", ["connected", "shrunk"])
 def test_a_session_that_the_peer_ended_long_ago_can_be_ended(idle: str) -> None:
     """Shrinking must not forget that the peer's FIN was read."""
@@ -907,23 +958,27 @@ def test_a_session_that_the_peer_ended_long_ago_can_be_ended(idle: str) -> None:
 # -- long without a connection -----------------------------------------------------------------------------------------
 
 
-def test_an_idle_session_without_a_connection_shrinks_to_its_positions_and_goes_on_from_them() -> None:
+@pytest.mark.parametrize(("sender", "receiver"), ["ab", "ba"])
+def test_an_idle_session_without_a_connection_shrinks_to_its_positions_and_goes_on_from_them(
+    sender: str, receiver: str
+) -> None:
     world = pair()
-    a, b = hosts(world)
-    a.send("b", b"1", b"2")
+    s, r = world.hosts[sender], world.hosts[receiver]
+    s.send(receiver, b"1", b"2")
     world.run(1.0)
-    b.read("a")
+    r.read(sender)
     live(world).cut()
     world.advance(14 * 60.0)
-    assert b.session("a").inboxes
+    assert r.session(sender).inboxes
     world.advance(2 * 60.0)
-    assert b.session("a").inboxes == []
-    assert [facts.received for facts in b.session("a").dormant] == [2]
-    a.send("b", b"3")
+    assert r.session(sender).inboxes == []
+    assert [facts.received for facts in r.session(sender).dormant] == [2]
+    s.send(receiver, b"3")
     reconnect(world)
-    assert b.read("a") == [b"3"]
+    assert verdict(s) == "B"
+    assert r.read(sender) == [b"3"]
     world.run(1.0)
-    assert a.session("b").ledger.read == 3
+    assert s.session(receiver).ledger.read == 3
 
 
 @pytest.mark.parametrize("what", ["unread", "held", "rejected"])
@@ -1316,6 +1371,21 @@ def test_a_restarted_receiver_gets_what_it_had_not_read_again_and_flagged_and_th
     assert [redelivered(delivery) for delivery in got] == [
         sequence <= transmitted for sequence in range(2, 2 + len(got))
     ]
+
+
+def test_what_was_transmitted_to_a_dead_process_is_flagged_even_if_it_acknowledged_nothing() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.send("b", b"perhaps")
+    hear(world, DIALER)
+    assert b.read("a") == [b"perhaps"]
+    live(world).cut()  # a does not hear of it
+    b.restart()
+    a.send("b", b"new")
+    reconnect(world)
+    taken = b.take("a", 9)
+    assert payloads(taken) == [b"perhaps", b"new"]
+    assert redelivered(taken[0])
 
 
 def test_a_mark_lasts_over_further_connections() -> None:
