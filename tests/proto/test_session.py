@@ -280,16 +280,16 @@ def test_a_time_to_live_that_is_none_is_refused(ttl: float) -> None:
 
 
 def test_an_outbox_takes_messages_until_its_cost_has_reached_the_bound() -> None:
-    world = pair(Config(outbox_limit=1000), connected=False)
+    world = pair(Config(outbox_limit=900), connected=False)
     a, b = hosts(world)
     session = a.session("b")
     world.advance(7.0)
-    for _ in range(6):
+    for _ in range(5):
         a.send("b", bytes(200 - COST_PER_MESSAGE - 20))
     assert not session.has_room
-    with pytest.raises(OutboxFull, match=r"holds 6 unread messages of cost 1080 .* no connection to b for 7\.0 s"):
+    with pytest.raises(OutboxFull, match=r"holds 5 unread messages of cost 900 .* no connection to b for 7\.0 s"):
         a.send("b", b"")
-    assert session.ledger.accepted == 6
+    assert session.ledger.accepted == 5
     a.dial("b")
     world.run(1.0)
     assert b.read("a", 1)
@@ -1070,6 +1070,20 @@ def test_what_is_settled_at_once_never_stops_the_sender() -> None:
     world.run(0.0)
     assert world.now == before
     assert a.session("b").ledger.read == 500
+
+
+def test_a_message_that_is_under_way_counts_as_unsettled_with_all_of_its_size() -> None:
+    world = pair(Config(limits=Limits(frame=8192), window=64 * KIB, window_max=64 * KIB))
+    a, b = hosts(world)
+    a.send("b", bytes(60_000))
+    live(world).deliver(DIALER, 20_000)
+    b.send("a", b"company for an ACK")
+    world.advance(0.03)
+    assert promised(b, "a") == 64 * KIB - (60_000 + COST_PER_MESSAGE)
+    assert all(ack[2] == 64 * KIB for ack in acks(world, ACCEPTOR))
+    live(world).cut()
+    reconnect(world)
+    assert b.read("a") == [bytes(60_000)]
 
 
 def test_a_window_that_is_used_up_grows_to_its_ceiling_and_not_beyond() -> None:
@@ -2084,6 +2098,14 @@ def test_a_target_that_comes_while_a_finished_dialer_waits_for_the_last_word_sta
     assert b.read("a") == [b"new"]
     world.run(1.0)
     assert a.session("b").ledger.read == 1
+
+
+def test_a_second_target_leaves_a_connection_alone() -> None:
+    world = pair()
+    wire = live(world)
+    world.hosts["a"].dial("b")
+    world.run(1.0)
+    assert live(world) is wire
 
 
 def test_an_end_is_said_once_and_a_closed_session_has_none() -> None:
