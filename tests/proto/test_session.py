@@ -2100,6 +2100,23 @@ def test_a_target_that_comes_while_a_finished_dialer_waits_for_the_last_word_sta
     assert a.session("b").ledger.read == 1
 
 
+def test_a_dialer_that_wants_the_last_word_listens_when_a_new_process_has_something_to_say() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.end("b")
+    b.end("a")
+    while not a.session("b").finished:
+        assert step(world)
+    live(world).cut()
+    b.restart()
+    b.send("a", b"new")
+    reconnect(world)
+    assert a.read("b") == [b"new"]
+    assert a.send("b", b"answer")
+    world.run(1.0)
+    assert b.read("a") == [b"answer"]
+
+
 def test_a_second_target_leaves_a_connection_alone() -> None:
     world = pair()
     wire = live(world)
