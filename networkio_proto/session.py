@@ -672,7 +672,6 @@ class Session(Timed):
         self._mark(connection, attach)
         self._hole = None
         self._attach_progress = False
-        outbox.fragment = 0  # what was half sent went with its connection
         inbox = attach.inbox
         if verdict is Verdict.ROLLED_BACK:
             self._doubt(0, outbox.sent)
