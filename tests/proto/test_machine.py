@@ -267,13 +267,7 @@ BUGS = (
     bug("keeps simultaneous dials", "endpoint", "or (session.arbitration.arbiter and rival.dialer)", ""),
     bug("replaces a process that answers", "arbiter", "return Decision.PARK", "return Decision.TAKE"),
     bug("takes an old dial that comes late", "arbiter", "return newcomer.dial <= last.dial", "return False"),
-    Bug(
-        "goes on inside of a message on a new connection",
-        (
-            ("outbox", "self.cursor = position + 1\n        self.fragment = 0", "self.cursor = position + 1"),
-            ("session", "outbox.fragment = 0  #", "#"),
-        ),
-    ),
+    bug("goes on inside of a message", "outbox", "position + 1\n        self.fragment = 0", "position + 1"),
     bug("goes back with an old ACK", "outbox", "max(0, received - self.received)", "received - self.received"),
     bug("acknowledges what is released", "session", "[0].release(delivery[1])", "[0].settle(delivery[1])"),
     bug("marks one too few", "outbox", "if sequence <= self.marked:", "if sequence < self.marked:"),
