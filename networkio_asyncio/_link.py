@@ -78,15 +78,14 @@ class Link:
             except Exception as error:  # a user's stream may raise anything
                 self._lost(error.__cause__ or error)
                 return
-            connection.receive_data(data, node.now())
-            node.pump()
+            connection.receive_data(data, node.enter())
+            node.leave()
 
     async def _write(self) -> None:
         send, connection, node = self._stream.send, self.connection, self._node
         while True:
-            buffers = connection.data_to_send(node.now())
-            if node.endpoint.effects:
-                node.pump()
+            buffers = connection.data_to_send(node.enter())
+            node.leave()
             try:
                 if buffers:
                     await send(b"".join(buffers))
@@ -102,5 +101,5 @@ class Link:
             await self._wake.wait()
 
     def _lost(self, error: BaseException | None) -> None:
-        self.connection.connection_lost(self._node.now(), error)
-        self._node.pump()
+        self.connection.connection_lost(self._node.enter(), error)
+        self._node.leave()

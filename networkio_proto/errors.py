@@ -51,6 +51,7 @@ __all__ = [
     "NoMoreMessages",
     "NodeClosed",
     "NormalClose",
+    "NotARequest",
     "Outcome",
     "OutboxFull",
     "OutcomeForgotten",
@@ -157,6 +158,10 @@ class NoMessage(UsageError):
 
 class MessageNotHeld(UsageError):
     """The message is not held by the application (any more): it was settled or released before."""
+
+
+class NotARequest(UsageError):
+    """A reply to a message that is no request: its sender does not wait for one."""
 
 
 class IteratorBusy(UsageError):

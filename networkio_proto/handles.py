@@ -1,25 +1,30 @@
-"""What an application holds: one received message, one receipt.  The part that every adapter shares.
+"""What an application holds of single messages: a received one, and the receipt of one that it sent.
 
 Theory of operation
 -------------------
 A handle is made when the application asks for it, from the core's light tuple (a
-:data:`~networkio_proto.inbox.Delivery`) or from a sequence.  It knows what can be known without waiting; an adapter's
-subclass adds its clock, its lock or loop, and its way of waiting.
+:data:`~networkio_proto.inbox.Delivery`) or from a sequence.  Everything that needs no waiting is here and is the same
+for every driver: a command goes between ``node.enter()`` and ``node.leave()``, which are the driver's lock or loop.
+What may wait is an :data:`~networkio_proto.operations.Operation`, and a driver's subclass gives it its own way of
+waiting.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
 
-from .errors import DecodeError, DeliveryFailure, MessageNotHeld, Outcome
+from .errors import DecodeError, MessageNotHeld, NotARequest, Outcome
 from .events import GapRange, Positions
 from .frames import DataFlag
 from .inbox import Delivery, Details
 from .ledger import Failure
-from .payload import Codec
-from .session import Session
+from .operations import Operation
+from .requests import REPLY, request_of
 
-__all__ = ["MessageHandle", "ReceiptHandle"]
+__all__ = ["Iteration", "MessageHandle", "ReceiptHandle"]
+
+M = TypeVar("M", bound="MessageHandle")
 
 _NOTHING = Details()
 _UNDECODED: Any = object()
@@ -29,20 +34,22 @@ class MessageHandle:
     """A received message (guarantees, *Who holds a message*).
 
     It is *held* by whoever took it until :meth:`ack`, :meth:`reject` or :meth:`release`.  Repeating the same of the
-    first two is harmless; settling a message that was given back raises MessageNotHeld.
+    three is harmless; anything else on a message that is no longer held raises MessageNotHeld.
     """
 
-    __slots__ = ("_codec", "_data", "_delivery", "_end", "_session")
+    __slots__ = ("_data", "_delivery", "_end", "peer")
 
-    def __init__(self, session: Session, delivery: Delivery, codec: Codec) -> None:
-        self._session = session
+    def __init__(self, peer: Any, delivery: Delivery) -> None:
+        #: the peer that sent it
+        self.peer: Any = peer
         self._delivery = delivery
-        self._codec = codec
         self._data: Any = _UNDECODED
         self._end = ""  # how it was settled
 
     def __repr__(self) -> str:
-        return f"<Message {self.sequence} from {self._session.peer_id}: {len(self.raw)} bytes {self._end or 'held'}>"
+        return f"<Message {self.sequence} from {self.peer.id}: {len(self.raw)} bytes {self._end or 'held'}>"
+
+    # -- facts --------------------------------------------------------------------------------------------------
 
     @property
     def data(self) -> Any:
@@ -53,10 +60,10 @@ class MessageHandle:
         if self._data is _UNDECODED:
             raw = self._delivery[2]
             try:
-                self._data = raw if self._delivery[3] & DataFlag.RAW else self._codec.decode(raw)
+                self._data = raw if self._delivery[3] & DataFlag.RAW else self.peer.node.codec.decode(raw)
             except DecodeError as error:
                 raise DecodeError(
-                    f"message {self.sequence} from {self._session.peer_id} cannot be decoded: {error}; "
+                    f"message {self.sequence} from {self.peer.id} cannot be decoded: {error}; "
                     f"it can be read raw, rejected or acknowledged"
                 ) from error
         return self._data
@@ -80,7 +87,10 @@ class MessageHandle:
     @property
     def headers(self) -> dict[str, object]:
         """What the sender sent along; empty if nothing."""
-        return self._details.headers or {}
+        headers = self._details.headers
+        if not headers:
+            return {}
+        return {key: value for key, value in headers.items() if not key.startswith(".")}
 
     @property
     def redelivered(self) -> bool:
@@ -103,6 +113,11 @@ class MessageHandle:
         return self._details.peer_restarted
 
     @property
+    def wants_reply(self) -> bool:
+        """Does the sender wait for a :meth:`reply`?"""
+        return request_of(self._details.headers) is not None
+
+    @property
     def held(self) -> bool:
         """Neither settled nor released yet?"""
         return not self._end
@@ -116,56 +131,134 @@ class MessageHandle:
     def _details(self) -> Details:
         return self._delivery[4] or _NOTHING
 
-    def _settle(self, end: str, now: float, reject: tuple[int, str] | None = None) -> None:
-        """Acknowledge or reject; the adapter's methods call this under its lock or on its loop."""
+    # -- commands -----------------------------------------------------------------------------------------------
+
+    def ack(self) -> None:
+        """The application is done with it: the sender learns READ.  Raises MessageNotHeld, WrongThread."""
+        self._command("acknowledged")
+
+    def reject(self, reason: str = "", code: int = 0) -> None:
+        """Refuse it for good: the sender learns REJECTED with these words.  Raises MessageNotHeld, WrongThread."""
+        self._command("rejected", (code, reason))
+
+    def release(self) -> None:
+        """Give it back to its old place; it is handed over again, ``attempt`` + 1.  Raises MessageNotHeld."""
+        self._command("released")
+
+    def _command(self, end: str, reject: tuple[int, str] | None = None) -> None:
+        node = self.peer.node
+        now = node.enter()
+        try:
+            self.finish(end, now, reject)
+        finally:
+            node.leave()
+
+    def finish(self, end: str, now: float, reject: tuple[int, str] | None = None) -> None:
+        """How it ends here ("acknowledged", "rejected" or "released"); for the driver, between enter and leave."""
         if self._end == end:
             return
         if self._end:
-            raise MessageNotHeld(f"message {self.sequence} from {self._session.peer_id} was {self._end} before")
-        self._session.settle(self._delivery, now, reject=reject)
+            raise MessageNotHeld(f"message {self.sequence} from {self.peer.id} was {self._end} before")
+        if end == "released":
+            self.peer.session.release(self._delivery, now)
+        else:
+            self.peer.session.settle(self._delivery, now, reject=reject)
         self._end = end
 
-    def _give_back(self, now: float) -> None:
-        if self._end:
-            if self._end == "released":
-                return
-            raise MessageNotHeld(f"message {self.sequence} from {self._session.peer_id} was {self._end} before")
-        self._session.release(self._delivery, now)
-        self._end = "released"
+    def handled(self, failed: bool) -> None:
+        """The end of ``with message``: acknowledged on success, released on an exception, unless it has its end."""
+        if self.held:
+            self._command("released" if failed else "acknowledged")
+
+    def _replying(self, data: Any, headers: Mapping[str, object] | None, raw: bool) -> Operation[Any]:
+        """Accept the reply to a request; its receipt."""
+        number = request_of(self._details.headers)
+        if number is None:
+            raise NotARequest(f"message {self.sequence} from {self.peer.id} is no request: nobody waits for a reply")
+        payload = self.peer.node.payload(data, raw)
+        return (yield from self.peer.accepting(payload, headers=headers, raw=raw, reserved={REPLY: number}))
 
 
 class ReceiptHandle:
     """The sender's side of one accepted message.  It costs nothing until somebody waits for it."""
 
-    __slots__ = ("_session", "sequence")
+    __slots__ = ("peer", "sequence")
 
-    def __init__(self, session: Session, sequence: int) -> None:
-        self._session = session
+    def __init__(self, peer: Any, sequence: int) -> None:
+        #: the peer that it was sent to
+        self.peer: Any = peer
         #: its number in the outbox to that peer; it never changes
         self.sequence = sequence
 
     def __repr__(self) -> str:
         outcome = self.outcome
-        return f"<Receipt {self.sequence} to {self._session.peer_id}: {outcome.value if outcome else 'under way'}>"
+        return f"<Receipt {self.sequence} to {self.peer.id}: {outcome.value if outcome else 'under way'}>"
 
     @property
     def outcome(self) -> Outcome | None:
         """How it ended; None while it is under way (promise G3)."""
-        return self._session.outcome(self.sequence)
+        with self.peer.node.looking:
+            outcome: Outcome | None = self.peer.session.outcome(self.sequence)
+        return outcome
 
     @property
     def failure(self) -> Failure | None:
         """The record of its end, if it was not read."""
-        return self._session.failure(self.sequence)
+        with self.peer.node.looking:
+            failure: Failure | None = self.peer.session.failure(self.sequence)
+        return failure
 
-    def _done(self, *, read: bool) -> bool:
-        """Is the wait over?  Raises the typed failure if it ended otherwise."""
-        error = self._error()
-        if error is not None:
-            raise error
-        outbox = self._session.outbox
-        return self.sequence <= (outbox.read if read else max(outbox.received, outbox.read))
+    def _cancel(self) -> bool:
+        node = self.peer.node
+        now = node.enter()
+        try:
+            cancelled: bool = self.peer.session.cancel(self.sequence, now)
+        finally:
+            node.leave()
+        return cancelled
 
-    def _error(self) -> DeliveryFailure | None:
-        failure = self.failure
-        return None if failure is None else failure.error(self.sequence)
+    def _until(self, *, read: bool) -> Operation[None]:
+        """Wait until it is received, or read; raises the typed DeliveryFailure if it ended otherwise."""
+        while not self.done(read=read):
+            yield from self.peer.waiting_for(self.sequence, read=read)
+
+    def done(self, *, read: bool) -> bool:
+        """Is it received, or read?  Raises the typed DeliveryFailure if it ended otherwise."""
+        failure = self.peer.session.failure(self.sequence)
+        if failure is not None:
+            raise failure.error(self.sequence)
+        outbox = self.peer.session.outbox
+        return bool(self.sequence <= (outbox.read if read else max(outbox.received, outbox.read)))
+
+class Iteration(Generic[M]):
+    """``for message in peer``: each message is acknowledged when the next is asked for.
+
+    The driver's iterator owns one and closes it when its loop is left, be it by its finalizer: that may run anywhere,
+    so what is given back goes through ``node.give_back``, which waits for a moment when the core can be touched.
+    """
+
+    __slots__ = ("_held", "_peer")
+
+    def __init__(self, peer: Any) -> None:
+        self._peer: Any = peer
+        self._held: M | None = None
+
+    def advancing(self) -> Operation[M]:
+        """Acknowledge the one in hand, then take the next.  Raises NoMoreMessages after the peer's end."""
+        held, self._held = self._held, None
+        if held is not None and held.held:
+            held.finish("acknowledged", self._peer.node.time)
+        try:
+            message: M = yield from self._peer.receiving()
+        except BaseException:
+            self.close()  # a loop ends with what it raises; the traceback may keep its iterator alive
+            raise
+        self._held = message
+        return message
+
+    def close(self) -> None:
+        """The loop was left: what it held and did not settle is given back, and is the next to be taken."""
+        self._peer.iteration_over(self)
+        held, self._held = self._held, None
+        if held is not None and held.held:
+            self._peer.node.give_back(held)

@@ -26,6 +26,7 @@ from .errors import CloseCode, MessageNotHeld
 from .events import GapRange, Positions
 from .frames import PeerFault
 from .handshake import InboxFacts
+from .requests import reply_to
 
 __all__ = ["Delivery", "Details", "Inbox", "Reject"]
 
@@ -91,6 +92,7 @@ class Inbox:
         "ready",
         "received",
         "rejects",
+        "replies",
         "restarted",
         "returned",
         "run",
@@ -112,6 +114,8 @@ class Inbox:
         #: released messages, in order, before everything in ``ready``
         self.returned: list[Delivery] = []
         self.held: dict[int, Delivery] = {}
+        #: replies that just came; they are held, and wait for the session to pass them on
+        self.replies: list[Delivery] = []
         self.scattered: set[int] = set()
         self.ranges: deque[tuple[int, int]] = deque()
         self.rejects: dict[int, Reject] = {}
@@ -238,7 +242,11 @@ class Inbox:
         self.received = sequence
         self.partial = 0
         self.unsettled += COST_PER_MESSAGE + details.headers_size + len(payload)
-        self.ready.append((self, sequence, payload, flags, self._details(details)))
+        if details.headers and reply_to(details.headers) is not None:  # no part of the stream that is read
+            self.held[sequence] = reply = (self, sequence, payload, flags, details)
+            self.replies.append(reply)
+        else:
+            self.ready.append((self, sequence, payload, flags, self._details(details)))
 
     def _details(self, details: Details | None) -> Details:
         """Hang on the message what it has to tell of those before it."""

@@ -57,6 +57,7 @@ from .ledger import Failure, Ledger
 from .maps import encode_map
 from .outbox import SMALL, Entry, Outbox
 from .receipts import ReceiptWaiters
+from .requests import Requests
 from .resume import Verdict, judge
 from .timers import Timed
 from .why import explain
@@ -105,6 +106,8 @@ class Watch:
     PROGRESS = 4
     #: a connection went live or was lost
     LINK = 8
+    #: a reply to a request
+    REPLY = 16
 
 
 class Session(Timed):
@@ -156,6 +159,7 @@ class Session(Timed):
         "peer_id",
         "peer_message_limit",
         "receipts",
+        "requests",
         "since",
         "targets",
         "waiting_since",
@@ -198,6 +202,8 @@ class Session(Timed):
         self.watch = 0
         #: who waits for the outcome of a message; look there after a Wake for ``Watch.PROGRESS``
         self.receipts = ReceiptWaiters()
+        #: who waits for a reply; look there after a Wake for ``Watch.REPLY``
+        self.requests = Requests()
         #: ``end`` was called, FIN is on its way
         self.ending = False
         #: ended or aborted; a new connection or target opens it again
@@ -313,12 +319,14 @@ class Session(Timed):
         raw: bool = False,
         ttl: float | None = None,
         ack_now: bool = False,
+        reserved: Mapping[str, object] | None = None,
     ) -> int:
         """Accept a message; returns its sequence (guarantees, *Words*).
 
         ``payload`` is retained uncopied when it is large and must not change.  ``raw`` marks bytes that no codec made.
         ``headers``: at most 63 items of the closed map set.  ``ttl`` seconds from now it ends as EXPIRED if the peer
-        does not hold it.  ``ack_now`` asks the peer to acknowledge without delay.
+        does not hold it.  ``ack_now`` asks the peer to acknowledge without delay.  ``reserved`` are headers of the
+        library itself (:mod:`~networkio_proto.requests`).
 
         Raises OutboxFull, SessionClosed, NodeClosed, MessageTooLarge, EncodeError (headers); nothing was changed then.
         """
@@ -328,7 +336,7 @@ class Session(Timed):
             raise ConfigurationError(f"ttl is {ttl}; it must be a number of seconds greater than zero")
         outbox, endpoint = self.outbox, self._endpoint
         size = len(payload)
-        encoded = encode_headers(headers) if headers else b""
+        encoded = encode_headers(headers, reserved) if headers or reserved else b""
         if size + len(encoded) > self._message_limit:
             self._too_large(size + len(encoded))
         config = endpoint.config
@@ -353,6 +361,12 @@ class Session(Timed):
         if connection is not None and not connection.dirty:
             connection.want_write(now)
         return sequence
+
+    def check_size(self, payload: bytes, headers: Mapping[str, object] | None = None) -> None:
+        """Raise MessageTooLarge or EncodeError where :meth:`send` would, and send nothing."""
+        size = len(payload) + (len(encode_headers(headers)) if headers else 0)
+        if size > self._message_limit:
+            self._too_large(size)
 
     def _refuse(self) -> None:
         if self._endpoint.closed:
@@ -907,9 +921,12 @@ class Session(Timed):
 
     def received_something(self, fresh: int, urgent: bool, now: float) -> None:
         """A chunk was worked through that brought messages, SKIPs or duplicates: notices and acknowledgement."""
+        inbox = self.inbox
+        if inbox is not None and inbox.replies:
+            fresh -= len(inbox.replies)
+            self._answer(inbox, now)
         if fresh:
             self._ready(now)
-        inbox = self.inbox
         if inbox is None:  # the session ended with the same chunk; what came before can be read
             return
         self._ack_pending = True
@@ -926,6 +943,15 @@ class Session(Timed):
             self._hurry(now)
         else:
             self._delay_ack(now)
+
+    def _answer(self, inbox: Inbox, now: float) -> None:
+        """Replies came: to those who wait for them, or away with them."""
+        replies, inbox.replies = inbox.replies, []
+        for delivery in replies:
+            if self.requests.answer(delivery):
+                self.wake(Watch.REPLY)
+            else:
+                self.settle(delivery, now)
 
     def _inbox(self) -> Inbox:
         if self.inbox is None:
@@ -1155,15 +1181,16 @@ class Session(Timed):
         return explain(self, now)
 
 
-def encode_headers(headers: Mapping[str, object]) -> bytes:
-    """Users' headers as they go on the wire; raises EncodeError that says what is wrong."""
+def encode_headers(headers: Mapping[str, object] | None, reserved: Mapping[str, object] | None = None) -> bytes:
+    """Users' headers, and the library's own, as they go on the wire; raises EncodeError that says what is wrong."""
+    headers = headers or {}
     if len(headers) > _HEADER_ITEMS:
         raise EncodeError(f"{len(headers)} headers are more than {_HEADER_ITEMS}", "headers")
-    reserved = [key for key in headers if isinstance(key, str) and (key == "id" or key.startswith("."))]
-    if reserved:
-        raise EncodeError(f"the header {reserved[0]!r} is reserved for networkio", "headers")
+    taken = [key for key in headers if isinstance(key, str) and (key == "id" or key.startswith("."))]
+    if taken:
+        raise EncodeError(f"the header {taken[0]!r} is reserved for networkio", "headers")
     try:
-        encoded = encode_map(dict(headers))
+        encoded = encode_map({**headers, **(reserved or {})})
     except ValueError as error:
         raise EncodeError(str(error), "headers") from None
     if len(encoded) > _HEADER_BYTES:

@@ -42,13 +42,16 @@ class Timed:
 class Timers:
     """The deadlines of one endpoint; :meth:`next` is O(1)."""
 
-    __slots__ = ("_acks", "_count", "_heap", "_live")
+    __slots__ = ("_acks", "_count", "_heap", "_live", "_told", "sooner")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timed]] = []
         self._acks: deque[tuple[float, Timed]] = deque()
         self._count = 0  # breaks ties in the order of scheduling, so that runs are reproducible
         self._live = 0
+        self._told = inf
+        #: something is due before the deadline that :meth:`next` told last: the driver must ask again
+        self.sooner = False
 
     def schedule(self, owner: Timed, deadline: float) -> None:
         """See to it that ``owner.on_timer`` is called at ``deadline`` or (lazily) earlier."""
@@ -57,6 +60,8 @@ class Timers:
         if owner.timer_at == inf:
             self._live += 1
         owner.timer_at = deadline
+        if deadline < self._told:
+            self.sooner = True
         self._count += 1
         heapq.heappush(self._heap, (deadline, self._count, owner))
         if len(self._heap) > 64 and len(self._heap) > 2 * self._live:
@@ -65,6 +70,8 @@ class Timers:
     def schedule_ack(self, owner: Timed, deadline: float) -> None:
         """Call ``owner.on_ack_timer`` at ``deadline``, which is not earlier than any asked for before."""
         self._acks.append((deadline, owner))
+        if deadline < self._told:
+            self.sooner = True
 
     def cancel(self, owner: Timed) -> None:
         """Forget the owner's deadline, if it has one."""
@@ -77,9 +84,12 @@ class Timers:
         heap = self._heap
         while heap and heap[0][2].timer_at != heap[0][0]:
             heapq.heappop(heap)
-        if self._acks and (not heap or self._acks[0][0] < heap[0][0]):
-            return self._acks[0][0]
-        return heap[0][0] if heap else None
+        told = heap[0][0] if heap else inf
+        if self._acks and self._acks[0][0] < told:
+            told = self._acks[0][0]
+        self._told = told
+        self.sooner = False
+        return None if told == inf else told
 
     def run(self, now: float) -> None:
         """Serve everything that is due, each owner at most once."""

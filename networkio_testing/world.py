@@ -273,6 +273,8 @@ class Host:
         self.dials: list[Target] = []
         #: called after every pump, for judges
         self.on_pump: Callable[[Host], None] | None = None
+        #: what to do with a Wake, for drivers of their own; without it notices are collected in ``notices``
+        self.on_wake: Callable[[Session | None], None] | None = None
         self.endpoint = self._boot()
 
     def __repr__(self) -> str:
@@ -393,6 +395,8 @@ class Host:
                 self._close(effect)
             elif isinstance(effect, Dial):
                 self.dials.append(effect.target)
+            elif self.on_wake is not None:
+                self.on_wake(effect.session)
             elif effect.session is None:
                 while (notice := endpoint.next_event()) is not None:
                     self.notices.append(notice)

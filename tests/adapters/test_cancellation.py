@@ -389,7 +389,7 @@ async def test_closing_may_be_cancelled_anywhere_and_closes_at_once() -> None:
                 assert not here.endpoint.connections
                 with anyio.fail_after(5):
                     while here._links:
-                        await here._changed()
+                        await here.run(here.changing())
             if k == 1:
                 await far.read()
             if not reached:

@@ -402,7 +402,7 @@ async def test_each_notice_goes_to_one_taker() -> None:
             tasks.start_soon(take)
         await anyio.sleep(0.01)
         await pair.near.send("x")
-        await pair.far.wait_readable()
+        await until(lambda: pair.far.unread)
     assert [type(notice) for notice in taken] == [MessagesReady]
 
 

@@ -184,7 +184,7 @@ async def test_drop_oldest_never_waits_and_says_what_it_dropped() -> None:
 async def test_drop_oldest_drops_nothing_that_the_peer_may_have_seen() -> None:
     async with connected(overflow="drop_oldest", outbox_limit=1000) as pair:
         await pair.near.send(0)
-        await pair.far.wait_readable()
+        await until(lambda: pair.far.unread)
         async with anyio.create_task_group() as tasks:
 
             async def send() -> None:
@@ -646,7 +646,7 @@ async def test_an_abort_reaches_the_other_side() -> None:
 async def test_a_session_that_was_aborted_can_begin_anew() -> None:
     async with connected() as pair:
         await pair.near.send("x")
-        await pair.far.wait_readable()
+        await until(lambda: pair.far.unread)
         pair.near.abort()
         await until(lambda: not pair.far.connected)
         assert await read_all(pair.far, 1) == ["x"]

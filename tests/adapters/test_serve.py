@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from networkio_asyncio import ConfigurationError, Message, MessageRejected, MessagesReady, NodeClosed, PeerConnected
-from networkio_asyncio import _node as node_module
+from networkio_proto import peers
 from tests.adapters.helpers import bounded, connected, node, notice_of, until
 
 pytestmark = pytest.mark.anyio
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Failing handlers are called again at once, and their tracebacks stay out of the way."""
-    monkeypatch.setattr(node_module, "_HANDLER_PAUSE", (0.001, 0.004))
+    monkeypatch.setattr(peers, "_HANDLER_PAUSE", (0.001, 0.004))
     caplog.set_level(logging.CRITICAL + 1, "networkio.asyncio")
 
 
@@ -170,7 +170,7 @@ async def test_one_handler_serves_all_peers() -> None:
 
     async with connected() as pair, anyio.create_task_group() as tasks:
         tasks.start_soon(pair.server.serve, handler)
-        await until(lambda: pair.server._handler)
+        await until(lambda: pair.server._served)
         with pytest.raises(ConfigurationError, match="served already"):
             await pair.server.serve(handler)
         tasks.cancel_scope.cancel()

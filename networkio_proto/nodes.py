@@ -1,0 +1,347 @@
+"""One identity as the application sees it: its peers, its notices, its end.  The part that every driver shares.
+
+Theory of operation
+-------------------
+A driver's ``Node`` is a :class:`NodeHandle` that supplies what only a driver has: the way in and out of the core
+(``enter`` looks at its clock and takes its lock, or checks that this is the loop's thread; ``leave`` carries out the
+core's effects), tokens to wait for, and a peer of its own kind.  Everything else that an application asks of a node,
+and that is not I/O, is here, once.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from typing import Any, Generic, Literal, TypeVar
+
+from .auth import Authenticator, Insecure, check_exposure
+from .config import Config
+from .endpoint import Endpoint
+from .errors import AddressError, ConfigurationError, DialFailed, EncodeError, NodeClosed, UsageError, printable
+from .events import Event
+from .handles import MessageHandle
+from .ledger import Ledger
+from .operations import Operation, Token
+from .payload import Codec, MsgpackCodec
+from .randomness import RandomSource
+from .reconnect import RetryClass, Target, TargetState, retry_class
+from .session import Session
+
+__all__ = ["NodeHandle", "address_error", "in_use"]
+
+P = TypeVar("P")
+
+_IN_USE = "the address is in use by another process; choose another one or stop it"
+
+
+class NodeHandle(Generic[P]):
+    """One identity on the network.
+
+    ``peer_id``: this node's name, unique among those it talks to.  ``config``: every limit and time.
+    ``auth``: how identities are proved; ``"insecure"`` spells out that nobody does, which only loopback gets unsaid.
+    ``codec``: objects to bytes.
+    """
+
+    #: what guards a mere look at the core, where several threads may be in it
+    looking: AbstractContextManager[Any] = nullcontext()
+
+    def __init__(
+        self,
+        peer_id: str,
+        *,
+        config: Config | None = None,
+        auth: Authenticator | Literal["insecure"] | None = None,
+        codec: Codec | None = None,
+        random: RandomSource | None = None,
+    ) -> None:
+        self._auth: Authenticator | None = Insecure() if auth == "insecure" else auth
+        self.codec: Codec = MsgpackCodec() if codec is None else codec
+        #: the core
+        self.endpoint = Endpoint(peer_id, config, auth=self._auth, codec=self.codec.name, random=random)
+        self.config = self.endpoint.config
+        self.closed = False
+        #: when the driver entered the core the last time (its monotonic clock, seconds); operations go by it
+        self.time = 0.0
+        self._peers: dict[str, Any] = {}
+        self._watchers: list[Token] = []
+        self._callbacks: list[Callable[[], object]] = []
+        self._given_back: deque[MessageHandle] = deque()
+        self._requests = 0
+
+    # -- the driver's part ----------------------------------------------------------------------------------------
+
+    def enter(self) -> float:
+        """Before every touch of the core: its lock, or its thread; sets and returns ``time``, and takes back."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """After it: carry out the core's effects."""
+        raise NotImplementedError
+
+    def token(self) -> Token:
+        """Something to wait for."""
+        raise NotImplementedError
+
+    def make_peer(self, session: Session) -> P:
+        """The driver's own kind of peer."""
+        raise NotImplementedError
+
+    # -- facts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """This node's peer id."""
+        return self.endpoint.peer_id
+
+    @property
+    def ledger(self) -> Ledger:
+        """What became of all messages that this node accepted."""
+        return sum((session.ledger for session in list(self.endpoint.sessions.values())), Ledger())
+
+    def check_open(self) -> None:
+        """Raise NodeClosed after the end."""
+        if self.closed:
+            raise NodeClosed(f"node {self.id} is closed")
+
+    def payload(self, data: Any, raw: bool) -> bytes:
+        """The payload of a message; raises EncodeError."""
+        if not raw:
+            return self.codec.encode(data)
+        if type(data) is bytes:
+            return data
+        if isinstance(data, (bytes, bytearray, memoryview)):
+            return bytes(data)  # what is retained must not change under us
+        raise EncodeError(f"a raw message is bytes, not {type(data).__name__}")
+
+    def check_address(self, host: str, port: int, *, least: int) -> None:
+        """Raise ConfigurationError for an unprotected address off loopback, and for what is no port."""
+        check_exposure(host, self._auth)
+        if not isinstance(port, int) or not least <= port < 65536:
+            raise ConfigurationError(f"{printable(repr(port))} is not a port: a number from {least} to 65535")
+
+    # -- peers ----------------------------------------------------------------------------------------------------
+
+    def peer(self, peer_id: str) -> P:
+        """The peer of that id, known already or not; raises ConfigurationError for an unusable id."""
+        peer: P | None = self._peers.get(peer_id)
+        if peer is None:
+            now = self.enter()
+            try:
+                peer = self.peer_within(peer_id, now)
+            finally:
+                self.leave()
+        return peer
+
+    def peer_within(self, peer_id: str, now: float) -> P:
+        """As :meth:`peer`, between enter and leave."""
+        self.endpoint.session(peer_id, now)
+        self.meet()
+        peer: P = self._peers[peer_id]
+        return peer
+
+    @property
+    def peers(self) -> list[P]:
+        """Every peer this node knows."""
+        self.enter()
+        try:
+            self.meet()
+            return list(self._peers.values())
+        finally:
+            self.leave()
+
+    def meet(self) -> None:
+        """Give every session of the core its peer."""
+        if len(self._peers) < len(self.endpoint.sessions):  # both are in the order of arrival
+            for session in list(islice(self.endpoint.sessions.values(), len(self._peers), None)):
+                peer = self._peers[session.peer_id] = self.make_peer(session)
+                self.met(peer)
+
+    def met(self, peer: P) -> None:
+        """A peer is new; for drivers that serve."""
+
+    def broadcast(
+        self,
+        data: Any,
+        peers: Iterable[P | str] | None = None,
+        *,
+        headers: Mapping[str, object] | None = None,
+        ttl: float | None = None,
+        raw: bool = False,
+    ) -> dict[P, Any]:
+        """Send one message to many peers (default: all), encoded once; never waits.
+
+        Each peer gets its Receipt, or the UsageError that ``send_nowait`` would have raised for it (OutboxFull,
+        SessionClosed, MessageTooLarge), which holds up nobody else.  Raises EncodeError, NodeClosed, WrongThread.
+        """
+        payload = self.payload(data, raw)
+        now = self.enter()
+        try:
+            self.check_open()
+            self.meet()
+            chosen = list(self._peers.values()) if peers is None else [
+                self.peer_within(peer, now) if isinstance(peer, str) else peer for peer in peers
+            ]
+            return {peer: self._send(peer, payload, now, headers, ttl, raw) for peer in chosen}
+        finally:
+            self.leave()
+
+    def _send(
+        self, peer: Any, payload: bytes, now: float, headers: Mapping[str, object] | None, ttl: float | None, raw: bool
+    ) -> Any:
+        try:
+            return peer.receipt(peer.session.send(payload, now, headers=headers, ttl=ttl, raw=raw))
+        except EncodeError:
+            raise
+        except UsageError as error:
+            return error
+
+    def request_number(self) -> bytes:
+        """16 bytes that no other request has, in this process or another."""
+        self._requests += 1
+        return self.endpoint.incarnation[:8] + self._requests.to_bytes(8, "big")
+
+    # -- notices --------------------------------------------------------------------------------------------------
+
+    def on_notice(self, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` when notices begin to wait: a wake-up for a loop of your own, and nothing more.
+
+        It may come from another thread, must return at once and must not call the node; take the notices with
+        ``next_notice(0)`` until there are none.
+        """
+        self._callbacks.append(callback)
+        if self.endpoint.notices_waiting:
+            self.call(callback)
+
+    def call(self, callback: Callable[[], object]) -> None:
+        """Run what ``on_notice`` was given."""
+        callback()
+
+    def _noticing(self) -> Operation[Event | None]:
+        """The next notice; None when time is up."""
+        while True:
+            self.meet()
+            notice = self.endpoint.next_event()
+            if notice is not None:
+                return notice
+            self.check_open()
+            try:
+                yield from self.changing()
+            except TimeoutError:
+                return None
+
+    # -- waiting and ending ---------------------------------------------------------------------------------------
+
+    def changing(self) -> Operation[None]:
+        """Until something about the node as a whole may have changed."""
+        token = self.token()
+        self._watchers.append(token)
+        try:
+            yield token
+        finally:
+            if token in self._watchers:
+                self._watchers.remove(token)
+
+    def wake(self, session: Session | None) -> None:
+        """Carry out the core's Wake."""
+        if session is not None:
+            if session.handle.__class__ is str:
+                self.meet()
+            session.handle.wake()
+            return
+        self.meet()
+        self.wake_watchers()
+        if self.endpoint.notices_waiting:
+            for callback in self._callbacks:
+                self.call(callback)
+
+    def wake_watchers(self) -> None:
+        """Let those look again who wait for the node as a whole."""
+        watchers, self._watchers = self._watchers, []
+        for token in watchers:
+            token.set()
+
+    def _answering(self, target: Target) -> Operation[P]:
+        """Wait until somebody has answered at a new target; raises what only a human can mend.  Gives it up else."""
+        try:
+            while target.session is None:
+                self.check_open()
+                _raise_if_hopeless(target)
+                yield from self.changing()
+        except BaseException:
+            self.endpoint.abandon_target(target, self.time)
+            raise
+        return self.peer_within(target.session.peer_id, self.time)
+
+    def _draining(self) -> Operation[Ledger]:
+        """Wait until every peer has read everything accepted so far, or time is up; the ledger."""
+        self.meet()
+        peers = list(self._peers.values())
+        for peer in peers:
+            peer.session.drain(self.time)
+        try:
+            for peer in peers:
+                yield from peer.read_out()
+        except TimeoutError:
+            pass  # the ledger says what is left
+        finally:
+            for peer in peers:
+                peer.session.undrain()
+        return self.ledger
+
+    def gone(self) -> None:
+        """Between enter and leave: the node ends; connections say CLOSE, whoever waits looks again."""
+        self.closed = True
+        self.endpoint.close(self.time)
+        for peer in self._peers.values():
+            peer.wake_everybody()
+        self.wake_watchers()
+
+    def give_back(self, message: MessageHandle) -> None:
+        """A message in hand was dropped, perhaps by a garbage collector in the middle of anything: note it.
+
+        It is released at the next ``enter``; :meth:`nudge` sees to it that there is one.
+        """
+        self._given_back.append(message)
+        self.nudge()
+
+    def nudge(self) -> None:
+        """The driver: enter and leave, now if that is possible from here, else soon."""
+        raise NotImplementedError
+
+    def take_back(self) -> None:
+        """For ``enter``: release what was given back."""
+        while self._given_back:
+            message = self._given_back.popleft()
+            if message.held and not self.closed:
+                message.finish("released", self.time)
+
+
+def address_error(place: str, error: OSError) -> AddressError:
+    """Why a place cannot be listened on, in words that help."""
+    if error.errno == errno.EADDRINUSE:
+        return AddressError(f"cannot listen on {printable(place)}: {_IN_USE}")
+    if _unresolved(error):
+        return AddressError(f"cannot listen on {printable(place)}: the host name does not resolve")
+    return AddressError(f"cannot listen on {printable(place)}: {printable(error.strerror or error)}")
+
+
+def in_use(place: str) -> AddressError:
+    """Another process listens there."""
+    return AddressError(f"cannot listen on {printable(place)}: {_IN_USE}")
+
+
+def _unresolved(error: BaseException | None) -> bool:
+    return type(error).__name__ == "gaierror"  # socket's, which the core does not import
+
+
+def _raise_if_hopeless(target: Target) -> None:
+    """For whoever waits for a first handshake: is there anything left to wait for?"""
+    error = target.error
+    if error is None:
+        return
+    unresolved = isinstance(error, DialFailed) and _unresolved(error.__cause__)
+    if target.state is TargetState.STOPPED or unresolved or retry_class(error) is RetryClass.SLOW:
+        raise error

@@ -1,0 +1,411 @@
+"""Another node as the application sees it: send, read, wait, end.  The part that every driver shares.
+
+Theory of operation
+-------------------
+A :class:`PeerHandle` is a session with the manners of an application's object.  Commands that never wait go between
+``node.enter()`` and ``node.leave()``; what may wait is an :data:`~networkio_proto.operations.Operation`, whose steps
+the driver puts there.  An operation, and what it calls, runs inside, and neither enters nor leaves.
+
+Whoever waits registers a token with what it waits for.  The core's Wake sets the tokens of all who wait at this peer
+(they are few, and look again), but those of receipts and requests only when it is their turn (they may be thousands).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+from .errors import (
+    DecodeError,
+    IteratorBusy,
+    NodeClosed,
+    NoMessage,
+    NoMoreMessages,
+    OutboxFull,
+)
+from .handles import Iteration, MessageHandle, ReceiptHandle
+from .ledger import Failure, Ledger
+from .operations import Operation, Token
+from .requests import REQUEST
+from .session import Session, Watch
+
+__all__ = ["PeerHandle"]
+
+M = TypeVar("M", bound=MessageHandle)
+R = TypeVar("R", bound=ReceiptHandle)
+
+_MISSING: Any = object()
+
+#: a handler that fails is called again after this, doubling up to the second (seconds)
+_HANDLER_PAUSE = (0.05, 5.0)
+
+
+class PeerHandle(Generic[M, R]):
+    """Another node, and the conversation with it.  Made by ``connect``, by ``Node.peer``, or by its arrival."""
+
+    def __init__(self, node: Any, session: Session, message: type[M], receipt: type[R]) -> None:
+        self.node: Any = node
+        #: the core's session
+        self.session = session
+        self._message = message
+        self._receipt = receipt
+        self._waiters: list[tuple[int, Token]] = []
+        self._iteration: Iteration[M] | None = None
+        session.handle = self
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.id} {'connected' if self.connected else 'not connected'}>"
+
+    # -- facts --------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """Its peer id."""
+        return self.session.peer_id
+
+    @property
+    def connected(self) -> bool:
+        """Is there a live connection now?  Sending does not need one."""
+        return self.session.connected
+
+    @property
+    def unread(self) -> int:
+        """Messages of the peer that wait to be taken."""
+        return self.session.unread
+
+    @property
+    def unacknowledged(self) -> int:
+        """Own messages that the peer's application has not read."""
+        return self.session.unacknowledged
+
+    @property
+    def ledger(self) -> Ledger:
+        """What became of the messages to this peer so far."""
+        return self.session.ledger
+
+    def failures(self) -> list[Failure]:
+        """The messages that ended otherwise than READ, as ranges, oldest first; the oldest melt past 1,024."""
+        with self.node.looking:
+            return self.session.failures()
+
+    def why(self) -> str:
+        """One sentence that says what the messages to this peer are waiting for."""
+        now = self.node.enter()
+        try:
+            return self.session.why(now)
+        finally:
+            self.node.leave()
+
+    # -- sending ------------------------------------------------------------------------------------------------
+
+    def send_nowait(
+        self, data: Any, *, headers: Mapping[str, object] | None = None, ttl: float | None = None, raw: bool = False
+    ) -> R:
+        """Accept a message for this peer, connected or not; its receipt.  Raises OutboxFull where ``send`` would wait.
+
+        ``raw``: ``data`` is bytes and goes as it is.  ``ttl``: seconds after which it need not arrive any more.
+        ``headers``: a small map that goes along.  Raises EncodeError, MessageTooLarge, SessionClosed, NodeClosed,
+        WrongThread; nothing was sent then.
+        """
+        node = self.node
+        payload = node.payload(data, raw)
+        now = node.enter()
+        try:
+            sequence = self.session.send(payload, now, headers=headers, ttl=ttl, raw=raw)
+        finally:
+            node.leave()
+        return self._receipt(self, sequence)
+
+    def receipt(self, sequence: int) -> R:
+        """The receipt of a message to this peer, by its number."""
+        return self._receipt(self, sequence)
+
+    def accepting(
+        self,
+        payload: bytes,
+        *,
+        headers: Mapping[str, object] | None = None,
+        ttl: float | None = None,
+        raw: bool = False,
+        reserved: Mapping[str, object] | None = None,
+    ) -> Operation[R]:
+        """Accept a message, when there is room for it."""
+        while True:
+            try:
+                sequence = self.session.send(
+                    payload, self.node.time, headers=headers, ttl=ttl, raw=raw, reserved=reserved
+                )
+            except OutboxFull:
+                yield from self._waiting(Watch.ROOM)
+            else:
+                return self._receipt(self, sequence)
+
+    def _accepting_many(
+        self, many: Iterable[Any], headers: Mapping[str, object] | None, ttl: float | None, raw: bool
+    ) -> Operation[list[R]]:
+        """Accept messages in order as room comes; when time is up, the receipts of those that were accepted."""
+        payloads = [self.node.payload(data, raw) for data in many]
+        for payload in payloads:
+            self.session.check_size(payload, headers)
+        receipts: list[R] = []
+        try:
+            for payload in payloads:
+                receipt = yield from self.accepting(payload, headers=headers, ttl=ttl, raw=raw)
+                receipts.append(receipt)
+        except TimeoutError:
+            pass  # whoever asked sees by their number which are missing
+        return receipts
+
+    def _requesting(self, data: Any, headers: Mapping[str, object] | None, raw: bool) -> Operation[Any]:
+        """Send a request and wait for its reply; its data."""
+        session, node = self.session, self.node
+        payload = node.payload(data, raw)
+        request = session.requests.open(node.request_number())
+        receipt: R | None = None
+        try:
+            receipt = yield from self.accepting(payload, headers=headers, raw=raw, reserved={REQUEST: request.number})
+            while request.delivery is None:
+                read = receipt.done(read=True)
+                if read and (session.peer_ended or session.closed):
+                    raise NoMoreMessages(f"{self.id} ended the conversation and did not reply to {receipt.sequence}")
+                yield from self._waiting_for_reply(request, None if read else receipt.sequence)
+            delivery, request.delivery, receipt = request.delivery, None, None
+            return self._finish(self._message(self, delivery))
+        finally:
+            session.requests.close(request)
+            if request.delivery is not None:  # it came, and nobody takes it any more
+                session.settle(request.delivery, node.time)
+            if receipt is not None:  # what the peer does not hold need not be asked any more
+                session.cancel(receipt.sequence, node.time)
+
+    # -- receiving ----------------------------------------------------------------------------------------------
+
+    def receive_nowait(self, default: Any = _MISSING) -> Any:
+        """The next message, or ``default``; without one raises NoMessage.  Raises NoMoreMessages, NodeClosed too."""
+        self.node.enter()
+        try:
+            message = self.take()
+        finally:
+            self.node.leave()
+        if message is not None:
+            return message
+        if default is not _MISSING:
+            return default
+        raise NoMessage(f"nothing from {self.id} is waiting to be read")
+
+    def read_nowait(self, default: Any = _MISSING) -> Any:
+        """The next message's data, acknowledged at once; without a message ``default``, or NoMessage.
+
+        Raises DecodeError with the message, still held, as its ``message``: reject or acknowledge it.
+        """
+        self.node.enter()
+        try:
+            message = self.take()
+            if message is not None:
+                return self._finish(message)
+        finally:
+            self.node.leave()
+        if default is not _MISSING:
+            return default
+        raise NoMessage(f"nothing from {self.id} is waiting to be read")
+
+    def receiving(self) -> Operation[M]:
+        """The next message, when it is there; the caller holds it."""
+        while (message := self.take()) is None:
+            yield from self._waiting(Watch.READABLE)
+        return message
+
+    def _reading(self) -> Operation[Any]:
+        """The next message's data, acknowledged at once."""
+        return self._finish((yield from self.receiving()))
+
+    def _reading_many(self, limit: int) -> Operation[list[Any]]:
+        """The data of up to ``limit`` messages, acknowledged at once; waits for the first only."""
+        many = [(yield from self._reading())]
+        now = self.node.time
+        while len(many) < limit and (taken := self.session.take(1)):
+            message = self._message(self, taken[0])
+            try:
+                many.append(message.data)
+            except DecodeError:
+                message.finish("released", now)  # it is the next one's trouble
+                break
+            message.finish("acknowledged", now)
+        return many
+
+    def take(self) -> M | None:
+        """The next message, None if there is none now.  Raises NoMoreMessages after the peer's end, NodeClosed."""
+        taken = self.session.take(1)
+        if taken:
+            return self._message(self, taken[0])
+        if self.session.peer_ended:
+            raise NoMoreMessages(f"{self.id} ended the conversation and everything it sent was read")
+        self.node.check_open()
+        return None
+
+    def _finish(self, message: M) -> Any:
+        try:
+            data = message.data
+        except DecodeError as error:
+            error.message = message
+            raise
+        message.finish("acknowledged", self.node.time)
+        return data
+
+    # -- iterating and serving ----------------------------------------------------------------------------------
+
+    def iterate(self) -> Iteration[M]:
+        """For the driver's iterator: begin ``for message in peer``; raises IteratorBusy while another one is used."""
+        if self._iteration is not None:
+            raise IteratorBusy(f"the messages of {self.id} are iterated over already; use receive() in the others")
+        iteration: Iteration[M] = Iteration(self)
+        self._iteration = iteration
+        return iteration
+
+    def iteration_over(self, iteration: Iteration[M]) -> None:
+        """An iteration is done."""
+        if self._iteration is iteration:
+            self._iteration = None
+
+    def judged(self, message: M, error: Exception | None, max_attempts: int | None) -> float:
+        """What becomes of a message that a handler was called with: how long to pause before the next (seconds).
+
+        Without an error it is acknowledged.  With one it is released and comes again, at its ``max_attempts``-th it is
+        rejected; what the handler settled by itself stays so.
+        """
+        if error is None or not message.held:
+            message.handled(failed=error is not None)
+            return 0.0
+        if max_attempts is not None and message.attempt >= max_attempts:
+            message.reject(f"the handler failed {message.attempt} times: {type(error).__name__}")
+            return 0.0
+        message.release()
+        return float(min(_HANDLER_PAUSE[0] * 2.0 ** min(message.attempt - 1, 30), _HANDLER_PAUSE[1]))
+
+    def serving(self) -> Operation[M | None]:
+        """The next message for a handler; None when the node is closed.  An end of the peer is waited out."""
+        while True:
+            try:
+                return (yield from self.receiving())
+            except NoMoreMessages:
+                if self.node.closed:
+                    return None
+                yield from self._waiting(Watch.READABLE)
+            except NodeClosed:
+                return None
+
+    # -- waiting and ending -------------------------------------------------------------------------------------
+
+    def _connecting(self) -> Operation[None]:
+        """Wait until there is a live connection."""
+        while not self.connected:
+            yield from self._waiting(Watch.LINK)
+
+    def draining(self) -> Operation[Ledger]:
+        """Take no new messages until everything accepted is read, or time is up; the ledger."""
+        self.session.drain(self.node.time)
+        try:
+            yield from self.read_out()
+        except TimeoutError:
+            pass  # the ledger says what is left
+        finally:
+            self.session.undrain()
+        return self.session.ledger
+
+    def read_out(self) -> Operation[None]:
+        """Wait until everything accepted so far has its outcome, or the node is closed."""
+        while self.session.unacknowledged and not self.node.closed:
+            yield from self._waiting(Watch.PROGRESS)
+
+    def disconnect(self) -> None:
+        """Close the connection and stop dialling; the session stays and can be resumed."""
+        now = self.node.enter()
+        try:
+            self.session.disconnect(now)
+        finally:
+            self.node.leave()
+
+    def end(self) -> None:
+        """Nothing more follows from this side.  When the peer has ended too, the session is over."""
+        now = self.node.enter()
+        try:
+            self.session.end(now)
+        finally:
+            self.node.leave()
+
+    def abort(self) -> None:
+        """Give up everything that is unread; it ends as ABANDONED on both sides."""
+        now = self.node.enter()
+        try:
+            self.session.abort(now)
+        finally:
+            self.node.leave()
+
+    def _waiting(self, what: int) -> Operation[None]:
+        """Until something of ``what`` may have happened."""
+        self.node.check_open()
+        waiter = (what, self.node.token())
+        self._waiters.append(waiter)
+        self.session.watch |= what
+        try:
+            yield waiter[1]
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {self._missing(what)}") from None
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _missing(self, what: int) -> str:
+        return f"nothing came from {self.id}" if what == Watch.READABLE else self.session.why(self.node.time)
+
+    def waiting_for(self, sequence: int, *, read: bool) -> Operation[None]:
+        """Until the message may have been received or read, or failed."""
+        self.node.check_open()
+        token = self.node.token()
+        waiter = self.session.receipts.add(sequence, token, read=read)
+        self.session.watch |= Watch.PROGRESS
+        try:
+            yield token
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {self.session.why(self.node.time)}") from None
+        finally:
+            self.session.receipts.remove(waiter)
+
+    def _waiting_for_reply(self, request: Any, sequence: int | None) -> Operation[None]:
+        """Until there is a reply, or (``sequence``) the request itself may have ended."""
+        self.node.check_open()
+        session, token = self.session, self.node.token()
+        request.token = token
+        waiter = None if sequence is None else session.receipts.add(sequence, token, read=True)
+        session.watch |= Watch.REPLY | Watch.READABLE | Watch.PROGRESS
+        try:
+            yield token
+        except TimeoutError as error:
+            why = session.why(self.node.time)
+            raise TimeoutError(f"{error}: {self.id} did not reply; {why}") from None
+        finally:
+            request.token = None
+            if waiter is not None:
+                session.receipts.remove(waiter)
+
+    def wake(self) -> None:
+        """The core says that something happened which somebody waits for."""
+        session = self.session
+        waiters, self._waiters = self._waiters, []
+        session.watch = 0
+        for _, token in waiters:
+            token.set()
+        for token in session.receipts.due(session.outbox):
+            token.set()
+        if len(session.receipts):
+            session.watch = Watch.PROGRESS
+        if len(session.requests):
+            session.watch |= Watch.REPLY | Watch.READABLE | Watch.PROGRESS
+            for token in session.requests.due(over=session.peer_ended or session.closed):
+                token.set()
+
+    def wake_everybody(self) -> None:
+        """The node is closed: let all who wait find out."""
+        self.wake()
+        for token in [*self.session.receipts.all(), *self.session.requests.due(over=True)]:
+            token.set()
