@@ -68,7 +68,7 @@ class Link:
                 logger.warning("closing the stream of %r failed", self.connection, exc_info=True)
 
     async def _read(self) -> None:
-        receive, connection, node = self._stream.receive, self.connection, self._node
+        receive, connection, inside = self._stream.receive, self.connection, self._node.inside
         while True:
             try:
                 data = await receive(_CHUNK)
@@ -78,14 +78,14 @@ class Link:
             except Exception as error:  # a user's stream may raise anything
                 self._lost(error.__cause__ or error)
                 return
-            connection.receive_data(data, node.enter())
-            node.leave()
+            with inside as now:
+                connection.receive_data(data, now)
 
     async def _write(self) -> None:
-        send, connection, node = self._stream.send, self.connection, self._node
+        send, connection, inside = self._stream.send, self.connection, self._node.inside
         while True:
-            buffers = connection.data_to_send(node.enter())
-            node.leave()
+            with inside as now:
+                buffers = connection.data_to_send(now)
             try:
                 if buffers:
                     await send(b"".join(buffers))
@@ -101,5 +101,5 @@ class Link:
             await self._wake.wait()
 
     def _lost(self, error: BaseException | None) -> None:
-        self.connection.connection_lost(self._node.enter(), error)
-        self._node.leave()
+        with self._node.inside as now:
+            self.connection.connection_lost(now, error)

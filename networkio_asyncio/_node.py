@@ -164,9 +164,8 @@ class Node(NodeHandle[Peer]):
         return self.ledger
 
     async def _leave(self) -> None:
-        self.enter()
-        self.gone()
-        self.leave()
+        with self.inside:
+            self.gone()
         for listener in self._listeners:
             with anyio.CancelScope(shield=True):
                 await listener.aclose()
@@ -217,8 +216,8 @@ class Node(NodeHandle[Peer]):
     def nudge(self) -> None:
         """Something waits for the next ``enter``."""
         if not self._inside and threading.get_ident() == self._thread and not self.closed:
-            self.enter()
-            self.leave()
+            with self.inside:
+                pass
 
     def token(self) -> anyio.Event:
         """Something to wait for."""
@@ -251,11 +250,8 @@ class Node(NodeHandle[Peer]):
             raise
 
     def _step(self, resume: Callable[[], Any]) -> Any:
-        self.enter()
-        try:
+        with self.inside:
             return resume()
-        finally:
-            self.leave()
 
     async def breathe(self) -> None:
         """Let others run once in a while, even if the caller never has to wait."""
@@ -315,9 +311,8 @@ class Node(NodeHandle[Peer]):
         self._accepted(stream, source)
 
     def _accepted(self, stream: ByteStream, source: str) -> None:
-        now = self.enter()
-        self._link(self.endpoint.accept(now, source=source), stream)
-        self.leave()
+        with self.inside as now:
+            self._link(self.endpoint.accept(now, source=source), stream)
 
     async def connect(self, host: str, port: int, peer_id: str | None = None) -> Peer:
         """Keep a connection to ``peer_id`` at this address, from now until ``disconnect``, ``end`` or the node's end.
@@ -339,13 +334,10 @@ class Node(NodeHandle[Peer]):
 
     async def _connect(self, address: Address, peer_id: str | None) -> Peer:
         self.check_open()
-        now = self.enter()
-        try:
+        with self.inside as now:
             target = self.endpoint.add_target(address, now, to=peer_id)
             if peer_id is not None:
                 return self.peer_within(peer_id, now)
-        finally:
-            self.leave()
         return await self.run(self._answering(target))
 
     async def _dial(self, target: Target) -> None:
@@ -361,13 +353,12 @@ class Node(NodeHandle[Peer]):
         except Exception as failed:  # a user's open_stream may raise anything; it is tried again like any other
             logger.warning("dialling %s failed", address, exc_info=True)
             error = failed
-        now = self.enter()
-        if error is None:
-            self._link(self.endpoint.connect(target, now), stream)
-        else:
-            self.endpoint.dial_failed(target, now, error)
-        self.leave()
-        self.wake_watchers()
+        with self.inside as now:
+            if error is None:
+                self._link(self.endpoint.connect(target, now), stream)
+            else:
+                self.endpoint.dial_failed(target, now, error)
+            self.wake_watchers()
 
     def _link(self, connection: Any, stream: ByteStream) -> None:
         link = self._links[connection] = Link(self, connection, stream)
@@ -425,7 +416,7 @@ class Node(NodeHandle[Peer]):
             tasks.cancel_scope.cancel()
 
     def met(self, peer: Peer) -> None:
-        """A peer is new: its messages are served too."""
+        """A peer is new: its messages are served too, by a task of its own."""
         if self._served is not None:
             self._served(peer)
 
@@ -475,8 +466,8 @@ class Node(NodeHandle[Peer]):
             self._tick_at = inf if due is None else due
             with anyio.CancelScope(deadline=self._tick_at) as self._alarm:
                 await anyio.sleep_forever()  # the pump moves the deadline when something earlier comes up
-            self.endpoint.handle_timer(self.enter())
-            self.leave()
+            with self.inside as now:
+                self.endpoint.handle_timer(now)
 
 
 def _cause(error: BaseException) -> BaseException:

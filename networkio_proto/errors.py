@@ -37,6 +37,7 @@ __all__ = [
     "DuplicateIdentity",
     "EncodeError",
     "FlowControlError",
+    "ForkedProcess",
     "HandshakeTimeout",
     "IteratorBusy",
     "MessageAbandoned",
@@ -169,7 +170,15 @@ class IteratorBusy(UsageError):
 
 
 class WrongThread(UsageError, RuntimeError):
-    """A method of the asyncio adapter was called from a thread other than its event loop's."""
+    """A call from a thread that must not make it.
+
+    With networkio_asyncio any but the event loop's; with networkio_threads only the node's own thread, when it runs
+    what ``on_notice`` was given and that wants to wait.
+    """
+
+
+class ForkedProcess(UsageError, RuntimeError):
+    """The process was forked after the node had started: the node belongs to the parent.  Make one in the child."""
 
 
 class AddressError(UsageError, OSError):

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 A handle is made when the application asks for it, from the core's light tuple (a
 :data:`~networkio_proto.inbox.Delivery`) or from a sequence.  Everything that needs no waiting is here and is the same
-for every driver: a command goes between ``node.enter()`` and ``node.leave()``, which are the driver's lock or loop.
+for every driver: a command goes ``inside`` (between the driver's ``enter`` and ``leave``, which are its lock or loop).
 What may wait is an :data:`~networkio_proto.operations.Operation`, and a driver's subclass gives it its own way of
 waiting.
 """
@@ -147,7 +147,7 @@ class MessageHandle:
 
     def _command(self, end: str, reject: tuple[int, str] | None = None) -> None:
         node = self.peer.node
-        now = node.enter()
+        now = node.enter()  # as ``with node.inside``; this is the way of every message
         try:
             self.finish(end, now, reject)
         finally:
@@ -210,11 +210,8 @@ class ReceiptHandle:
 
     def _cancel(self) -> bool:
         node = self.peer.node
-        now = node.enter()
-        try:
+        with node.inside as now:
             cancelled: bool = self.peer.session.cancel(self.sequence, now)
-        finally:
-            node.leave()
         return cancelled
 
     def _until(self, *, read: bool) -> Operation[None]:

@@ -29,12 +29,28 @@ from .payload import Codec, MsgpackCodec
 from .randomness import RandomSource
 from .reconnect import RetryClass, Target, TargetState, retry_class
 from .session import Session
+from .turns import Turns
 
 __all__ = ["NodeHandle", "address_error", "in_use"]
 
 P = TypeVar("P")
 
 _IN_USE = "the address is in use by another process; choose another one or stop it"
+
+
+class Inside:
+    """``with node.inside as now:`` is ``enter``, and ``leave`` whatever happens."""
+
+    __slots__ = ("_node",)
+
+    def __init__(self, node: NodeHandle[Any]) -> None:
+        self._node = node
+
+    def __enter__(self) -> float:
+        return self._node.enter()
+
+    def __exit__(self, *exc: object) -> None:
+        self._node.leave()
 
 
 class NodeHandle(Generic[P]):
@@ -63,6 +79,8 @@ class NodeHandle(Generic[P]):
         self.endpoint = Endpoint(peer_id, config, auth=self._auth, codec=self.codec.name, random=random)
         self.config = self.endpoint.config
         self.closed = False
+        #: ``with node.inside as now``: around every touch of the core
+        self.inside = Inside(self)
         #: when the driver entered the core the last time (its monotonic clock, seconds); operations go by it
         self.time = 0.0
         self._peers: dict[str, Any] = {}
@@ -70,6 +88,8 @@ class NodeHandle(Generic[P]):
         self._callbacks: list[Callable[[], object]] = []
         self._given_back: deque[MessageHandle] = deque()
         self._requests = 0
+        #: for drivers that serve many peers with a few workers
+        self.turns: Turns | None = None
 
     # -- the driver's part ----------------------------------------------------------------------------------------
 
@@ -128,11 +148,8 @@ class NodeHandle(Generic[P]):
         """The peer of that id, known already or not; raises ConfigurationError for an unusable id."""
         peer: P | None = self._peers.get(peer_id)
         if peer is None:
-            now = self.enter()
-            try:
+            with self.inside as now:
                 peer = self.peer_within(peer_id, now)
-            finally:
-                self.leave()
         return peer
 
     def peer_within(self, peer_id: str, now: float) -> P:
@@ -145,12 +162,9 @@ class NodeHandle(Generic[P]):
     @property
     def peers(self) -> list[P]:
         """Every peer this node knows."""
-        self.enter()
-        try:
+        with self.inside:
             self.meet()
             return list(self._peers.values())
-        finally:
-            self.leave()
 
     def meet(self) -> None:
         """Give every session of the core its peer."""
@@ -160,7 +174,9 @@ class NodeHandle(Generic[P]):
                 self.met(peer)
 
     def met(self, peer: P) -> None:
-        """A peer is new; for drivers that serve."""
+        """A peer is new, and may have brought messages to be served."""
+        if self.turns is not None:
+            self.turns.may_have(peer)
 
     def broadcast(
         self,
@@ -177,16 +193,13 @@ class NodeHandle(Generic[P]):
         SessionClosed, MessageTooLarge), which holds up nobody else.  Raises EncodeError, NodeClosed, WrongThread.
         """
         payload = self.payload(data, raw)
-        now = self.enter()
-        try:
+        with self.inside as now:
             self.check_open()
             self.meet()
             chosen = list(self._peers.values()) if peers is None else [
                 self.peer_within(peer, now) if isinstance(peer, str) else peer for peer in peers
             ]
             return {peer: self._send(peer, payload, now, headers, ttl, raw) for peer in chosen}
-        finally:
-            self.leave()
 
     def _send(
         self, peer: Any, payload: bytes, now: float, headers: Mapping[str, object] | None, ttl: float | None, raw: bool
@@ -298,6 +311,8 @@ class NodeHandle(Generic[P]):
         for peer in self._peers.values():
             peer.wake_everybody()
         self.wake_watchers()
+        if self.turns is not None:
+            self.turns.end()
 
     def give_back(self, message: MessageHandle) -> None:
         """A message in hand was dropped, perhaps by a garbage collector in the middle of anything: note it.

@@ -2,9 +2,10 @@
 
 Theory of operation
 -------------------
-A :class:`PeerHandle` is a session with the manners of an application's object.  Commands that never wait go between
-``node.enter()`` and ``node.leave()``; what may wait is an :data:`~networkio_proto.operations.Operation`, whose steps
-the driver puts there.  An operation, and what it calls, runs inside, and neither enters nor leaves.
+A :class:`PeerHandle` is a session with the manners of an application's object.  Commands that never wait go
+``inside`` (between the driver's ``enter`` and ``leave``); what may wait is an
+:data:`~networkio_proto.operations.Operation`, whose steps the driver puts there.  An operation, and what it calls, runs
+inside, and neither enters nor leaves.
 
 Whoever waits registers a token with what it waits for.  The core's Wake sets the tokens of all who wait at this peer
 (they are few, and look again), but those of receipts and requests only when it is their turn (they may be thousands).
@@ -90,11 +91,8 @@ class PeerHandle(Generic[M, R]):
 
     def why(self) -> str:
         """One sentence that says what the messages to this peer are waiting for."""
-        now = self.node.enter()
-        try:
+        with self.node.inside as now:
             return self.session.why(now)
-        finally:
-            self.node.leave()
 
     # -- sending ------------------------------------------------------------------------------------------------
 
@@ -109,7 +107,7 @@ class PeerHandle(Generic[M, R]):
         """
         node = self.node
         payload = node.payload(data, raw)
-        now = node.enter()
+        now = node.enter()  # as ``with node.inside``; this is the way of every message
         try:
             sequence = self.session.send(payload, now, headers=headers, ttl=ttl, raw=raw)
         finally:
@@ -182,11 +180,8 @@ class PeerHandle(Generic[M, R]):
 
     def receive_nowait(self, default: Any = _MISSING) -> Any:
         """The next message, or ``default``; without one raises NoMessage.  Raises NoMoreMessages, NodeClosed too."""
-        self.node.enter()
-        try:
+        with self.node.inside:
             message = self.take()
-        finally:
-            self.node.leave()
         if message is not None:
             return message
         if default is not _MISSING:
@@ -198,13 +193,10 @@ class PeerHandle(Generic[M, R]):
 
         Raises DecodeError with the message, still held, as its ``message``: reject or acknowledge it.
         """
-        self.node.enter()
-        try:
+        with self.node.inside:
             message = self.take()
             if message is not None:
                 return self._finish(message)
-        finally:
-            self.node.leave()
         if default is not _MISSING:
             return default
         raise NoMessage(f"nothing from {self.id} is waiting to be read")
@@ -223,8 +215,7 @@ class PeerHandle(Generic[M, R]):
         """The data of up to ``limit`` messages, acknowledged at once; waits for the first only."""
         many = [(yield from self._reading())]
         now = self.node.time
-        while len(many) < limit and (taken := self.session.take(1)):
-            message = self._message(self, taken[0])
+        while len(many) < limit and (message := self.take_or_none()) is not None:
             try:
                 many.append(message.data)
             except DecodeError:
@@ -233,11 +224,16 @@ class PeerHandle(Generic[M, R]):
             message.finish("acknowledged", now)
         return many
 
+    def take_or_none(self) -> M | None:
+        """The next message, None if there is none now, be it for ever."""
+        taken = self.session.take(1)
+        return self._message(self, taken[0]) if taken else None
+
     def take(self) -> M | None:
         """The next message, None if there is none now.  Raises NoMoreMessages after the peer's end, NodeClosed."""
-        taken = self.session.take(1)
-        if taken:
-            return self._message(self, taken[0])
+        message = self.take_or_none()
+        if message is not None:
+            return message
         if self.session.peer_ended:
             raise NoMoreMessages(f"{self.id} ended the conversation and everything it sent was read")
         self.node.check_open()
@@ -319,27 +315,18 @@ class PeerHandle(Generic[M, R]):
 
     def disconnect(self) -> None:
         """Close the connection and stop dialling; the session stays and can be resumed."""
-        now = self.node.enter()
-        try:
+        with self.node.inside as now:
             self.session.disconnect(now)
-        finally:
-            self.node.leave()
 
     def end(self) -> None:
         """Nothing more follows from this side.  When the peer has ended too, the session is over."""
-        now = self.node.enter()
-        try:
+        with self.node.inside as now:
             self.session.end(now)
-        finally:
-            self.node.leave()
 
     def abort(self) -> None:
         """Give up everything that is unread; it ends as ABANDONED on both sides."""
-        now = self.node.enter()
-        try:
+        with self.node.inside as now:
             self.session.abort(now)
-        finally:
-            self.node.leave()
 
     def _waiting(self, what: int) -> Operation[None]:
         """Until something of ``what`` may have happened."""
@@ -395,6 +382,8 @@ class PeerHandle(Generic[M, R]):
         session.watch = 0
         for _, token in waiters:
             token.set()
+        if self.node.turns is not None:
+            self.node.turns.may_have(self)
         for token in session.receipts.due(session.outbox):
             token.set()
         if len(session.receipts):

@@ -1,0 +1,157 @@
+"""One socket and its core connection: the roles that read and that write, and nothing that decides.
+
+Theory of operation
+-------------------
+The node's loop reads: bytes go to the core, and nothing waits.  Writing is a *token*, not a thread: whoever has caused
+something to be sent takes the token if it is free and writes what the core gives, without the node's lock, as long as
+the socket takes it.  So the reply of an application leaves in the application's own thread, without a switch.  What the
+socket does not take at once, and what would keep an application's thread busy with other threads' messages, is left to
+the loop.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+from networkio_proto import Close, Connection
+
+from ._loop import READ, WRITE
+
+if TYPE_CHECKING:
+    from ._node import Node
+
+__all__ = ["Link"]
+
+_CHUNK = 65536
+
+#: so many batches of the core's bytes are written by one who has other things to do; the loop goes on with the rest
+_ROUNDS = 4
+
+
+class Link:
+    """Drives one connection over one socket."""
+
+    __slots__ = (
+        "_blocked", "_gone", "_left", "_node", "_shut", "_socket", "_token", "_wanted", "closing", "connection"
+    )  # fmt: skip
+
+    def __init__(self, node: Node, connection: Connection, sock: socket.socket) -> None:
+        self._node = node
+        self._socket = sock
+        self.connection = connection
+        #: whoever holds it writes
+        self._token = threading.Lock()
+        self._wanted = False
+        #: bytes that the core gave out and the socket did not take yet
+        self._left: memoryview | None = None
+        #: the loop will go on writing
+        self._blocked = False
+        self._shut = False
+        self._gone = False
+        self.closing = False
+
+    def start(self) -> None:
+        """In the loop: from now on it reads."""
+        if not self._gone:
+            self._node.loop.register(self._socket, READ, self._ready)
+
+    def close(self, effect: Close) -> None:
+        """Inside: the core is done with it.  Flush, half-close and linger, or drop it now."""
+        self.closing = True
+        if effect.flush:
+            self._node.loop.call(self._flush_last)
+        else:
+            self._node.loop.call(self._drop)
+
+    # -- in the loop ----------------------------------------------------------------------------------------------
+
+    def _ready(self, events: int) -> None:
+        if events & WRITE:
+            self._node.loop.register(self._socket, READ, self._ready)
+            self._blocked = False
+            self.flush()
+        if events & READ and not self._gone:
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            data = self._socket.recv(_CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lost(error)
+            return
+        if not data:
+            self._lost(None)
+            return
+        with self._node.inside as now:
+            self.connection.receive_data(data, now)
+
+    def _flush_last(self) -> None:
+        self._node.loop.later(self._node.config.linger, self._drop)
+        self.flush()
+
+    def _go_on_writing(self) -> None:
+        if not self._gone:
+            self._node.loop.register(self._socket, READ | WRITE, self._ready)
+
+    def _drop(self) -> None:
+        if not self._gone:
+            self._gone = True
+            with self._token:  # nobody writes to a number that may be another socket's by then
+                self._node.loop.drop(self._socket)
+            self._node.unlink(self)
+
+    def _lost(self, error: OSError | None) -> None:
+        """The stream is over."""
+        with self._node.inside as now:
+            self.connection.connection_lost(now, error)
+        self._node.loop.call(self._drop)
+
+    # -- in any thread, without the lock --------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """There may be something to send: write it, or leave it to whoever is writing already."""
+        self._wanted = True
+        while self._wanted and not self._blocked and self._token.acquire(blocking=False):
+            error: OSError | None = None
+            try:
+                self._wanted = False
+                self._blocked = not self._gone and not self._write()
+                blocked = self._blocked
+            except OSError as failed:
+                error, blocked = failed, False
+            finally:
+                self._token.release()
+            if error is not None:
+                if not self.closing:
+                    self._lost(error)
+                return
+            if blocked:
+                self._node.loop.call(self._go_on_writing)
+
+    def _write(self) -> bool:
+        """Send what there is; False if the loop must go on with it."""
+        for _ in range(_ROUNDS):
+            if self._left is None and not self._take():
+                return True
+            assert self._left is not None
+            try:
+                sent = self._socket.send(self._left)
+            except (BlockingIOError, InterruptedError):
+                return False
+            self._left = self._left[sent:] if sent < len(self._left) else None
+        return False
+
+    def _take(self) -> bool:
+        """Get the next bytes from the core; at the end of a closing connection, say so to the peer."""
+        with self._node.inside as now:
+            buffers = self.connection.data_to_send(now)
+        if buffers:
+            self._left = memoryview(b"".join(buffers))
+        elif self.closing and not self._shut:
+            self._shut = True
+            self._socket.shutdown(socket.SHUT_WR)
+        return bool(buffers)

@@ -1,0 +1,524 @@
+"""The node for threads: one identity, its lock, its loop, and the pump between the core and the sockets."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from time import monotonic
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias, TypeVar
+
+from networkio_proto import (
+    Authenticator,
+    Close,
+    Codec,
+    Config,
+    ConfigurationError,
+    Dial,
+    Event,
+    ForkedProcess,
+    Ledger,
+    NodeClosed,
+    RandomSource,
+    Session,
+    Target,
+    Transmit,
+    Wake,
+    WrongThread,
+)
+from networkio_proto.nodes import NodeHandle, address_error, in_use
+from networkio_proto.operations import Operation
+from networkio_proto.turns import Turns
+
+from ._dial import Address, Attempt, Resolver, resolve_numeric, resolver_for
+from ._link import Link
+from ._loop import READ, Loop
+from ._peer import Message, Peer, Receipt
+from ._wait import INTERRUPTS, Token, watch_for_fork
+
+__all__ = ["Handler", "Listener", "Node"]
+
+logger = logging.getLogger("networkio.threads")
+
+Handler: TypeAlias = Callable[[Message], object]
+OpenSocket: TypeAlias = Callable[[], socket.socket]
+T = TypeVar("T")
+
+#: out of descriptors or memory, most likely: accepting pauses for so long (seconds), and does not spin
+_ACCEPT_PAUSE = 0.1
+
+#: so many connections are accepted before something else has its turn
+_ACCEPT_BATCH = 64
+
+_BACKLOG = 4096
+
+
+class Listener:
+    """Addresses that a node accepts connections on."""
+
+    def __init__(self, node: Node, sockets: list[socket.socket]) -> None:
+        self._node = node
+        self._sockets = sockets
+        #: the local addresses: ``(host, port)`` pairs or UNIX paths
+        self.addresses: list[Any] = [sock.getsockname() for sock in sockets]
+        for sock in sockets:
+            node.loop.call(partial(self._listen, sock))
+
+    @property
+    def port(self) -> int:
+        """The (first) TCP port, useful after listening on port 0."""
+        return int(self.addresses[0][1])
+
+    def close(self) -> None:
+        """Accept no more; what was accepted stays."""
+        for sock in self._sockets:
+            self._node.loop.call(partial(self._node.loop.drop, sock))
+
+    def _listen(self, sock: socket.socket) -> None:
+        if sock.fileno() >= 0:
+            self._node.loop.register(sock, READ, lambda events: self._accept(sock))
+
+    def _accept(self, sock: socket.socket) -> None:
+        for _ in range(_ACCEPT_BATCH):
+            try:
+                stream, address = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                logger.warning("accepting a connection failed: %s", error)
+                self._node.loop.register(sock, 0, lambda events: None)
+                self._node.loop.later(_ACCEPT_PAUSE, lambda: self._listen(sock))
+                return
+            self._node.serve_stream(stream, source=str(address[0]) if isinstance(address, tuple) else "")
+
+
+class Node(NodeHandle[Peer]):
+    """One identity on the network.
+
+    ::
+
+        with Node("client-123") as node:
+            peer = node.connect("127.0.0.1", 8080, "server-001")
+            receipt = peer.send({"hello": 1})
+            receipt.read(timeout=10)
+
+    ``peer_id``: this node's name, unique among those it talks to.  ``config``: every limit and time.
+    ``auth``: how identities are proved; ``"insecure"`` spells out that nobody does, which only loopback gets unsaid.
+    ``codec``: objects to bytes.  Leaving the block waits up to ``config.drain_timeout`` until everything is read.
+
+    Every method may be called from any thread.  What waits takes ``timeout`` (seconds) and raises TimeoutError.
+    """
+
+    def __init__(
+        self,
+        peer_id: str,
+        *,
+        config: Config | None = None,
+        auth: Authenticator | Literal["insecure"] | None = None,
+        codec: Codec | None = None,
+        random: RandomSource | None = None,
+    ) -> None:
+        super().__init__(peer_id, config=config, auth=auth, codec=codec, random=random)
+        self._lock = threading.Lock()
+        self.looking = self._lock
+        self._links: dict[Any, Link] = {}
+        self._listeners: list[Listener] = []
+        self._resolver = Resolver()
+        self._due = 0.0
+        self._calls: list[Callable[[], object]] = []
+        self._forked = False
+        #: the node's own thread; None before the beginning
+        self._loop: Loop | None = None
+
+    def __repr__(self) -> str:
+        return f"<Node {self.id} {'closed' if self.closed else f'{len(self._links)} connections'}>"
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        if self._loop is not None or self.closed:
+            raise NodeClosed(f"node {self.id} was used before; make a new one")
+        self._loop = Loop(self)
+        watch_for_fork(self)
+        INTERRUPTS.install()
+        self._loop.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._forked:
+            self.close(self.config.drain_timeout if kind is None else 0)
+
+    @property
+    def loop(self) -> Loop:
+        """The node's own thread; raises NodeClosed where there is none."""
+        if self._loop is None:
+            raise NodeClosed(f"node {self.id} is not open: use it inside of `with Node(...) as node:`")
+        return self._loop
+
+    def close(self, timeout: float | None = None) -> Ledger:
+        """Leave: wait until everything is read, at most ``timeout`` (default ``config.drain_timeout``); the ledger.
+
+        Interrupted, the connections are closed at once.  Idempotent.
+        """
+        try:
+            if not self.closed:
+                self.drain(self.config.drain_timeout if timeout is None else timeout)
+        finally:
+            self._leave()
+        return self.ledger
+
+    def _leave(self) -> None:
+        if self.closed:
+            return
+        with self.inside:
+            self.gone()
+        for listener in self._listeners:
+            listener.close()
+        until = monotonic() + self.config.linger + 0.5
+        try:
+            while self._links and monotonic() < until:
+                self.run(self.changing(), until - monotonic())
+        except TimeoutError:
+            pass
+        finally:
+            self._resolver.stop()
+            self.loop.stop()
+            INTERRUPTS.remove()
+
+    def drain(self, timeout: float | None = None) -> Ledger:
+        """Wait until every peer has read everything accepted so far, or for ``timeout`` seconds; the ledger.
+
+        Meanwhile no peer takes new messages.
+        """
+        return self.run(self._draining(), timeout)
+
+    def forked(self) -> None:
+        """In a forked child: this node is the parent's.  Its sockets are closed here, and calls are refused."""
+        self._forked = True
+        self._lock = threading.Lock()
+        self.looking = self._lock
+        if self._loop is not None:
+            self._loop.abandon()
+
+    # -- the way into the core, and of waiting ------------------------------------------------------------------
+
+    def enter(self) -> float:
+        """Before every touch of the core: its lock.  Returns the time."""
+        if self._forked:
+            raise ForkedProcess(f"node {self.id} belongs to the parent process; make a node of its own in the child")
+        INTERRUPTS.enter()
+        self._lock.acquire()
+        self.time = now = monotonic()
+        if self._given_back:
+            self.take_back()
+        return now
+
+    def leave(self) -> None:
+        """After it: carry out what the core wants done; what may take long without the lock."""
+        endpoint = self.endpoint
+        writers = self._effects() if endpoint.effects else ()
+        sooner = endpoint.timers.sooner
+        calls, self._calls = self._calls, []
+        self._lock.release()
+        for link in writers:
+            link.flush()
+        if sooner:
+            self.loop.wake()
+        for call in calls:
+            _call(call)
+        INTERRUPTS.leave()
+
+    def _effects(self) -> list[Link]:
+        """Inside: what the core wants done; returns those who may write."""
+        writers: list[Link] = []
+        next_effect = self.endpoint.next_effect
+        while (effect := next_effect()) is not None:
+            if type(effect) is Transmit:
+                link = self._links.get(effect.connection)
+                if link is not None:
+                    writers.append(link)
+            elif type(effect) is Close:
+                link = self._links.get(effect.connection)
+                if link is not None:
+                    link.close(effect)
+            elif type(effect) is Dial:
+                self.loop.call(partial(self._dial, effect.target))
+            elif type(effect) is Wake:
+                self.wake(effect.session)
+        return writers
+
+    def call(self, callback: Callable[[], object]) -> None:
+        """Run what ``on_notice`` was given, without the lock."""
+        self._calls.append(callback)
+
+    def nudge(self) -> None:
+        """Something waits for the next ``enter``: the loop's, soon."""
+        if self._loop is not None and not self.closed:
+            self._loop.wake()
+
+    def token(self) -> Token:
+        """Something to wait for."""
+        return Token()
+
+    def make_peer(self, session: Session) -> Peer:
+        """A peer for threads."""
+        return Peer(self, session)
+
+    def run(self, operation: Operation[T], timeout: float | None = None) -> T:
+        """Run one of the core's operations: a step with the lock, a wait without, until it returns."""
+        deadline = None if timeout is None else monotonic() + timeout
+        resume: Callable[[], Any] = operation.__next__
+        try:
+            while True:
+                token = self._step(resume)
+                resume = operation.__next__
+                if self._loop is not None and self._loop.here:
+                    raise WrongThread(f"the thread of node {self.id} must not wait; wake a thread of your own")
+                if not token.wait(deadline):
+                    resume = partial(operation.throw, TimeoutError(f"not within {timeout:g} s"))
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        except BaseException:
+            self._step(operation.close)
+            raise
+
+    def _step(self, resume: Callable[[], Any]) -> Any:
+        with self.inside:
+            return resume()
+
+    def due(self) -> float | None:
+        """For the loop: when ``tick`` must be called next."""
+        with self._lock:
+            due = self.endpoint.get_timer()
+        self._due = float("inf") if due is None else due
+        return due
+
+    def tick(self) -> None:
+        """For the loop, each time around: serve the timers.  It never waits, and writes only what a socket takes."""
+        if self._due <= monotonic() or self._given_back:
+            with self.inside as now:
+                self.endpoint.handle_timer(now)
+
+    # -- listening and connecting -------------------------------------------------------------------------------
+
+    def listen(self, host: str, port: int) -> Listener:
+        """Accept connections on all addresses of ``host``; port 0 takes a free one (``listener.port``).
+
+        Raises AddressError (in use, not permitted, not resolvable), ConfigurationError (an unprotected address off
+        loopback), NodeClosed.
+        """
+        self.check_open()
+        self.check_address(host, port, least=0)
+        sockets: list[socket.socket] = []
+        try:
+            for family, kind, protocol, address in resolver_for(host, port)():
+                sock = socket.socket(family, kind, protocol)
+                sockets.append(sock)
+                if os.name == "posix":  # elsewhere it would let two processes listen on one port
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind((address[0], sockets[0].getsockname()[1] if not port and len(sockets) > 1 else port,
+                           *address[2:]))
+                sock.listen(_BACKLOG)
+        except OSError as error:
+            for sock in sockets:
+                sock.close()
+            raise address_error(f"{host} port {port}", error) from error
+        return self._accept_on(sockets)
+
+    def listen_unix(self, path: str) -> Listener:
+        """Accept connections on a UNIX socket.  One that a dead process left behind is taken over."""
+        self.check_open()
+        if _answers(path):
+            raise in_use(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(path)
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            sock.close()
+            raise address_error(path, error) from error
+        return self._accept_on([sock])
+
+    def _accept_on(self, sockets: list[socket.socket]) -> Listener:
+        for sock in sockets:
+            sock.setblocking(False)
+        listener = Listener(self, sockets)
+        self._listeners.append(listener)
+        return listener
+
+    def serve_stream(self, sock: socket.socket, *, source: str = "") -> None:
+        """Take a connected socket that somebody else accepted.  ``source`` groups strangers (an address)."""
+        self.check_open()
+        with self.inside as now:
+            self._link(self.endpoint.accept(now, source=source), sock)
+
+    def connect(self, host: str, port: int, peer_id: str | None = None, timeout: float | None = None) -> Peer:
+        """Keep a connection to ``peer_id`` at this address, from now until ``disconnect``, ``end`` or the node's end.
+
+        With ``peer_id`` it returns at once: what is sent waits until the connection stands.  Without, it waits until
+        somebody has answered there, whoever it is; then it raises the ConnectionFailure that only a human can mend
+        (wrong key, version, itself, a host name that does not resolve), or TimeoutError, and has stopped trying.
+        """
+        self.check_address(host, port, least=1)
+        return self._connect(
+            Address(f"{host}:{port}", resolver_for(host, port), resolve_numeric(host, port)), peer_id, timeout
+        )
+
+    def connect_unix(self, path: str, peer_id: str | None = None, timeout: float | None = None) -> Peer:
+        """As :meth:`connect`, over a UNIX socket."""
+        places = [(int(socket.AF_UNIX), int(socket.SOCK_STREAM), 0, path)]
+        return self._connect(Address(path, lambda: places, places), peer_id, timeout)
+
+    def connect_stream(
+        self, open_stream: OpenSocket, peer_id: str | None = None, timeout: float | None = None, *, name: str = ""
+    ) -> Peer:
+        """As :meth:`connect`, over connected sockets that ``open_stream`` makes: called for every dial, in a thread."""
+        return self._connect(Address(name or "a stream", open_stream), peer_id, timeout)
+
+    def _connect(self, address: Address, peer_id: str | None, timeout: float | None) -> Peer:
+        self.check_open()
+        with self.inside as now:
+            target = self.endpoint.add_target(address, now, to=peer_id)
+            if peer_id is not None:
+                return self.peer_within(peer_id, now)
+        return self.run(self._answering(target), timeout)
+
+    # -- dialling, in the loop ----------------------------------------------------------------------------------
+
+    def _dial(self, target: Target) -> None:
+        address: Any = target.key
+        if address.places is None:
+            self._resolver.submit(lambda: self._find(target))
+        else:
+            self._attempt(target, address.places)
+
+    def _find(self, target: Target) -> None:
+        """In a resolver's thread: ask for places, or for a socket."""
+        address: Any = target.key
+        try:
+            found = address.find()
+        except Exception as error:  # a user's open_stream may raise anything; it is tried again like any other
+            self.loop.call(partial(self._dialled, target, None, error))
+        else:
+            attempt = self._attempt if isinstance(found, list) else self._dialled
+            self.loop.call(lambda: attempt(target, found))
+
+    def _attempt(self, target: Target, places: Any) -> None:
+        Attempt(self.loop, places, self.config.dial_timeout, partial(self._dialled, target))
+
+    def _dialled(self, target: Target, sock: socket.socket | None, error: BaseException | None = None) -> None:
+        with self.inside as now:
+            if sock is not None:
+                self._link(self.endpoint.connect(target, now), sock)
+            else:
+                self.endpoint.dial_failed(target, now, error or OSError("no socket"))
+            self.wake_watchers()
+
+    def _link(self, connection: Any, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        if sock.family != getattr(socket, "AF_UNIX", None):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link = self._links[connection] = Link(self, connection, sock)
+        self.loop.call(link.start)
+
+    def unlink(self, link: Link) -> None:
+        """Its stream is over."""
+        with self.inside:
+            self._links.pop(link.connection, None)
+            self.wake_watchers()
+
+    # -- notices and handlers -----------------------------------------------------------------------------------
+
+    def send(self, peer_id: str, data: Any, timeout: float | None = None, **options: Any) -> Receipt:
+        """``node.peer(peer_id).send(data)``."""
+        return self.peer(peer_id).send(data, timeout, **options)
+
+    def next_notice(self, timeout: float | None = None) -> Event | None:
+        """The next notice, or None after ``timeout`` seconds.  Each notice goes to one taker.  Raises NodeClosed."""
+        return self.run(self._noticing(), timeout)
+
+    def notifications(self) -> Iterator[Event]:
+        """The notices of all peers, one light queue; ends when the node is closed."""
+        while True:
+            try:
+                notice = self.next_notice()
+            except NodeClosed:
+                return
+            assert notice is not None
+            yield notice
+
+    def serve(self, handler: Handler, *, max_attempts: int | None = None, workers: int = 8) -> None:
+        """Call ``handler(message)`` for every message of every peer: in order and one at a time for each peer.
+
+        ``workers`` threads call it, for so many peers at a time.  A message is acknowledged when its handler returns.
+        When it raises, the message is released and comes again after a pause; at its ``max_attempts``-th failure it is
+        rejected instead.  Runs until the node is closed, or until it is interrupted.
+        """
+        self.check_open()
+        if self.turns is not None:
+            raise ConfigurationError(f"node {self.id} is served already; one handler serves all peers")
+        turns = self.turns = Turns(self)
+        for peer in self.peers:
+            self._turn_over(turns, peer)
+        threads = [
+            threading.Thread(target=self._work, args=(turns, handler, max_attempts), name=f"{self.id} worker {number}",
+                             daemon=True)
+            for number in range(workers)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            while not self.closed:
+                self.run(self.changing())
+        finally:
+            self.turns = None
+            with self.inside:
+                turns.end()
+
+    def _work(self, turns: Turns, handler: Handler, max_attempts: int | None) -> None:
+        while (message := self.run(turns.next())) is not None:
+            error: Exception | None = None
+            try:
+                handler(message)
+            except Exception as failed:
+                error = failed
+                logger.exception("the handler failed on message %d of %s", message.sequence, message.peer.id)
+            pause = 0.0 if self.closed else message.peer.judged(message, error, max_attempts)
+            over = partial(self._turn_over, turns, message.peer)
+            if pause:
+                self.loop.call(partial(self.loop.later, pause, over))
+            else:
+                over()
+
+    def _turn_over(self, turns: Turns, peer: Peer) -> None:
+        with self.inside:
+            turns.finished(peer)
+
+
+def _call(callback: Callable[[], object]) -> None:
+    try:
+        callback()
+    except Exception:
+        logger.exception("what on_notice was given failed")
+
+
+def _answers(path: str) -> bool:
+    """Does a process listen on the UNIX socket?  One that a dead process left behind is removed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return False
+        except OSError:
+            return False
+    return True
