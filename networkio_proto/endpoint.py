@@ -206,7 +206,7 @@ class Endpoint:
             connection.close(CloseCode.NORMAL, "", now)
             return connection
         target.state = TargetState.HANDSHAKING
-        connection.start(now)
+        connection.negotiation.start(now)
         return connection
 
     def dial_failed(self, target: Target, now: float, error: BaseException) -> None:
@@ -302,7 +302,7 @@ class Endpoint:
             session.parked.append(connection)
             if len(session.parked) > _MAX_PARKED:
                 session.parked[0].close(CloseCode.COLLISION, "", now)
-            incumbent.probe(now)
+            incumbent.liveness.probe(now)
         else:
             self._take(session, connection, now)
 
@@ -322,7 +322,7 @@ class Endpoint:
                 self._detached(session, incumbent, now)
             return
         if not connection.dialer:
-            connection.send_attach(now)
+            connection.negotiation.send_attach(now)
             session.credit_granted(connection)
         session.arbitration.took(connection.newcomer())
         self._settled(connection)

@@ -25,7 +25,6 @@ from .errors import (
     ConfigurationError,
     ConnectionFailure,
     ConnectionLost,
-    EncodeError,
     MessageTooLarge,
     NodeClosed,
     OutboxFull,
@@ -51,10 +50,10 @@ from .events import (
 )
 from .frames import DataFlag, PeerFault, SkipReason, encode_ack, encode_reject, encode_skip
 from .handshake import MAX_ENDED, Attach, Ended, InboxFacts, Why
+from .headers import encode_headers
 from .inbox import Delivery, Inbox, Reject
 from .journal import InboxMoved, OutboxOpened, OutboxTrimmed, ReceiverKnown, SessionJournal
 from .ledger import Failure, Ledger
-from .maps import encode_map
 from .outbox import SMALL, Entry, Outbox
 from .receipts import ReceiptWaiters
 from .resume import Verdict, judge
@@ -74,10 +73,6 @@ _GAP_RANGES = 1024
 
 #: inboxes of outboxes that the peer left are kept, newest last, while they hold something unread, and so many beyond
 _OLD_INBOXES = 8
-
-#: users' headers leave room for the reserved ``id`` in the map's 64 items and 4 KiB (specification, P-DATA-21)
-_HEADER_ITEMS = 63
-_HEADER_BYTES = 4064
 
 
 class Notice:
@@ -1153,21 +1148,3 @@ class Session(Timed):
     def why(self, now: float) -> str:
         """One sentence that says what the messages to this peer are waiting for."""
         return explain(self, now)
-
-
-def encode_headers(headers: Mapping[str, object]) -> bytes:
-    """Users' headers as they go on the wire; raises EncodeError that says what is wrong."""
-    if len(headers) > _HEADER_ITEMS:
-        raise EncodeError(f"{len(headers)} headers are more than {_HEADER_ITEMS}", "headers")
-    reserved = [key for key in headers if isinstance(key, str) and (key == "id" or key.startswith("."))]
-    if reserved:
-        raise EncodeError(f"the header {reserved[0]!r} is reserved for networkio", "headers")
-    try:
-        encoded = encode_map(dict(headers))
-    except ValueError as error:
-        raise EncodeError(str(error), "headers") from None
-    if len(encoded) > _HEADER_BYTES:
-        raise EncodeError(f"the headers take {len(encoded)} bytes, at most {_HEADER_BYTES} are allowed", "headers")
-    return encoded
-
-

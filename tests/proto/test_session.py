@@ -7,7 +7,6 @@ what a side says can be read off the wire before the other hears it.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from dataclasses import replace
 from struct import unpack_from
 from typing import TypeVar
@@ -67,7 +66,6 @@ from networkio_proto.frames import (
 from networkio_proto.journal import JournalRecord, MessageAccepted, OutboxOpened
 from networkio_proto.maps import encode_map
 from networkio_proto.outbox import SMALL
-from networkio_proto.session import encode_headers
 from networkio_testing.world import Host, Watcher, Wire, World
 from tests.proto.helpers import Frame, frames, live, pair
 
@@ -228,43 +226,6 @@ def test_a_session_that_is_draining_ended_or_closed_with_its_node_says_why_it_ta
     b.endpoint.close(world.now)
     with pytest.raises(NodeClosed, match="node b is closed"):
         b.send("a", b"x")
-
-
-@pytest.mark.parametrize(
-    ("headers", "complaint"),
-    [
-        ({"id": b"x"}, "'id' is reserved"),
-        ({".anything": 1}, "'.anything' is reserved"),
-        ({str(number): 0 for number in range(64)}, "64 headers are more than 63"),
-        ({"k": "v" * 4059}, "4065 bytes, at most 4064"),
-        ({"k": 1.5}, "float"),
-        ({"k": -1}, "int"),
-        ({1: "k"}, "a key that is int"),
-    ],
-)
-def test_headers_that_cannot_be_carried_are_refused_and_nothing_changes(
-    headers: Mapping[str, object], complaint: str
-) -> None:
-    world = pair()
-    a, _ = hosts(world)
-    with pytest.raises(ValueError, match=complaint):
-        a.send("b", b"x", headers=headers)
-    assert a.session("b").outbox.next == 1
-
-
-@pytest.mark.parametrize("headers", [{str(number): 0 for number in range(63)}, {"k": "v" * 4058}], ids=["63", "4064"])
-def test_the_largest_headers_survive_a_change_of_the_outbox(headers: dict[str, object]) -> None:
-    world = pair()
-    a, b = hosts(world)
-    assert len(encode_headers(headers)) <= 4064
-    a.send("b", b"x", headers=headers)
-    a.session("b").outbox.rename(bytes(16), mark=False)
-    live(world).cut()
-    reconnect(world)
-    details = one(b, "a")[4]
-    assert details is not None
-    assert details.headers == headers
-    assert details.origin is not None
 
 
 @pytest.mark.parametrize("ttl", [0.0, -1.0, float("nan"), float("inf")])
