@@ -227,19 +227,21 @@ class Connection(Timed):
         report the connection as lost.
         """
         out: list[bytes | memoryview] = []
+        liveness = self.liveness
         if self.state is ConnectionState.CLOSED:
             self._control.clear()
         if self._control:
             out.append(b"".join(self._control))
             self._control.clear()
         if self.state is ConnectionState.LIVE and self.session is not None:
-            self.liveness.fill(out)
+            if liveness.due:
+                liveness.fill(out)
             self.session.fill(out, max_bytes, now)
         if out:
-            self.liveness.said = self.liveness.writing_since = now
+            liveness.said = liveness.writing_since = now
         else:
             self.dirty = False
-            self.liveness.writing_since = None
+            liveness.writing_since = None
         return out
 
     def want_write(self, now: float) -> None:
@@ -352,7 +354,8 @@ class Connection(Timed):
         assert session is not None
         decoder, assembly = self._decoder, self._assembly
         limit = self._endpoint.config.limits.frame
-        inbox = session.inbox
+        inboxes = session.inboxes
+        inbox = inboxes.present
         fresh, touched, urgent = 0, False, False
         try:
             while self.state is ConnectionState.LIVE:
@@ -365,7 +368,7 @@ class Connection(Timed):
                 kind, flags, start, end = frame
                 if kind != DATA:
                     touched = self._receive_control(kind, flags, start, end, now) or touched
-                    inbox = session.inbox
+                    inbox = inboxes.present
                 elif inbox is not None:  # None: the session is over, the peer does not know yet
                     touched = True
                     fresh += assembly.receive(inbox, flags, start, end)
@@ -393,8 +396,9 @@ class Connection(Timed):
         elif kind == PONG:
             self.liveness.receive_pong(_unpack_sequence(buffer, start)[0], now)
         elif kind in (ACK, SKIP, REJECT, FIN):
-            if session.inbox is not None:
-                return self._receive_session_frame(session, session.inbox, kind, start, end, now)
+            inbox = session.inboxes.present
+            if inbox is not None:
+                return self._receive_session_frame(session, inbox, kind, start, end, now)
         else:
             raise PeerFault(CloseCode.PROTOCOL, f"{frame_name(kind)} came in state {self.state.value}")
         return False
@@ -405,13 +409,13 @@ class Connection(Timed):
         buffer = self._decoder.buffer
         if kind == ACK:
             received, read, credit, first = _ACK_BODY.unpack_from(buffer, start)
-            if not session.receive_ack(received, read, credit, first, now):
+            if not session.progress.receive_ack(inbox, received, read, credit, first, now):
                 self.spend(now)
             return False
         if kind == REJECT:
             outbox_id, sequence, code = _REJECT_BODY.unpack_from(buffer, start)
             text = buffer[start + _REJECT_BODY.size : end].decode("utf-8", "replace")
-            if not session.receive_reject(outbox_id, sequence, code, text, now):
+            if not session.progress.receive_reject(outbox_id, sequence, code, text, now):
                 self.spend(now)
             return False
         if self._assembly.unfinished:

@@ -52,6 +52,7 @@ class Liveness:
         "_probe_opaque",
         "_probe_since",
         "_spread",
+        "due",
         "heard",
         "said",
         "writing_since",
@@ -72,6 +73,7 @@ class Liveness:
         #: PING and PONG that wait to go out
         self._ping: int | None = None
         self._pong: int | None = None
+        self.due = False
         #: until then nobody is judged
         self._grace = 0.0
         self._probe_at: float | None = None
@@ -95,12 +97,14 @@ class Liveness:
         self._last_ping = now
         self._opaque += 1
         self._ping = self._opaque
+        self.due = True
         self._connection.want_write(now)
 
     def receive_ping(self, opaque: int, now: float) -> None:
         """The peer asks; the latest question is answered."""
         self._connection.spend(now)
         self._pong = opaque
+        self.due = True
         self._connection.want_write(now)
 
     def receive_pong(self, opaque: int, now: float) -> None:
@@ -114,6 +118,7 @@ class Liveness:
 
     def fill(self, out: list[bytes | memoryview]) -> None:
         """Append what waits to go out."""
+        self.due = False
         if self._pong is not None:
             out.append(encode_pong(self._pong))
             self._pong = None

@@ -205,7 +205,7 @@ class Negotiation:
             session.arbitration.stated = connection.dial
         if session.arbitration.arbiter:
             connection.generation = session.arbitration.next_generation()
-        frame = encode_attach(session.facts(connection, now), self._sign)
+        frame = encode_attach(session.attachment.facts(connection, now), self._sign)
         connection.say(frame, now)
 
     def _receive_attach(self, body: bytes, raw: bytes, now: float) -> None:

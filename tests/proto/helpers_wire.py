@@ -471,14 +471,15 @@ def exchange(dialer: Line, acceptor: Line, tamper: Callable[[int, bytes], bytes]
 
 #: what a session holds that is no fact of its own: its surroundings, and what only tells or schedules
 _SURROUNDINGS = frozenset({
-    "_endpoint", "connection", "parked", "targets", "handle", "watch", "timer_at", "_wake", "_waking", "_pending",
-    "error", "Arbitration.generation", "Arbitration.stated", "window", "_ack_timer",
+    "_endpoint", "connection", "parked", "targets", "handle", "watch", "timer_at", "_wake", "_waking",
+    "Notices._pending", "error", "Arbitration.generation", "Arbitration.stated", "window", "Acknowledger._delayed",
 })  # fmt: skip
 
 #: what ends with a connection: cursor, credit, acknowledgements to be sent, incomplete messages
 _OF_CONNECTION = frozenset({
-    "cursor", "fragment", "used", "credit", "allowed", "partial", "frame_limit", "since", "_hole", "_ack_pending",
-    "_ack_urgent", "_acked_received", "_acked_cost", "_rejects_unsent", "_rejects_heard",
+    "cursor", "fragment", "used", "credit", "allowed", "partial", "frame_limit", "since",
+    "Attachment.hole", "Acknowledger.pending", "Acknowledger._urgent", "Acknowledger._received",
+    "Acknowledger._cost", "Acknowledger._rejects", "Progress._heard",
 })  # fmt: skip
 
 

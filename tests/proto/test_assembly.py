@@ -8,12 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from networkio_proto import (
-    CloseCode,
-    Config,
-    Limits,
-    Outcome,
-)
+from networkio_proto import CloseCode, Config, Limits, Outcome
 from tests.proto.helpers_wire import (
     ACK,
     ATTACH,

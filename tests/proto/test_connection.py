@@ -17,13 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from networkio_proto import (
-    CloseCode,
-    Config,
-    ConnectionState,
-    Transmit,
-    UsageError,
-)
+from networkio_proto import CloseCode, Config, ConnectionState, Transmit, UsageError
 from tests.proto.helpers_wire import (
     ACK,
     CONTINUED,

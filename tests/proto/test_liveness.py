@@ -6,23 +6,8 @@ from typing import Any
 
 import pytest
 
-from networkio_proto import (
-    CloseCode,
-    Config,
-)
-from tests.proto.helpers_wire import (
-    PING,
-    PONG,
-    Node,
-    Peer,
-    ack,
-    data,
-    frame,
-    opened,
-    ping,
-    pings,
-    pong,
-)
+from networkio_proto import CloseCode, Config
+from tests.proto.helpers_wire import PING, PONG, Node, Peer, ack, data, frame, opened, ping, pings, pong
 
 
 def test_a_silent_peer_is_asked_after_20_s_and_given_up_after_45() -> None:

@@ -10,14 +10,7 @@ from typing import Any
 
 import pytest
 
-from networkio_proto import (
-    AuthenticationFailed,
-    CloseCode,
-    Config,
-    ConnectionState,
-    Proof,
-    TLSFacts,
-)
+from networkio_proto import AuthenticationFailed, CloseCode, Config, ConnectionState, Proof, TLSFacts
 from tests.proto.helpers_auth import HmacAuth
 from tests.proto.helpers_wire import (
     ACK,
