@@ -339,13 +339,7 @@ class Endpoint:
         connection.go_live(now)
         self._close_rivals(session, connection, now)
         self._wake_driver()
-        if session.finished and connection.dialer:
-            if attach.first == attach.next:
-                session.farewell.confirmed(connection, now)
-            else:  # a new process of the peer has something to say
-                session.farewell.reopen_for_peer()
-        else:
-            session.farewell.check(now)  # the two ATTACHes may have said what a lost ACK did not
+        session.farewell.taken(connection, attach, now)
 
     def _close_rivals(self, session: Session, taken: Connection, now: float) -> None:
         """Taking closes what is parked, what another incarnation has pending, and the arbiter's own other dials."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from .errors import CloseCode, Outcome
 from .frames import encode_ack
-from .handshake import Why
+from .handshake import Attach, Why
 from .journal import InboxMoved
 from .notices import Notice, Watch
 
@@ -105,19 +105,19 @@ class Farewell:
         if connection is not None and not connection.dialer:
             connection.close(CloseCode.NORMAL, "both sides ended the session", now, resumable=False)
 
-    def confirmed(self, connection: Connection, now: float) -> None:
-        """Live again, as the dialer, only because the acceptor's last CLOSE was lost: now both know (P-END-6)."""
+    def taken(self, connection: Connection, attach: Attach, now: float) -> None:
+        """Live again.  A dialer whose session is finished is so only because the acceptor's last CLOSE was lost."""
         session = self._session
-        session.finished = False
-        session.closed = True
-        session.drop_targets()
-        connection.close(CloseCode.NORMAL, "both sides ended the session", now, resumable=False)
+        finished, session.finished = session.finished, False
+        if not (finished and connection.dialer):
+            self.check(now)  # the two ATTACHes may have said what a lost ACK did not
+        elif attach.first == attach.next:  # now both know (P-END-6)
+            session.closed = True
+            session.drop_targets()
+            connection.close(CloseCode.NORMAL, "both sides ended the session", now, resumable=False)
+        # else a new process of the peer has something to say: a new session has begun
 
     # -- anew ---------------------------------------------------------------------------------------------------
-
-    def reopen_for_peer(self) -> None:
-        """The peer goes on: a new session has begun on the connection that was to confirm the old one's end."""
-        self._session.closed = self._session.finished = False
 
     def reopen(self, now: float) -> None:
         """The application wants it again; a connection that only waits for the old one's last word is in the way."""

@@ -334,3 +334,19 @@ def test_an_end_is_said_once_and_a_closed_session_has_none() -> None:
     a.end("b")
     assert a.session("b").outbox.unread == 0
     assert a.session("b").outbox.all_read
+
+
+def test_a_target_beside_the_session_that_the_peer_began_anew_leaves_its_connection_alone() -> None:
+    world = pair()
+    a, b = hosts(world)
+    a.end("b")
+    b.end("a")
+    world.run(1.0)
+    assert b.session("a").closed
+    a.dial("b")
+    world.run(1.0)
+    connections = b.session("a").connections
+    b.dial("a")
+    world.run(5.0)
+    assert b.session("a").connected
+    assert b.session("a").connections == connections
