@@ -13,10 +13,11 @@ from .events import *  # noqa: F403
 from .frames import DataFlag, SkipReason
 from .inbox import Delivery, Details
 from .ledger import Failure, Ledger
+from .notices import Notice, Watch
 from .payload import Codec, MsgpackCodec
 from .randomness import RandomSource, SystemRandomSource
 from .reconnect import RetryClass, Target, TargetState
-from .session import Notice, Session, Watch
+from .session import Session
 
 __version__ = "0.1.0"
 

@@ -35,9 +35,10 @@ from .errors import (
 )
 from .events import Close, Dial, Effect, Event, Transmit, Wake
 from .journal import JournalBatch, JournalQueue, JournalRecord, restore, restored
+from .notices import Notice
 from .randomness import RandomSource, SystemRandomSource
 from .reconnect import RetryClass, Target, TargetState, retry_class, retry_delay
-from .session import Notice, Session
+from .session import Session
 from .timers import Timers
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Endpoint:
         self.targets[target] = None
         if session is not None:
             self.bind(target, session)
-            session.reopen(now)
+            session.farewell.reopen(now)
         if session is not None and session.connection is not None:
             target.state = TargetState.SATISFIED
         else:
@@ -206,7 +207,7 @@ class Endpoint:
             connection.close(CloseCode.NORMAL, "", now)
             return connection
         target.state = TargetState.HANDSHAKING
-        connection.start(now)
+        connection.negotiation.start(now)
         return connection
 
     def dial_failed(self, target: Target, now: float, error: BaseException) -> None:
@@ -227,7 +228,7 @@ class Endpoint:
         # one notice for each way of failing, not one for each try
         if target.reported is not type(error) and session is not None and session.connection is None:
             target.reported = type(error)
-            session.notify(Notice.LINK)
+            session.notices.add(Notice.LINK)
 
     def _schedule(self, target: Target, error: ConnectionFailure, now: float) -> None:
         """When does this target dial next?"""
@@ -302,7 +303,7 @@ class Endpoint:
             session.parked.append(connection)
             if len(session.parked) > _MAX_PARKED:
                 session.parked[0].close(CloseCode.COLLISION, "", now)
-            incumbent.probe(now)
+            incumbent.liveness.probe(now)
         else:
             self._take(session, connection, now)
 
@@ -314,7 +315,7 @@ class Endpoint:
         if incumbent is not None:
             incumbent.close(CloseCode.SUPERSEDED, "", now)
         if connection.target is not None and connection.target.session is not session:
-            session.reopen(now)  # a target that named nobody: somebody asks anew
+            session.farewell.reopen(now)  # a target that named nobody: somebody asks anew
         refused = session.attach(connection, attach, now)
         if refused is not None:
             connection.close(refused, "", now, resumable=refused is not CloseCode.NORMAL)
@@ -322,7 +323,7 @@ class Endpoint:
                 self._detached(session, incumbent, now)
             return
         if not connection.dialer:
-            connection.send_attach(now)
+            connection.negotiation.send_attach(now)
             session.credit_granted(connection)
         session.arbitration.took(connection.newcomer())
         self._settled(connection)
@@ -338,13 +339,7 @@ class Endpoint:
         connection.go_live(now)
         self._close_rivals(session, connection, now)
         self._wake_driver()
-        if session.finished and connection.dialer:
-            if attach.first == attach.next:
-                session.confirmed(connection, now)
-            else:  # a new process of the peer has something to say
-                session.reopen_for_peer()
-        else:
-            session.check_finished(now)  # the two ATTACHes may have said what a lost ACK did not
+        session.farewell.taken(connection, attach, now)
 
     def _close_rivals(self, session: Session, taken: Connection, now: float) -> None:
         """Taking closes what is parked, what another incarnation has pending, and the arbiter's own other dials."""
@@ -395,9 +390,9 @@ class Endpoint:
             self._target_lost(connection.target, error, now, was_live=was_live)
         if session is not None and was_live:
             if over:
-                session.peer_is_done()
+                session.farewell.peer_is_done()
             elif isinstance(error, AbortedByPeer) and error.remote:
-                session.aborted_by_peer(now)
+                session.farewell.aborted_by_peer(now)
             self.incumbent_silent(session, now)  # parked newcomers need wait no longer
 
     def claims(self, session: Session) -> bool:
@@ -408,7 +403,7 @@ class Endpoint:
         """The session's connection is gone, and no other took its place."""
         error = connection.error
         assert error is not None
-        moved = session.moved()
+        moved = session.attachment.moved()
         session.detach(error, now)
         for target in session.targets:
             if moved:
@@ -424,7 +419,7 @@ class Endpoint:
             self._attempt_failed(target, error, now)
             return
         target.error = error
-        target.attempts += 1 if target.attempts or not target.session.moved() else 0
+        target.attempts += 1 if target.attempts or not target.session.attachment.moved() else 0
         self._schedule(target, error, now)
 
     def _settled(self, connection: Connection) -> None:
@@ -462,7 +457,7 @@ class Endpoint:
         if not self._notices:
             return None
         session, kind = self._notices.popleft()
-        return session.notice(kind)
+        return session.notices.take(kind)
 
     def queue_notice(self, session: Session, kind: int) -> None:
         """A session has a notice of a kind that was not waiting."""

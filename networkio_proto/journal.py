@@ -259,13 +259,13 @@ def restore(session: Session, record: JournalRecord) -> None:
 
 def _restore_inbox(session: Session, record: InboxMoved) -> None:
     if not record.facts.received:  # the session was over
-        session.inboxes, session.inbox = [], None
+        session.inboxes.boxes, session.inboxes.present = [], None
         return
     inbox = Inbox.restored(record.facts)
     inbox.durable_read = inbox.read
     inbox.rejects = {sequence: Reject(sequence, code, text, 0) for sequence, code, text in record.rejects}
-    session.inboxes = [box for box in session.inboxes if box.outbox_id != inbox.outbox_id] + [inbox]
-    session.inbox = inbox
+    session.inboxes.boxes = [box for box in session.inboxes if box.outbox_id != inbox.outbox_id] + [inbox]
+    session.inboxes.present = inbox
 
 
 def restored(session: Session, run: bytes) -> None:

@@ -26,9 +26,10 @@ from .errors import (
 )
 from .handles import Iteration, MessageHandle, ReceiptHandle
 from .ledger import Failure, Ledger
+from .notices import Watch
 from .operations import Operation, Token
 from .requests import REQUEST
-from .session import Session, Watch
+from .session import Session
 
 __all__ = ["PeerHandle"]
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from .notices import Watch
 from .operations import Operation, Token
-from .session import Watch
 
 if TYPE_CHECKING:
     from .nodes import NodeHandle

@@ -216,7 +216,7 @@ async def test_a_way_that_is_clogged_does_not_block_receiving() -> None:
         await clog(pair.near)
         assert pair.near.connected
         link = next(iter(pair.client._links.values()))
-        assert link.connection._write_since is not None  # it is stuck indeed
+        assert link.connection.liveness.writing_since is not None  # it is stuck indeed
         for number in range(20):
             await pair.far.send(number)
             with anyio.fail_after(1):

@@ -25,6 +25,7 @@ from networkio_proto import (
     Dial,
     Endpoint,
     Event,
+    Limits,
     Session,
     Target,
     TLSFacts,
@@ -52,6 +53,7 @@ __all__ = [
     "REDELIVERED",
     "REJECT",
     "SKIP",
+    "SMALL",
     "WINDOW",
     "Line",
     "Node",
@@ -59,12 +61,15 @@ __all__ = [
     "ack",
     "close",
     "data",
+    "dialled",
     "exchange",
     "fin",
     "fingerprint",
     "frame",
     "mapping",
+    "opened",
     "ping",
+    "pings",
     "plain",
     "pong",
     "reject",
@@ -77,6 +82,9 @@ PING, PONG, CLOSE = 0x20, 0x21, 0x30
 MORE, CONTINUED, REDELIVERED, ACK_NOW, HEADERS, RAW = 0x01, 0x02, 0x04, 0x08, 0x10, 0x40
 
 WINDOW = 256 * 1024
+
+#: small bounds, so that fragments, credit and windows come into play
+SMALL = Config(limits=Limits(frame=8192, message=20_000), window=20_000, window_guaranteed=10_000, window_max=40_000)
 
 #: in place of a value: the key is not there
 MISSING = object()
@@ -419,6 +427,31 @@ class Line:
         return self.connection.error.code
 
 
+def opened(config: Config = SMALL, **attach: Any) -> tuple[Node, Peer, Line]:
+    """A live connection on which the node has said what it had to say."""
+    node, peer = Node(config=config), Peer()
+    line = node.connect(peer, **attach)
+    line.raw()
+    return node, peer, line
+
+
+def pings(line: Line) -> list[int]:
+    """The opaque values of the PINGs that were heard."""
+    return [item.u64() for item in line.heard() if item.kind == PING]
+
+
+def dialled(dialer: Node, acceptor: Node, tls: tuple[TLSFacts, TLSFacts] | None = None) -> tuple[Line, Line]:
+    """A byte stream from one node to the other, on which nothing has arrived yet."""
+    target = dialer.endpoint.add_target("there", dialer.now, to=acceptor.peer_id)
+    dialer.pump()
+    dialer.dials.remove(target)
+    facts = (None, None) if tls is None else tls
+    return (
+        dialer._line(dialer.endpoint.connect(target, dialer.now, tls=facts[0])),
+        acceptor.accept(tls=facts[1]),
+    )
+
+
 def exchange(dialer: Line, acceptor: Line, tamper: Callable[[int, bytes], bytes] | None = None) -> None:
     """Everything that the nodes at both ends say arrives at the other, until nobody has anything to say.
 
@@ -438,14 +471,15 @@ def exchange(dialer: Line, acceptor: Line, tamper: Callable[[int, bytes], bytes]
 
 #: what a session holds that is no fact of its own: its surroundings, and what only tells or schedules
 _SURROUNDINGS = frozenset({
-    "_endpoint", "connection", "parked", "targets", "handle", "watch", "timer_at", "_wake", "_waking", "_pending",
-    "error", "Arbitration.generation", "Arbitration.stated", "window", "_ack_timer",
+    "_endpoint", "connection", "parked", "targets", "handle", "watch", "timer_at", "_wake", "_waking",
+    "Notices._pending", "error", "Arbitration.generation", "Arbitration.stated", "window", "Acknowledger._delayed",
 })  # fmt: skip
 
 #: what ends with a connection: cursor, credit, acknowledgements to be sent, incomplete messages
 _OF_CONNECTION = frozenset({
-    "cursor", "fragment", "used", "credit", "allowed", "partial", "frame_limit", "since", "_hole", "_ack_pending",
-    "_ack_urgent", "_acked_received", "_acked_cost", "_rejects_unsent", "_rejects_heard",
+    "cursor", "fragment", "used", "credit", "allowed", "partial", "frame_limit", "since",
+    "Attachment.hole", "Acknowledger.pending", "Acknowledger._urgent", "Acknowledger._received",
+    "Acknowledger._cost", "Acknowledger._rejects", "Progress._heard",
 })  # fmt: skip
 
 

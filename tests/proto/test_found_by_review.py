@@ -12,10 +12,10 @@ from networkio_proto import (
     MessageTooLarge,
     Outcome,
     OutcomeForgotten,
-    Session,
     TargetState,
 )
 from networkio_proto.handshake import InboxFacts
+from networkio_proto.inboxes import Inboxes
 from networkio_testing.world import Host, World
 
 
@@ -196,14 +196,14 @@ def test_an_outcome_that_was_melted_away_is_forgotten_and_not_invented() -> None
 def test_a_peer_that_claims_to_have_read_what_was_never_transmitted_is_closed_and_nothing_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    world, a, _ = connected()
+    world, a, b = connected()
     for wire in world.open_wires():
         wire.cut()
     a.send("b", b"1", b"2", b"3")
     outbox = a.session("b").outbox
     lie = InboxFacts(outbox.outbox_id, outbox.run, 3, 3, 1)
-    truth = Session._reported
-    monkeypatch.setattr(Session, "_reported", lambda self: lie if self.peer_id == "a" else truth(self))
+    liar, truth = b.session("a").inboxes, Inboxes.reported
+    monkeypatch.setattr(Inboxes, "reported", lambda self: lie if self is liar else truth(self))
     world.run(0.5)
     assert a.session("b").outcome(1) is None
     assert not a.session("b").connected

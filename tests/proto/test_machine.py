@@ -258,7 +258,7 @@ def bug(what: str, module: str, old: str, new: str) -> Bug:
 
 
 BUGS = (
-    bug("resumes from read, not received", "session", "outbox.resume(inbox.received)", "outbox.resume(inbox.read)"),
+    bug("resumes from read, not received", "attachment", "outbox.resume(inbox.received)", "outbox.resume(inbox.read)"),
     bug("does not rewind", "outbox", "cursor = position + 1", "cursor = max(self.cursor, position + 1)"),
     bug("leaves one out when it resumes", "outbox", "cursor = position + 1", "cursor = position + 2"),
     bug("takes duplicates", "inbox", "            return False\n        if self.fin:", "        if self.fin:"),
@@ -272,16 +272,21 @@ BUGS = (
     bug("acknowledges what is released", "session", "[0].release(delivery[1])", "[0].settle(delivery[1])"),
     bug("marks one too few", "outbox", "if sequence <= self.marked:", "if sequence < self.marked:"),
     bug("never resets the back-off", "endpoint", "target.attempts = 0", "pass"),
-    bug("arms the ACK timer once", "session", "self._ack_timer = False\n        if", "if"),
-    bug("ends before its last message is read", "session", "self.ending and self.outbox.all_read", "self.ending"),
+    bug("arms the ACK timer once", "acknowledger", "self._delayed = False\n        if", "if"),
+    bug("ends before its last message is read", "farewell", "session.outbox.all_read and inbox", "inbox"),
     bug("makes a session for a stranger", "endpoint", "self._provisional[peer_id] = ", "self.sessions[peer_id] = "),
-    bug("rejects on one connection only", "session", "sorted(inbox.rejects.values(), key", "sorted([], key"),
+    bug("rejects on one connection only", "acknowledger", "sorted(inbox.rejects.values(), key", "sorted([], key"),
     bug("reads over what is still held", "inbox", "if sequence != self.read + 1:", "if sequence < self.read + 1:"),
     bug("expires what the peer holds", "outbox", "if self.seen_by_peer(sequence):\n            self.", "if 0: self."),
     bug("cancels what the peer may hold", "outbox", "self.next or self.seen_by_peer(sequence):", "self.next:"),
     bug("loses the cost of a tombstone", "outbox", "        self.cost += tombstone.cost\n", ""),
     bug("does not say what was passed over", "inbox", "gap=tuple(self.gap)", "gap=()"),
-    bug("does not tell of every message", "session", "self.notify(Notice.READY)", "if self.unread < 2: self.notify(1)"),
+    bug(
+        "does not tell of every message",
+        "session",
+        "self.notices.add(Notice.READY)",
+        "if self.unread < 2: self.notices.add(1)",
+    ),
     bug("speaks after CLOSE", "connection", "        self.state = ConnectionState.CLOSING\n", ""),
 )
 
@@ -368,7 +373,7 @@ def test_a_rejection_is_told_again_on_a_connection_that_has_nothing_else_to_say(
     a.dial("b")
     world.run(1.0)
     assert a.session("b").outcome(1) is Outcome.REJECTED
-    assert b.session("a").inboxes[0].rejects == {}
+    assert b.session("a").inboxes.boxes[0].rejects == {}
 
 
 def test_what_is_settled_while_a_dial_is_under_way_is_told_when_it_succeeds() -> None:

@@ -234,7 +234,7 @@ def invents_a_message(court: Court) -> None:
 
 @crime("I3", "has an inbox for an outbox that a never had")
 def invents_an_outbox(court: Court) -> None:
-    court.b.session("a").inboxes.append(Inbox(bytes(16), bytes(16), 5))
+    court.b.session("a").inboxes.boxes.append(Inbox(bytes(16), bytes(16), 5))
     court.b.pump()
 
 
@@ -642,7 +642,7 @@ def does_not_tell_of_messages(court: Court) -> None:
 @crime("I23", "was not woken for its notices")
 def does_not_tell_of_notices(court: Court) -> None:
     court.a.endpoint._waking = True
-    court.a.session("b").notify(4)
+    court.a.session("b").notices.add(4)
     court.a.pump()
 
 
@@ -650,7 +650,7 @@ def does_not_tell_of_notices(court: Court) -> None:
 def never_acknowledges(court: Court) -> None:
     court.b.take("a", 3)
     delivery = court.inbox.held[1]
-    court.b.session("a")._ack_timer = True
+    court.b.session("a").acknowledger._delayed = True
     court.b.settle("a", delivery)
     court.world.advance(20.0)
 

@@ -1,0 +1,240 @@
+"""From DATA frames to messages in the inbox: runs of plain ones in one pass, fragments one by one.
+
+Theory of operation
+-------------------
+Nearly all DATA is *plain*: a whole message without headers, the next in its order.  :meth:`Assembly.run` takes as many
+of them as one chunk holds without looking at each twice.  It takes nothing that is not exactly that; whatever remains
+goes frame by frame through :meth:`Assembly.receive`, with all due care.
+
+There are connections and moments on which even a plain frame needs the second look: inside of a fragmented message,
+before the first sequence under a new run of the sender, near the end of the sequences.  ``_special`` says so; it is
+worked out when one of its reasons may have changed, not for every message.
+
+A message in fragments is judged by its first one: its total is checked against the limit and taken from the credit
+at once, and counts as unsettled while it is incomplete.  At most one is incomplete, and it is gone with its connection.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from .config import COST_PER_MESSAGE, Limits
+from .errors import CloseCode
+from .frames import DATA, MAX_SEQUENCE, DataFlag, FrameDecoder, PeerFault
+from .headers import decode_headers, take_origin
+from .inbox import Details, Inbox
+
+__all__ = ["Assembly"]
+
+#: beyond ``limits.message``, for the reserved header ``id`` of a message that changed its outbox
+_ID_ROOM = 64
+
+#: from here on every sequence is compared with the greatest
+_SEQUENCES_SCARCE = MAX_SEQUENCE - 2**32
+
+_unpack_head = Struct(">IBBQ").unpack_from
+_unpack_sequence = Struct(">Q").unpack_from
+_unpack_total = Struct(">I").unpack_from
+_unpack_header_length = Struct(">H").unpack_from
+
+_RAW = int(DataFlag.RAW)
+_NOT_RAW = 0xFF & ~_RAW
+_PLAIN_COST = COST_PER_MESSAGE - 10  # a plain message's cost = its frame's length + this
+_FIRST_FLAGS = int(
+    DataFlag.FRAGMENT_MORE | DataFlag.REDELIVERED | DataFlag.ACK_NOW | DataFlag.HEADERS | DataFlag.RAW
+)
+_NEXT_FLAGS = int(DataFlag.FRAGMENT_MORE | DataFlag.FRAGMENT_CONTINUED)
+_MORE = int(DataFlag.FRAGMENT_MORE)
+
+
+class _Partial:
+    """A message whose last fragment has not come."""
+
+    __slots__ = ("chunks", "details", "flags", "fresh", "missing", "sequence")
+
+    def __init__(self, sequence: int, flags: int, details: Details, missing: int, fresh: bool) -> None:
+        self.sequence = sequence
+        self.flags = flags
+        self.details = details
+        self.missing = missing
+        self.fresh = fresh
+        #: one buffer, not a list: a peer chooses how small the fragments are
+        self.chunks = bytearray()
+
+
+class Assembly:
+    """The messages of one connection.  Every method raises PeerFault for what the peer must not do."""
+
+    __slots__ = ("_decoder", "_limits", "_new_run", "_partial", "_special")
+
+    def __init__(self, decoder: FrameDecoder, limits: Limits) -> None:
+        self._decoder = decoder
+        self._limits = limits
+        self._partial: _Partial | None = None
+        #: the sender's run, until the first sequence under it has come; None where the inbox is of that run
+        self._new_run: bytes | None = None
+        self._special = False
+
+    @property
+    def unfinished(self) -> bool:
+        """Is a message incomplete?"""
+        return self._partial is not None
+
+    def begin(self, inbox: Inbox | None, run: bytes) -> None:
+        """The connection is live; ``run`` is the sender's present one."""
+        self._new_run = run if inbox is not None and inbox.run != run else None
+        self._reconsider(inbox)
+
+    def clear(self) -> None:
+        """The connection is over."""
+        self._partial = None
+
+    def moved(self, inbox: Inbox | None, *, onward: bool) -> None:
+        """A SKIP or a FIN came; ``onward``: it took the inbox to a new position."""
+        if onward and inbox is not None:
+            self._adopt_run(inbox)
+        self._reconsider(inbox)
+
+    def _reconsider(self, inbox: Inbox | None) -> None:
+        """Does DATA need a second look on this connection now?"""
+        self._special = (
+            self._partial is not None
+            or self._new_run is not None
+            or self._limits.message < self._limits.frame
+            or (inbox is not None and (inbox.barred or inbox.received > _SEQUENCES_SCARCE))
+        )
+
+    def _adopt_run(self, inbox: Inbox) -> None:
+        """The first sequence of this connection: from here the inbox's position is under the sender's present run."""
+        if self._new_run is not None:
+            inbox.run, self._new_run = self._new_run, None
+            self._reconsider(inbox)
+
+    # -- plain messages -----------------------------------------------------------------------------------------
+
+    def run(self, inbox: Inbox) -> int:
+        """The hot path: take whole, plain messages as long as one follows another; how many they were.
+
+        Whatever is not exactly that is left in the decoder.
+        """
+        if self._special or inbox.telling or inbox.fin:
+            return 0
+        decoder, limit = self._decoder, self._limits.frame
+        buffer, position = decoder.buffer, decoder.position
+        size, append = len(buffer), inbox.ready.append
+        before = received = inbox.received
+        used, allowed = inbox.used, inbox.allowed
+        while position + 14 <= size:
+            length, kind, flags, sequence = _unpack_head(buffer, position)
+            end = position + 4 + length
+            if (
+                kind != DATA
+                or flags & _NOT_RAW
+                or sequence != received + 1
+                or end > size
+                or used >= allowed
+                or not 10 <= length <= limit
+            ):
+                break
+            received = sequence
+            used += length + _PLAIN_COST
+            append((inbox, sequence, buffer[position + 14 : end], flags, None))
+            position = end
+        decoder.position = position
+        inbox.received = received
+        inbox.unsettled += used - inbox.used
+        inbox.used = used
+        return received - before
+
+    # -- any message --------------------------------------------------------------------------------------------
+
+    def receive(self, inbox: Inbox, flags: int, start: int, end: int) -> int:
+        """One DATA frame, whose body is there in the decoder's buffer; 1 if a new message is complete, or else 0."""
+        buffer = self._decoder.buffer
+        sequence: int = _unpack_sequence(buffer, start)[0]
+        if (flags == 0 or flags == _RAW) and not self._special:
+            return inbox.accept(sequence, buffer[start + 8 : end], flags)
+        if sequence > MAX_SEQUENCE:
+            raise PeerFault(CloseCode.PROTOCOL, f"sequence {sequence} is over the greatest, {MAX_SEQUENCE}")
+        if flags & DataFlag.FRAGMENT_CONTINUED:
+            partial = self._continue(sequence, flags, buffer[start + 8 : end])
+        else:
+            partial = self._first(inbox, sequence, flags, start + 8, end)
+        if flags & _MORE:
+            if partial.missing <= 0:
+                raise PeerFault(CloseCode.PROTOCOL, f"more fragments of {sequence} are announced than its total holds")
+            self._partial = partial
+            self._reconsider(inbox)
+            return 0
+        if partial.missing != 0:
+            raise PeerFault(CloseCode.PROTOCOL, f"the fragments of {sequence} do not add up to its total")
+        self._partial = None
+        self._reconsider(inbox)
+        if not partial.fresh:
+            return 0
+        self._adopt_run(inbox)
+        inbox.accept_special(sequence, bytes(partial.chunks), partial.flags, partial.details)
+        return 1
+
+    def _first(self, inbox: Inbox, sequence: int, flags: int, position: int, end: int) -> _Partial:
+        """The first fragment, or the whole: its prefix, its cost, its place."""
+        if flags & ~_FIRST_FLAGS:
+            raise PeerFault(CloseCode.PROTOCOL, f"DATA with flags 0x{flags:02x}")
+        if self._partial is not None:
+            inside = self._partial.sequence
+            raise PeerFault(CloseCode.PROTOCOL, f"DATA {sequence} inside of fragmented message {inside}")
+        buffer = self._decoder.buffer
+        total: int | None = None
+        if flags & _MORE:
+            _need(position, 4, end)
+            total = _unpack_total(buffer, position)[0]
+            position += 4
+        headers, headers_size, position = self._headers(flags, position, end)
+        chunk = buffer[position:end]
+        size = headers_size + len(chunk) if total is None else total
+        limit = self._limits.message
+        if size > limit + _ID_ROOM:
+            raise PeerFault(CloseCode.TOO_LARGE, f"message {sequence} of {size} bytes is over the limit of {limit}")
+        inbox.admit(COST_PER_MESSAGE + size)
+        origin = take_origin(headers)
+        details = Details(
+            headers=headers,
+            headers_size=headers_size,
+            redelivered=bool(flags & DataFlag.REDELIVERED),
+            origin=origin,
+        )
+        fresh = inbox.expect(sequence)
+        if fresh:
+            inbox.partial = COST_PER_MESSAGE + size
+        partial = _Partial(sequence, flags & _RAW, details, size - headers_size - len(chunk), fresh)
+        partial.chunks += chunk
+        return partial
+
+    def _continue(self, sequence: int, flags: int, chunk: bytes) -> _Partial:
+        """A later fragment."""
+        partial = self._partial
+        if partial is None or partial.sequence != sequence:
+            raise PeerFault(CloseCode.PROTOCOL, f"a continued fragment of {sequence} without its beginning")
+        if flags & ~_NEXT_FLAGS or not chunk:
+            raise PeerFault(CloseCode.PROTOCOL, f"a continued fragment of {len(chunk)} bytes, flags 0x{flags:02x}")
+        partial.missing -= len(chunk)
+        if partial.missing < 0:
+            raise PeerFault(CloseCode.PROTOCOL, f"the fragments of {sequence} exceed its total")
+        if partial.fresh:
+            partial.chunks += chunk
+        return partial
+
+    def _headers(self, flags: int, position: int, end: int) -> tuple[dict[str, object] | None, int, int]:
+        """The header map: (map, its size, where the payload begins)."""
+        if not flags & DataFlag.HEADERS:
+            return None, 0, position
+        _need(position, 2, end)
+        size = _unpack_header_length(self._decoder.buffer, position)[0]
+        begin = position + 2
+        _need(begin, size, end)
+        return decode_headers(self._decoder.buffer[begin : begin + size]), size, begin + size
+
+
+def _need(position: int, size: int, end: int) -> None:
+    if position + size > end:
+        raise PeerFault(CloseCode.PROTOCOL, "a DATA frame is shorter than its flags say")

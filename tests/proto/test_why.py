@@ -1,0 +1,34 @@
+"""The sentence that says what the messages wait for."""
+
+from __future__ import annotations
+
+from networkio_testing.world import World
+from tests.proto.helpers import pair
+from tests.proto.helpers_session import hosts
+
+
+def test_why_says_what_the_messages_wait_for_with_the_peers_own_words() -> None:
+    world = pair(connected=False)
+    a, b = hosts(world)
+    session = a.session("b")
+    world.advance(5.0)
+    assert session.why(world.now).startswith("no connection to b for 5.0 s; this side has no address to dial")
+    a.dial("b")
+    a.send("b", b"x")
+    world.run(1.0)
+    assert session.why(world.now).startswith("the application of b has not acknowledged message 1 for ")
+    b.abort("a")
+    world.run(1.0)
+    assert "the peer closed the connection: the session was aborted" in session.why(world.now)
+    assert "no address to dial" in session.why(world.now)
+
+
+def test_why_of_a_peer_that_refuses_this_side_names_its_words() -> None:
+    world = World()
+    a = world.host("a")
+    world.host("c")
+    a.endpoint.add_target("c", world.now, to="b")
+    a.pump()
+    world.run(60.0)
+    assert "another peer answered than the one that was meant" in a.session("b").why(world.now)
+    assert "dialling has stopped" in a.session("b").why(world.now)
