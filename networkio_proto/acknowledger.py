@@ -4,8 +4,9 @@ Theory of operation
 -------------------
 There is at most one ACK to be sent, however much there is to acknowledge: it is built at the last moment, from the
 positions of that moment.  Three things send it.  It is *urgent* when the sender could be waiting: the application has
-settled all that it holds, enough messages or bytes came since the last ACK, half of the credit is used up, the sender
-asked, or one of the sides is ending or draining.  It joins messages that go the same way anyway.  Or its delay is over.
+settled all that there is, or much since the last ACK; many messages or bytes came; half of the credit is used up; the
+sender asked; or one of the sides is ending or draining.  It joins messages that go the same way anyway.  Or its delay
+is over.
 
 With an ACK goes the credit: as much as the window leaves beside what is not settled, and a greater window if this one
 is used up although the application keeps up.  Rejections go before the ACK that passes them, so that no ``read`` tells
@@ -92,12 +93,26 @@ class Acknowledger(Timed):
         connection = session.connection
         if connection is None or self._urgent:
             return
-        if not session.inboxes.held or session.leaving:
+        if session.leaving or self._worth_telling():
             self._urgent = True
             if not connection.dirty:
                 connection.want_write(now)
         else:
             self._delay(now)
+
+    def _worth_telling(self) -> bool:
+        """Is nothing left with the application, or was so much settled that the sender could be waiting for it?"""
+        inboxes = self._session.inboxes
+        for box in inboxes.boxes:
+            if box.ready or box.held or box.returned:
+                break
+        else:
+            return True
+        inbox, window = inboxes.present, self._session.window.size
+        return inbox is not None and (
+            inbox.read - self._told[1] >= self._endpoint.config.ack_messages
+            or inbox.used + window - inbox.unsettled - inbox.allowed >= window // 2
+        )
 
     def came(self, inbox: Inbox, now: float, *, urgent: bool) -> None:
         """Messages, SKIPs or duplicates came; ``urgent``: the sender asks for an acknowledgement."""

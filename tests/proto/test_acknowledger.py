@@ -39,6 +39,45 @@ def test_an_ack_goes_out_at_once_when_the_application_has_settled_all_that_it_ho
     assert [ack[:2] for ack in acks(world, ACCEPTOR)] == [(3, 3)]
 
 
+@pytest.mark.parametrize(("settled", "at_once"), [(63, False), (64, True)])
+def test_an_ack_waits_while_the_application_reads_on_but_not_for_more_than_64(settled: int, at_once: bool) -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", *100 * [b"x"])
+    hear(world, DIALER)
+    hear(world, ACCEPTOR)
+    assert len(b.read("a", settled)) == settled
+    assert [ack[1] for ack in acks(world, ACCEPTOR)] == ([1 + settled] if at_once else [])
+    world.advance(0.03)
+    assert [ack[1] for ack in acks(world, ACCEPTOR)] == [1 + settled]
+    hear(world, ACCEPTOR)
+    assert len(b.read("a")) == 100 - settled
+    assert [ack[1] for ack in acks(world, ACCEPTOR)] == [101]  # nothing is left: at once
+
+
+@pytest.mark.parametrize(("settled", "at_once"), [(2, False), (3, True)])
+def test_an_ack_does_not_wait_when_half_of_a_window_can_be_had_again(settled: int, at_once: bool) -> None:
+    world = quiet_pair(Config(window=6000, window_guaranteed=6000, window_max=6000))
+    a, b = hosts(world)
+    a.send("b", *5 * [bytes(1000 - COST_PER_MESSAGE)])
+    hear(world, DIALER)
+    world.advance(0.03)
+    hear(world, ACCEPTOR)
+    b.read("a", settled)
+    assert [ack[1] for ack in acks(world, ACCEPTOR)] == ([1 + settled] if at_once else [])
+
+
+def test_what_was_released_is_not_settled_and_lets_the_ack_wait() -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"1", b"2")
+    hear(world, DIALER)
+    one_, two = b.take("a", 2)
+    b.release("a", one_)
+    b.settle("a", two)
+    assert acks(world, ACCEPTOR) == []
+
+
 def test_an_ack_waits_for_company_for_25_ms_and_no_longer() -> None:
     world = quiet_pair()
     a, b = hosts(world)
