@@ -147,6 +147,10 @@ class Acknowledger(Timed):
         if (self._urgent or outbox.cursor < outbox.next) and (acknowledgement := self._encode()):
             out.append(acknowledgement)
 
+    def last_words(self) -> bytes:
+        """What is pending, for a connection that closes now: it may be long before the peer could hear it again."""
+        return self._encode() if self.pending else b""
+
     def _encode(self) -> bytes:
         """Everything there is to acknowledge; rejections go first, so that no ``read`` passes one untold."""
         session = self._session

@@ -78,6 +78,24 @@ def test_what_was_released_is_not_settled_and_lets_the_ack_wait() -> None:
     assert acks(world, ACCEPTOR) == []
 
 
+@pytest.mark.parametrize("leave", ["close", "disconnect"])
+def test_what_was_read_before_leaving_is_acknowledged_before_the_close(leave: str) -> None:
+    """The application reads the last message and closes at once: the driver had no time to write in between."""
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"the last")
+    hear(world, DIALER)
+    session = b.session("a")
+    session.take_settled(1, world.now)
+    if leave == "close":
+        b.endpoint.close(world.now)
+    else:
+        session.disconnect(world.now)
+    b.pump()
+    world.deliver_all()
+    assert a.session("b").outcome(2) is Outcome.READ
+
+
 def test_an_ack_waits_for_company_for_25_ms_and_no_longer() -> None:
     world = quiet_pair()
     a, b = hosts(world)

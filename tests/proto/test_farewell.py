@@ -105,7 +105,7 @@ def test_an_abort_abandons_what_is_unread_on_this_side_and_stops() -> None:
     a.send("b", b"read", b"received")
     world.run(0.01)
     b.read("a", 1)
-    world.run(0.01)
+    world.run(0.03)  # the ACK waits for the other one to be read
     a.send("b", b"never received")
     a.abort("b")
     session = a.session("b")
