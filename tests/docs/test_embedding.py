@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -27,6 +28,7 @@ import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from networkio_asyncio import Config, Endpoint, Node, Peer, PeerDisconnected, PeerRestarting
+from networkio_proto.frames import PREAMBLE
 from networkio_testing.proxy import CALM, Chaos, ChaosProxy
 from tests.adapters.helpers import HASTY, bounded
 
@@ -34,8 +36,12 @@ pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("embed_*.py"))
-#: a node that lets its peer send more than sockets hold, 4 MiB
-WIDE = replace(HASTY, window=4 * 2**20, window_max=4 * 2**20)
+#: a node that lets its peer send more at once than sockets hold
+WIDE = replace(HASTY, window=8 * 2**20, window_max=8 * 2**20)
+
+#: almost a whole outbox, and a path that takes two seconds for it
+MANY = [bytes([number]) * 64_000 for number in range(120)]
+SLOW = Chaos(rate=4_000_000)
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"}
 
@@ -197,19 +203,39 @@ async def everything_is_read(peer: Peer, proxy: ChaosProxy, count: int) -> None:
     assert (ledger.accepted, ledger.read, peer.unread) == (count, count, 0)
 
 
+@pytest.mark.slow
 @bounded(30)
 async def test_selectors_goes_on_writing_where_a_full_socket_stopped_it() -> None:
-    messages = [bytes([number]) * 64_000 for number in range(120)]
-    async with (
-        met(DIAL, config=WIDE) as (_, peer, proxy, port),
-        running("selectors", "driver", DIAL, "127.0.0.1", port) as program,
-    ):
-        await send_all(peer, messages)
-        await peer.drain()  # all answers are accepted; the first 4 MiB of them are here, the others wait for credit
-        proxy.chaos = Chaos(rate=4_000_000)
-        assert [await peer.read() for _ in messages] == messages
-        await peer.drain()
-        await program.end_of_input()
+    """The echo cannot be made to write so much at once: its driver is lent to something that talks more."""
+    module = importlib.import_module("examples.embed_selectors")
+
+    def drive(port: int) -> bool:
+        driver = module.Driver(Endpoint("driver"))
+        session = driver.endpoint.session("adapter", monotonic())
+        driver.endpoint.add_target(("127.0.0.1", port), monotonic(), to="adapter")
+        for message in MANY:
+            session.send(message, monotonic(), raw=True)
+        driver.pump()
+        blocked = False
+        while session.unacknowledged:
+            driver.step()
+            blocked = blocked or any(len(link.unsent) for link in driver.links.values())
+        driver.endpoint.close(monotonic())
+        driver.pump()
+        while driver.links:
+            driver.step()
+        driver.selector.close()
+        return blocked
+
+    async with met(DIAL, SLOW, config=WIDE) as (_, peer, _, port), anyio.create_task_group() as tasks:
+        blocked: list[bool] = []
+
+        async def drive_in_a_thread() -> None:
+            blocked.append(await anyio.to_thread.run_sync(drive, port, abandon_on_cancel=True))
+
+        tasks.start_soon(drive_in_a_thread)
+        assert [await peer.read() for _ in MANY] == MANY
+    assert blocked == [True]
 
 
 @bounded(30)
@@ -241,11 +267,38 @@ async def test_asyncio_goes_on_writing_and_waits_for_room() -> None:
 @bounded(30)
 async def test_says_goodbye_before_it_leaves(name: str) -> None:
     async with met(DIAL) as (node, peer, _, port):
-        arguments = ["driver", DIAL] if name == "selectors" else ["driver", "adapter", DIAL]
-        async with running(name, *arguments, "127.0.0.1", port) as program:
+        async with running(name, *ids(name, "adapter"), DIAL, "127.0.0.1", port) as program:
             await peer.wait_connected()
             await program.end_of_input()
         await goodbye(node)
+
+
+@pytest.mark.parametrize("name", ["selectors", "asyncio"])
+@bounded(30)
+async def test_half_closes_and_lingers_until_the_other_side_has_closed(name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        async with running(name, *ids(name, "nobody"), DIAL, *listener.getsockname()) as program:
+            await anyio.wait_readable(listener)
+            with listener.accept()[0] as sock, anyio.fail_after(20):
+                sock.settimeout(20)
+                assert sock.recv(4096).startswith(PREAMBLE)
+                assert program.process.stdin is not None
+                await program.process.stdin.aclose()
+                while sock.recv(4096):  # the goodbye, and the end of that half
+                    pass
+                sock.sendall(b"still on its way")
+                with anyio.move_on_after(Config().linger / 4):
+                    await program.process.wait()
+                assert program.process.returncode is None
+            started = anyio.current_time()
+            await program.leaves()
+            assert anyio.current_time() < started + Config().linger / 2  # the end of the stream was enough
+
+
+def ids(name: str, peer: str) -> list[str]:
+    """The arguments of a program that name it and its peer; the echo takes whoever is there."""
+    return ["driver"] if name == "selectors" else ["driver", peer]
 
 
 async def goodbye(node: Node) -> None:
@@ -268,8 +321,8 @@ async def test_selectors_and_asyncio_talk_whoever_comes_first(first: str, listen
     programs: dict[str, Program] = {}
     async with AsyncExitStack() as stack:
         for name in sorted(how, key=lambda name: name != first):
-            ids = ["echo"] if name == "selectors" else ["chat", "echo"]
-            programs[name] = await stack.enter_async_context(running(name, *ids, how[name], "127.0.0.1", port))
+            names = ["echo"] if name == "selectors" else ["chat", "echo"]
+            programs[name] = await stack.enter_async_context(running(name, *names, how[name], "127.0.0.1", port))
             if name == first == "asyncio" and how[name] == DIAL:  # nobody is there yet
                 assert "DialFailed" in await programs[name].line()
         await programs["asyncio"].type(b"one\ntwo\nthree\n")
@@ -318,13 +371,14 @@ def display() -> Iterator[str]:
             server.terminate()
 
 
+@pytest.mark.slow
 @bounded(30)
 async def test_tk_window_chats_through_cuts_shows_what_is_read_and_says_goodbye(display: str) -> None:
     tkinter, embed_tk = importlib.import_module("tkinter"), importlib.import_module("examples.embed_tk")
     lines = [f"{number} {'x' * (2 * number)}" for number in range(200)]
     root = tkinter.Tk(screenName=display)
     try:
-        async with met(DIAL, Chaos(cut_every=8_000)) as (node, peer, proxy, port):
+        async with met(DIAL, Chaos(cut_every=8_000), config=WIDE) as (node, peer, proxy, port):
             window = embed_tk.Window(root, "driver", "adapter", ("127.0.0.1", port))
 
             def say(line: str) -> None:
@@ -365,8 +419,19 @@ async def test_tk_window_chats_through_cuts_shows_what_is_read_and_says_goodbye(
                 tasks.start_soon(until, lambda: colours() == {"black"})
                 assert await peer.read() == b"is anybody there?"
 
+            proxy.chaos = SLOW
+            for message in MANY:
+                window.session.send(message, monotonic(), raw=True)
+            window.driver.pump()
+            assert any(len(link.unsent) for link in window.driver.links.values())  # the socket is full
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(until, lambda: not window.session.unacknowledged)
+                assert [await peer.read() for _ in MANY] == MANY
+
             root.after(0, window.driver.leave)
-            root.mainloop()  # nobody answers meanwhile: this is one thread; it lingers, and ends by itself
+            started = monotonic()
+            root.mainloop()  # nobody answers meanwhile, this being one thread: it lingers, and ends by itself
+            assert Config().linger * 0.9 < monotonic() - started
             assert window.driver.links == {}
             await goodbye(node)
     finally:
