@@ -22,6 +22,7 @@ EXAMPLES = ROOT / "examples"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"}
 
 TALKS = ("server", "client")
+EMBEDDED = ("embed_asyncio", "embed_selectors", "embed_tk")  # run by tests/docs/test_embedding.py
 SOLOS = {
     "survive_a_cut": r"""
 once and in order: True
@@ -32,6 +33,13 @@ the connection was cut (?:[5-9]|\d\d+) times
 arrived: Order\(article='scarf', size=<Size.LARGE: 'l'>, price=Decimal\('19.90'\), due=.*, gift=False\)
 equal: True - an Enum's member is itself: True
 refused: .*Secret.*\$\['orders'\]\[1\].*
+""",
+    "embed_memory": r"""
+alice reads 'Hello, Alice'
+bob reads 'Hello, Bob'
+alice knows that bob has read everything up to message 1
+bob knows that alice has read everything up to message 1
+0 connections are left
 """,
     "handlers": r"""
 attempt 1 at {'divide': \[1, 2\]} of boss
@@ -51,8 +59,8 @@ boss: {'divide': \[1, 'x'\]} was rejected: the handler failed 3 times: TypeError
 }
 
 
-def test_every_example_is_run_here_and_says_how_to_run_it() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*TALKS, *SOLOS}
+def test_every_example_is_run_and_says_how_to_run_it() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*TALKS, *SOLOS, *EMBEDDED}
     for path in EXAMPLES.glob("*.py"):
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         assert f"python examples/{path.name}" in docstring
