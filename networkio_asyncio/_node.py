@@ -358,7 +358,6 @@ class Node(NodeHandle[Peer]):
                 self._link(self.endpoint.connect(target, now), stream)
             else:
                 self.endpoint.dial_failed(target, now, error)
-            self.wake_watchers()
 
     def _link(self, connection: Any, stream: ByteStream) -> None:
         link = self._links[connection] = Link(self, connection, stream)

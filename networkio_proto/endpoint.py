@@ -6,8 +6,13 @@ An :class:`Endpoint` is the whole core of one node.  A *driver* (an adapter, a s
 sockets and the clock and does only this:
 
 * it hands bytes to connections and asks them for bytes (:class:`~networkio_proto.connection.Connection`);
-* after **any** input or command it empties :meth:`Endpoint.next_effect` and carries out what it finds;
-* it calls :meth:`Endpoint.handle_timer` when :meth:`Endpoint.get_timer` is due.
+* after **any** input or command it empties :meth:`Endpoint.next_effect` and carries out what it finds, and it never
+  waits for anything while an effect is left;
+* it calls :meth:`Endpoint.handle_timer` when :meth:`Endpoint.get_timer` is due, and asks for that time anew after every
+  input or command: it may have come nearer without an effect.
+
+What ``data_to_send`` gave out counts as sent: a driver that is interrupted in the middle of writing it must report the
+connection as lost.
 
 ``now`` is a float on the caller's monotonic clock and never goes back.  One lock, or one event loop, around an endpoint
 and everything it made is the whole thread-safety rule.  Nothing in here blocks, sleeps, or looks at a clock.
@@ -16,8 +21,7 @@ and everything it made is the whole thread-safety rule.  Nothing in here blocks,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .arbiter import Decision
 from .auth import Authenticator, Insecure, TLSFacts
@@ -148,7 +152,7 @@ class Endpoint:
 
     # -- targets ------------------------------------------------------------------------------------------------
 
-    def add_target(self, key: Hashable, now: float, *, to: str | None = None) -> Target:
+    def add_target(self, key: Any, now: float, *, to: str | None = None) -> Target:
         """Keep a connection to an address.  ``key`` is the driver's name for it; ``to`` the peer that must answer.
 
         Raises NodeClosed, ConfigurationError.
@@ -222,6 +226,8 @@ class Endpoint:
         target.error = error
         target.attempts += 1
         target.retries = target.retries + 1 if retry_class(error) is RetryClass.AGAIN else 0
+        if session is None:  # somebody may wait for whoever answers there
+            self._wake_driver()
         if session is not None and session.connection is None:
             session.error = error
         self._schedule(target, error, now)

@@ -202,7 +202,8 @@ class Close:
     """Close the byte stream.
 
     With ``flush``: write what ``data_to_send`` still returns, half-close, read and discard until the end of the stream
-    or ``Config.linger`` seconds.  Without: close at once.
+    or ``Config.linger`` seconds.  Without: close at once.  It also comes for a stream that the driver has just reported
+    as lost and dropped; then there is nothing left to do.
     """
 
     connection: Connection

@@ -10,9 +10,8 @@ growing interval, so that five thousand clients of a restarted server do not com
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .config import Config
 from .errors import CloseCode, ConnectionFailure
@@ -107,7 +106,7 @@ class Target(Timed):
 
     __slots__ = ("_endpoint", "attempts", "error", "key", "reported", "retries", "retry_at", "session", "state", "to")
 
-    def __init__(self, endpoint: Endpoint, key: Hashable, to: str | None) -> None:
+    def __init__(self, endpoint: Endpoint, key: Any, to: str | None) -> None:
         super().__init__()
         self._endpoint = endpoint
         #: the driver's name for the address
