@@ -244,6 +244,19 @@ class Connection(Timed):
             liveness.writing_since = None
         return out
 
+    @property
+    def prompt(self) -> bool:
+        """Is it worth writing at this very moment, even in the thread of whoever sent?
+
+        So it is when a message is to go out and none is under way: its sender may well be waiting for the answer.
+        Otherwise more may follow at once, and share a write with it.
+        """
+        session = self.session
+        if session is None:
+            return False
+        outbox = session.outbox
+        return outbox.untransmitted and outbox.transmitted <= outbox.received
+
     def want_write(self, now: float) -> None:
         """There is, or may be, something to send: tell the driver once."""
         if not self.dirty and self.state is not ConnectionState.CLOSED:

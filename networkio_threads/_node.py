@@ -235,14 +235,16 @@ class Node(NodeHandle[Peer]):
         INTERRUPTS.leave()
 
     def _effects(self) -> list[Link]:
-        """Inside: what the core wants done; returns those who may write."""
+        """Inside: what the core wants done; returns those who are to write now, in this thread."""
         writers: list[Link] = []
         next_effect = self.endpoint.next_effect
         while (effect := next_effect()) is not None:
             if type(effect) is Transmit:
                 link = self._links.get(effect.connection)
-                if link is not None:
+                if link is not None and (effect.connection.prompt or self.loop.here):
                     writers.append(link)
+                elif link is not None:
+                    self.loop.call(link.flush)
             elif type(effect) is Close:
                 link = self._links.get(effect.connection)
                 if link is not None:

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from networkio_proto import CloseCode, Config, ConnectionState, Transmit, UsageError
+from tests.proto.helpers import pair
 from tests.proto.helpers_wire import (
     ACK,
     CONTINUED,
@@ -417,3 +418,31 @@ def test_a_connection_says_what_it_is() -> None:
     node = Node()
     assert repr(node.accept().connection) == "<Connection from ? preamble>"
     assert repr(node.connect(Peer("z"), "dialer").connection) == "<Connection to z live>"
+
+
+# -- when to write ----------------------------------------------------------------------------------------------------
+
+
+def test_a_write_is_prompt_when_a_message_goes_out_and_none_is_under_way() -> None:
+    world = pair()
+    a, b = world.hosts["a"], world.hosts["b"]
+    connection = a.session("b").connection
+    assert connection is not None
+    assert not connection.prompt  # there is nothing to send
+    a.session("b").send(b"1", world.now)
+    assert connection.prompt
+    a.pump()
+    a.session("b").send(b"2", world.now)
+    assert not connection.prompt  # the first is under way: the second can wait for company
+    a.pump()
+    world.run(0.1)
+    a.session("b").send(b"3", world.now)
+    assert connection.prompt  # the peer's library has both
+    a.pump()
+    world.run(0.1)
+    assert b.read("a") == [b"1", b"2", b"3"]
+
+
+def test_a_stranger_is_in_no_hurry() -> None:
+    world = pair(connected=False)
+    assert not world.hosts["b"].endpoint.accept(world.now).prompt
