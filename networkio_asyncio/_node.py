@@ -367,7 +367,6 @@ class Node(NodeHandle[Peer]):
         else:
             self.endpoint.dial_failed(target, now, error)
         self.leave()
-        self.wake_watchers()
 
     def _link(self, connection: Any, stream: ByteStream) -> None:
         link = self._links[connection] = Link(self, connection, stream)

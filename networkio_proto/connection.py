@@ -695,7 +695,7 @@ class Connection(Timed):
             self._note_special()
 
     def _receive_message(self, flags: int, start: int, end: int) -> int:
-        """DATA with anything special about it; 1 if a new message is complete."""
+        """DATA with anything special about it; 1 if a new message is complete that waits to be taken."""
         session = self.session
         assert session is not None
         assert session.inbox is not None
@@ -720,8 +720,7 @@ class Connection(Timed):
         if not partial.fresh:
             return 0
         self._adopt_run()
-        session.inbox.accept_special(sequence, bytes(partial.chunks), partial.flags, partial.details)
-        return 1
+        return int(session.inbox.accept_special(sequence, bytes(partial.chunks), partial.flags, partial.details))
 
     def _begin(self, sequence: int, flags: int, position: int, end: int) -> _Partial:
         """The first fragment: its prefix, its cost, its place."""

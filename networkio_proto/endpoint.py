@@ -223,6 +223,8 @@ class Endpoint:
         target.retries = target.retries + 1 if retry_class(error) is RetryClass.AGAIN else 0
         if session is not None and session.connection is None:
             session.error = error
+        if session is None:
+            self._wake_driver()  # somebody may wait for a first answer
         self._schedule(target, error, now)
         # one notice for each way of failing, not one for each try
         if target.reported is not type(error) and session is not None and session.connection is None:

@@ -288,10 +288,19 @@ class Session(Timed):
         return Positions(self.outbox.outbox_id, self.outbox.received, self.outbox.read)
 
     @property
+    def nothing_follows(self) -> bool:
+        """Will nothing more come: did the peer end its outbox, or is the session over?"""
+        return self.closed or (self.inbox is not None and self.inbox.fin > 0)
+
+    @property
     def peer_ended(self) -> bool:
-        """Will nothing more come (the peer ended its outbox, or the session is over), and was all of it taken?"""
-        over = self.closed or (self.inbox is not None and self.inbox.fin > 0)
-        return over and not self.unread
+        """Will nothing more come, and was all that came taken?"""
+        return self.nothing_follows and not self.unread
+
+    @property
+    def stalled(self) -> bool:
+        """Do messages that nobody settles fill the window, so that the peer cannot send?"""
+        return self.unsettled >= self.window.size
 
     def outcome(self, sequence: int) -> Outcome | None:
         """How a message ended, None while it is under way."""
@@ -555,6 +564,7 @@ class Session(Timed):
 
     def _over(self, why: int, now: float) -> None:
         """The common end: final positions on record, a fresh outbox, a notice."""
+        self._pass_replies_on(now)  # they may have come in the same chunk as the end
         for facts in self.dormant + [box.facts() for box in self.inboxes if not box.empty]:
             if not self._is_ended(facts.outbox_id):
                 self._record(facts, why, now)
@@ -571,7 +581,8 @@ class Session(Timed):
         self._rename_outbox(mark=False)
         self.account()
         self._after_failures()
-        self.wake(Watch.READABLE | Watch.PROGRESS | Watch.ROOM)
+        self.requests.give_up()
+        self.wake(Watch.READABLE | Watch.PROGRESS | Watch.ROOM | Watch.REPLY)
         self.notify(Notice.ENDED)
 
     def _record(self, f: InboxFacts, why: int, now: float) -> None:
@@ -823,7 +834,9 @@ class Session(Timed):
         """The peer closed for good: so does this side, if it has nothing to say."""
         self._drop_targets()
         self.closed = self.closed or self.outbox.all_read
-        self.wake(Watch.READABLE)
+        if self.closed:
+            self.requests.give_up()
+        self.wake(Watch.READABLE | Watch.REPLY)
 
     def wake_for_room(self) -> None:
         """There may be room in the node's outboxes."""
@@ -831,7 +844,7 @@ class Session(Timed):
 
     def wake_all(self) -> None:
         """Everybody who waits must look again."""
-        self.wake(Watch.READABLE | Watch.ROOM | Watch.PROGRESS | Watch.LINK)
+        self.wake(Watch.READABLE | Watch.ROOM | Watch.PROGRESS | Watch.LINK | Watch.REPLY)
 
     # -- what the live connection brings ------------------------------------------------------------------------
 
@@ -859,7 +872,8 @@ class Session(Timed):
             return False
         inbox.finish(sequence)
         self.notify(Notice.PEER_ENDED)
-        self.wake(Watch.READABLE)
+        self.requests.give_up()
+        self.wake(Watch.READABLE | Watch.REPLY)
         self._hurry(now)
         self.check_finished(now)
         return True
@@ -922,9 +936,7 @@ class Session(Timed):
     def received_something(self, fresh: int, urgent: bool, now: float) -> None:
         """A chunk was worked through that brought messages, SKIPs or duplicates: notices and acknowledgement."""
         inbox = self.inbox
-        if inbox is not None and inbox.replies:
-            fresh -= len(inbox.replies)
-            self._answer(inbox, now)
+        self._pass_replies_on(now)
         if fresh:
             self._ready(now)
         if inbox is None:  # the session ended with the same chunk; what came before can be read
@@ -944,9 +956,11 @@ class Session(Timed):
         else:
             self._delay_ack(now)
 
-    def _answer(self, inbox: Inbox, now: float) -> None:
-        """Replies came: to those who wait for them, or away with them."""
-        replies, inbox.replies = inbox.replies, []
+    def _pass_replies_on(self, now: float) -> None:
+        """Replies that came: to those who wait for them, or away with them."""
+        if self.inbox is None:
+            return
+        replies, self.inbox.replies = self.inbox.replies, []
         for delivery in replies:
             if self.requests.answer(delivery):
                 self.wake(Watch.REPLY)
@@ -1183,14 +1197,15 @@ class Session(Timed):
 
 def encode_headers(headers: Mapping[str, object] | None, reserved: Mapping[str, object] | None = None) -> bytes:
     """Users' headers, and the library's own, as they go on the wire; raises EncodeError that says what is wrong."""
-    headers = headers or {}
-    if len(headers) > _HEADER_ITEMS:
-        raise EncodeError(f"{len(headers)} headers are more than {_HEADER_ITEMS}", "headers")
+    headers, reserved = headers or {}, reserved or {}
+    most = _HEADER_ITEMS - len(reserved)
+    if len(headers) > most:
+        raise EncodeError(f"{len(headers)} headers are more than {most}", "headers")
     taken = [key for key in headers if isinstance(key, str) and (key == "id" or key.startswith("."))]
     if taken:
         raise EncodeError(f"the header {taken[0]!r} is reserved for networkio", "headers")
     try:
-        encoded = encode_map({**headers, **(reserved or {})})
+        encoded = encode_map({**headers, **reserved})
     except ValueError as error:
         raise EncodeError(str(error), "headers") from None
     if len(encoded) > _HEADER_BYTES:
