@@ -78,8 +78,8 @@ async def serve(peers: int, messages: int, limit: float) -> dict[str, Any]:
         await anyio.to_thread.run_sync(sys.stdin.readline)
         await listener.aclose()
         for connection in node.endpoint.live():
-            connection.connection_lost(node.now(), ConnectionResetError("the cable was pulled"))
-            node.pump()
+            connection.connection_lost(node.enter(), ConnectionResetError("the cable was pulled"))
+            node.leave()
         for peer in node.peers:
             for number in range(messages, 2 * messages):
                 await peer.send(number)

@@ -139,8 +139,12 @@ class Peer(PeerHandle[Message, Receipt]):
         """Send a request and wait for the data of its reply (``message.reply``), at most ``timeout`` seconds.
 
         Raises TimeoutError; the typed DeliveryFailure if the request ends otherwise than READ; NoMoreMessages if the
-        peer ends the conversation; DecodeError.  Given up or cancelled, the request is cancelled if the peer does not
-        hold it, else it may have been carried out; a late reply is dropped.
+        peer ends the conversation first; DecodeError, and the reply is rejected.  Given up or cancelled, the request is
+        cancelled if the peer does not hold it, else it may have been carried out; a late reply is dropped.
+
+        A reply passes messages that wait to be read, but not a full window: who leaves messages unread until the peer
+        may send no more gets no reply either.  A peer that restarts after it acknowledged the request, and before it
+        replied, has forgotten it: give a timeout.
         """
         return await self.node.run(self._requesting(data, headers, raw), timeout)
 

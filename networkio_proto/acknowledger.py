@@ -101,10 +101,13 @@ class Acknowledger(Timed):
             self._delay(now)
 
     def _worth_telling(self) -> bool:
-        """Is nothing left with the application, or was so much settled that the sender could be waiting for it?"""
+        """Is nothing left with the application, or was so much settled that the sender could be waiting for it?
+
+        A rejection does not wait for what is unread: it is rare, and bad news.
+        """
         inboxes = self._session.inboxes
         for box in inboxes.boxes:
-            if box.ready or box.held or box.returned:
+            if box.held or ((box.ready or box.returned) and not self._rejects):
                 break
         else:
             return True

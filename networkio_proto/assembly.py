@@ -149,7 +149,7 @@ class Assembly:
     # -- any message --------------------------------------------------------------------------------------------
 
     def receive(self, inbox: Inbox, flags: int, start: int, end: int) -> int:
-        """One DATA frame, whose body is there in the decoder's buffer; 1 if a new message is complete, or else 0."""
+        """One DATA frame, whose body is in the decoder's buffer; 1 if it completes a message to be taken, else 0."""
         buffer = self._decoder.buffer
         sequence: int = _unpack_sequence(buffer, start)[0]
         if (flags == 0 or flags == _RAW) and not self._special:
@@ -173,7 +173,7 @@ class Assembly:
         if not partial.fresh:
             return 0
         self._adopt_run(inbox)
-        inbox.accept_special(sequence, bytes(partial.chunks), partial.flags, partial.details)
+        return int(inbox.accept_special(sequence, bytes(partial.chunks), partial.flags, partial.details))
         return 1
 
     def _first(self, inbox: Inbox, sequence: int, flags: int, position: int, end: int) -> _Partial:

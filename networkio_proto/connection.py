@@ -483,7 +483,8 @@ class Connection(Timed):
         if silent:
             self.fail(error, now)
             return
-        if self.state is ConnectionState.LIVE and self.session is not None:
+        leaving = code is CloseCode.NORMAL or code is CloseCode.RESTARTING
+        if leaving and self.state is ConnectionState.LIVE and self.session is not None:
             self.last_words(self.session.acknowledger.last_words())
         self.say(encode_close(code, round(retry_after * 1000), text, resumable=resumable), now)
         self.state = ConnectionState.CLOSING

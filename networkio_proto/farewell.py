@@ -86,7 +86,9 @@ class Farewell:
         session = self._session
         session.drop_targets()
         session.closed = session.closed or session.outbox.all_read
-        session.wake(Watch.READABLE)
+        if session.closed:
+            session.requests.give_up()
+        session.wake(Watch.READABLE | Watch.REPLY)
 
     # -- by both ------------------------------------------------------------------------------------------------
 
@@ -141,6 +143,7 @@ class Farewell:
     def _over(self, why: int, now: float) -> None:
         """The common end: final positions on record, a fresh outbox, a notice."""
         session = self._session
+        session.pass_replies_on(now)  # they may have come in the same chunk as the end
         session.inboxes.close(why, now)
         if session.journal is not None:
             session.journal.want(InboxMoved)
@@ -149,5 +152,6 @@ class Farewell:
         session.rename_outbox(mark=False)
         session.account()
         session.after_failures()
-        session.wake(Watch.READABLE | Watch.PROGRESS | Watch.ROOM)
+        session.requests.give_up()
+        session.wake(Watch.READABLE | Watch.PROGRESS | Watch.ROOM | Watch.REPLY)
         session.notices.add(Notice.ENDED)

@@ -237,16 +237,21 @@ class Inbox:
         self.ready.append((self, sequence, payload, flags, details))
         return True
 
-    def accept_special(self, sequence: int, payload: bytes, flags: int, details: Details) -> None:
-        """Take in any message; its cost was admitted and its sequence is the expected one."""
+    def accept_special(self, sequence: int, payload: bytes, flags: int, details: Details) -> bool:
+        """Take in any message; its cost was admitted and its sequence is the expected one.
+
+        False: it is a reply, and no part of the stream that is read; what there is to tell of those before it is left
+        to the next message of the stream.
+        """
         self.received = sequence
         self.partial = 0
         self.unsettled += COST_PER_MESSAGE + details.headers_size + len(payload)
-        if details.headers and reply_to(details.headers) is not None:  # no part of the stream that is read
+        if reply_to(details.headers) is not None:
             self.held[sequence] = reply = (self, sequence, payload, flags, details)
             self.replies.append(reply)
-        else:
-            self.ready.append((self, sequence, payload, flags, self._details(details)))
+            return False
+        self.ready.append((self, sequence, payload, flags, self._details(details)))
+        return True
 
     def _details(self, details: Details | None) -> Details:
         """Hang on the message what it has to tell of those before it."""

@@ -86,6 +86,7 @@ class NodeHandle(Generic[P]):
         self._peers: dict[str, Any] = {}
         self._watchers: list[Token] = []
         self._callbacks: list[Callable[[], object]] = []
+        self._announced = False  # the callbacks know that notices wait
         self._given_back: deque[MessageHandle] = deque()
         self._requests = 0
         #: for drivers that serve many peers with a few workers
@@ -190,7 +191,8 @@ class NodeHandle(Generic[P]):
         """Send one message to many peers (default: all), encoded once; never waits.
 
         Each peer gets its Receipt, or the UsageError that ``send_nowait`` would have raised for it (OutboxFull,
-        SessionClosed, MessageTooLarge), which holds up nobody else.  Raises EncodeError, NodeClosed, WrongThread.
+        SessionClosed, MessageTooLarge), which holds up nobody else.  Raises EncodeError, ConfigurationError (``ttl``,
+        an unusable id), NodeClosed, WrongThread; nothing was sent then.
         """
         payload = self.payload(data, raw)
         with self.inside as now:
@@ -199,15 +201,15 @@ class NodeHandle(Generic[P]):
             chosen = list(self._peers.values()) if peers is None else [
                 self.peer_within(peer, now) if isinstance(peer, str) else peer for peer in peers
             ]
-            return {peer: self._send(peer, payload, now, headers, ttl, raw) for peer in chosen}
+            return {peer: self._send(peer, payload, now, headers, ttl, raw) for peer in dict.fromkeys(chosen)}
 
     def _send(
         self, peer: Any, payload: bytes, now: float, headers: Mapping[str, object] | None, ttl: float | None, raw: bool
     ) -> Any:
         try:
             return peer.receipt(peer.session.send(payload, now, headers=headers, ttl=ttl, raw=raw))
-        except EncodeError:
-            raise
+        except (EncodeError, ConfigurationError):
+            raise  # of the message, and so the same for every peer: the first has said so
         except UsageError as error:
             return error
 
@@ -237,6 +239,8 @@ class NodeHandle(Generic[P]):
         while True:
             self.meet()
             notice = self.endpoint.next_event()
+            if not self.endpoint.notices_waiting:
+                self._announced = False
             if notice is not None:
                 return notice
             self.check_open()
@@ -266,7 +270,8 @@ class NodeHandle(Generic[P]):
             return
         self.meet()
         self.wake_watchers()
-        if self.endpoint.notices_waiting:
+        if self.endpoint.notices_waiting and not self._announced:
+            self._announced = True
             for callback in self._callbacks:
                 self.call(callback)
 

@@ -159,17 +159,24 @@ class PeerHandle(Generic[M, R]):
         """Send a request and wait for its reply; its data."""
         session, node = self.session, self.node
         payload = node.payload(data, raw)
+        if session.nothing_follows and session.can_send:
+            raise NoMoreMessages(f"{self.id} ended the conversation and replies to nothing any more")
         request = session.requests.open(node.request_number())
         receipt: R | None = None
         try:
             receipt = yield from self.accepting(payload, headers=headers, raw=raw, reserved={REQUEST: request.number})
             while request.delivery is None:
                 read = receipt.done(read=True)
-                if read and (session.peer_ended or session.closed):
+                if request.over:
                     raise NoMoreMessages(f"{self.id} ended the conversation and did not reply to {receipt.sequence}")
                 yield from self._waiting_for_reply(request, None if read else receipt.sequence)
             delivery, request.delivery, receipt = request.delivery, None, None
-            return self._finish(self._message(self, delivery))
+            reply = self._message(self, delivery)
+            try:
+                return self._finish(reply)
+            except DecodeError:  # nobody else can make anything of it
+                reply.finish("rejected", node.time, (0, "the reply cannot be decoded"))
+                raise
         finally:
             session.requests.close(request)
             if request.delivery is not None:  # it came, and nobody takes it any more
@@ -365,11 +372,13 @@ class PeerHandle(Generic[M, R]):
         session, token = self.session, self.node.token()
         request.token = token
         waiter = None if sequence is None else session.receipts.add(sequence, token, read=True)
-        session.watch |= Watch.REPLY | Watch.READABLE | Watch.PROGRESS
+        session.watch |= Watch.REPLY if waiter is None else Watch.REPLY | Watch.PROGRESS
         try:
             yield token
         except TimeoutError as error:
             why = session.why(self.node.time)
+            if session.stalled:
+                why = f"nothing more can come from {self.id} before its messages are settled, they fill the window"
             raise TimeoutError(f"{error}: {self.id} did not reply; {why}") from None
         finally:
             request.token = None
@@ -389,13 +398,13 @@ class PeerHandle(Generic[M, R]):
             token.set()
         if len(session.receipts):
             session.watch = Watch.PROGRESS
+        for token in session.requests.due():
+            token.set()
         if len(session.requests):
-            session.watch |= Watch.REPLY | Watch.READABLE | Watch.PROGRESS
-            for token in session.requests.due(over=session.peer_ended or session.closed):
-                token.set()
+            session.watch |= Watch.REPLY
 
     def wake_everybody(self) -> None:
         """The node is closed: let all who wait find out."""
         self.wake()
-        for token in [*self.session.receipts.all(), *self.session.requests.due(over=True)]:
+        for token in [*self.session.receipts.all(), *self.session.requests.all()]:
             token.set()

@@ -29,7 +29,7 @@ _NUMBER_BYTES = 16
 class Request:
     """One who waits for a reply."""
 
-    __slots__ = ("delivery", "number", "token")
+    __slots__ = ("delivery", "number", "over", "token")
 
     def __init__(self, number: bytes) -> None:
         self.number = number
@@ -37,16 +37,18 @@ class Request:
         self.token: Token | None = None
         #: the reply, once it is there
         self.delivery: Delivery | None = None
+        #: the peer ended the conversation: none will come
+        self.over = False
 
 
 class Requests:
     """The requests of one session that are not answered yet."""
 
-    __slots__ = ("_answered", "_waiting", "dropped")
+    __slots__ = ("_due", "_waiting", "dropped")
 
     def __init__(self) -> None:
         self._waiting: dict[bytes, Request] = {}
-        self._answered: list[Request] = []
+        self._due: list[Request] = []
         #: replies that nobody waited for
         self.dropped = 0
 
@@ -70,15 +72,23 @@ class Requests:
             self.dropped += 1
             return False
         request.delivery = delivery
-        self._answered.append(request)
+        self._due.append(request)
         return True
 
-    def due(self, *, over: bool) -> list[Token]:
-        """The tokens of those who have their answer; with ``over`` (no more replies will come) of all."""
-        requests, self._answered = self._answered, []
-        if over:
-            requests = list(self._waiting.values())
+    def give_up(self) -> None:
+        """No more replies will come to those who wait now, whoever answers later under the peer's name."""
+        for request in self._waiting.values():
+            request.over = True
+        self._due = list(self._waiting.values())
+
+    def due(self) -> list[Token]:
+        """The tokens of those whose wait is over since this was asked last."""
+        requests, self._due = self._due, []
         return [request.token for request in requests if request.token is not None]
+
+    def all(self) -> list[Token]:
+        """Every token that waits."""
+        return [request.token for request in self._waiting.values() if request.token is not None]
 
 
 def reply_to(headers: dict[str, object] | None) -> bytes | None:

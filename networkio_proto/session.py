@@ -218,10 +218,19 @@ class Session(Timed):
         return Positions(self.outbox.outbox_id, self.outbox.received, self.outbox.read)
 
     @property
+    def nothing_follows(self) -> bool:
+        """Will nothing more come: did the peer end its outbox, or is the session over?"""
+        return self.closed or (self.inboxes.present is not None and self.inboxes.present.fin > 0)
+
+    @property
     def peer_ended(self) -> bool:
-        """Will nothing more come (the peer ended its outbox, or the session is over), and was all of it taken?"""
-        over = self.closed or (self.inbox is not None and self.inbox.fin > 0)
-        return over and not self.unread
+        """Will nothing more come, and was all that came taken?"""
+        return self.nothing_follows and not self.unread
+
+    @property
+    def stalled(self) -> bool:
+        """Do messages that nobody settles fill the window, so that the peer cannot send?"""
+        return self.unsettled >= self.window.size
 
     def outcome(self, sequence: int) -> Outcome | None:
         """How a message ended, None while it is under way."""
@@ -457,7 +466,7 @@ class Session(Timed):
 
     def wake_all(self) -> None:
         """Everybody who waits must look again."""
-        self.wake(Watch.READABLE | Watch.ROOM | Watch.PROGRESS | Watch.LINK)
+        self.wake(Watch.READABLE | Watch.ROOM | Watch.PROGRESS | Watch.LINK | Watch.REPLY)
 
     # -- what the live connection brings ------------------------------------------------------------------------
 
@@ -479,7 +488,8 @@ class Session(Timed):
             return False
         inbox.finish(sequence)
         self.notices.add(Notice.PEER_ENDED)
-        self.wake(Watch.READABLE)
+        self.requests.give_up()
+        self.wake(Watch.READABLE | Watch.REPLY)
         self.acknowledger.hurry(now)
         self.farewell.check(now)
         return True
@@ -487,9 +497,7 @@ class Session(Timed):
     def received_something(self, fresh: int, urgent: bool, now: float) -> None:
         """A chunk was worked through that brought messages, SKIPs or duplicates: notices and acknowledgement."""
         inbox = self.inboxes.present
-        if inbox is not None and inbox.replies:
-            fresh -= len(inbox.replies)
-            self._answer(inbox, now)
+        self.pass_replies_on(now)
         if fresh:
             self._ready(now)
         if inbox is None:  # the session ended with the same chunk; what came before can be read
@@ -497,8 +505,11 @@ class Session(Timed):
         self._journal_inbox()
         self.acknowledger.came(inbox, now, urgent=urgent)
 
-    def _answer(self, inbox: Inbox, now: float) -> None:
-        """Replies came: to those who wait for them, or away with them."""
+    def pass_replies_on(self, now: float) -> None:
+        """Replies that came: to those who wait for them, or away with them."""
+        inbox = self.inboxes.present
+        if inbox is None:
+            return
         replies, inbox.replies = inbox.replies, []
         for delivery in replies:
             if self.requests.answer(delivery):

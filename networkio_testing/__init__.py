@@ -1,11 +1,26 @@
 """Break things on purpose: a simulated network for the core, its judges, and a chaos proxy for real sockets.
 
-``world`` runs any number of real cores on a virtual clock, ``judges`` watch it, and ``proxy`` stands between two real
-programs.  Everything is repeatable from a seed.
+``world`` runs any number of real cores on a virtual clock, ``node`` gives them an application's interface, ``judges``
+watch them, and ``proxy`` stands between two real programs.  Everything is repeatable from a seed.
 """
 
 from .judges import Judge, Violation
+from .node import SimulatedMessage, SimulatedNode, SimulatedPeer, SimulatedReceipt, Stuck
 from .proxy import Chaos, ChaosProxy
 from .world import Host, Pipe, Wire, World
 
-__all__ = ["Chaos", "ChaosProxy", "Host", "Judge", "Pipe", "Violation", "Wire", "World"]
+__all__ = [
+    "Chaos",
+    "ChaosProxy",
+    "Host",
+    "Judge",
+    "Pipe",
+    "SimulatedMessage",
+    "SimulatedNode",
+    "SimulatedPeer",
+    "SimulatedReceipt",
+    "Stuck",
+    "Violation",
+    "Wire",
+    "World",
+]

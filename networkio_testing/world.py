@@ -20,6 +20,7 @@ Whoever wants to know what happens hangs a :class:`Watcher` into ``world.watcher
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -273,8 +274,11 @@ class Host:
         self.dials: list[Target] = []
         #: called after every pump, for judges
         self.on_pump: Callable[[Host], None] | None = None
-        #: what to do with a Wake, for drivers of their own; without it notices are collected in ``notices``
+        #: what to do with a Wake, for drivers of their own, which die with the process; without it notices are
+        #: collected in ``notices``
         self.on_wake: Callable[[Session | None], None] | None = None
+        self._calls: list[tuple[float, int, Callable[[], object]]] = []
+        self._called = 0  # breaks ties in the order of asking
         self.endpoint = self._boot()
 
     def __repr__(self) -> str:
@@ -419,6 +423,12 @@ class Host:
             wire.pipes[end].fin = True
             wire.ends[end] = None
 
+    @property
+    def timer(self) -> float:
+        """When something of this process is due: a timer of the core, or a :meth:`call_at`."""
+        due = self.endpoint.get_timer()
+        return min(inf if due is None else due, self._calls[0][0] if self._calls else inf)
+
     def tick(self) -> None:
         """Serve the timers that are due."""
         if self.paused:
@@ -427,6 +437,23 @@ class Host:
         for watcher in self.world.watchers:
             watcher.ticked(self)
         self.pump()
+        self.make_calls()
+
+    def call_at(self, when: float, function: Callable[[], object]) -> None:
+        """The process calls ``function`` at that time or as soon as it can, and never in the middle of something.
+
+        It may do anything there, let the world run on included.  A process that dies takes its calls with it.
+        """
+        self._called += 1
+        heapq.heappush(self._calls, (when, self._called, function))
+
+    def make_calls(self) -> int:
+        """Make the calls that are due; returns how many there were."""
+        made = 0
+        while self.up and not self.paused and self._calls and self._calls[0][0] <= self.world.now:
+            heapq.heappop(self._calls)[2]()
+            made += 1
+        return made
 
     def answer_dials(self, *, refuse: bool = False) -> list[Wire]:
         """Answer the dials that wait: connected if the other host is up and listens, else refused.
@@ -461,6 +488,8 @@ class Host:
         self.dials.clear()
         self.missed.clear()
         self.wires.clear()
+        self._calls.clear()
+        self.on_wake = None
         for wire in self.world.wires:
             for end in (0, 1):
                 if wire.hosts[end] is self and wire.ends[end] is not None:
@@ -560,7 +589,8 @@ class World:
         """Deliver until nothing is under way; answers dials.  Returns the rounds that it took."""
         for rounds in range(limit):
             moved = 0
-            for host in self.hosts.values():
+            for host in list(self.hosts.values()):
+                moved += host.make_calls()
                 if host.up and host.dials:
                     moved += len(host.dials)
                     host.answer_dials()
@@ -577,8 +607,7 @@ class World:
 
     def next_timer(self) -> float:
         """When the next timer of any host is due."""
-        timers = [host.endpoint.get_timer() for host in self.hosts.values() if host.up and not host.paused]
-        return min((timer for timer in timers if timer is not None), default=inf)
+        return min((host.timer for host in self.hosts.values() if host.up and not host.paused), default=inf)
 
     def advance(self, seconds: float) -> None:
         """Let time pass, serving timers when they are due; no bytes move."""
@@ -587,7 +616,7 @@ class World:
     def jump(self, seconds: float) -> None:
         """Time passes in one leap (a pause, a suspended machine)."""
         self.now += seconds
-        for host in self.hosts.values():
+        for host in list(self.hosts.values()):
             if host.up:
                 host.tick()
 
@@ -595,15 +624,25 @@ class World:
         """Let everything go right for a while: bytes arrive at once, dials are answered, timers are served."""
         self._pass_time(self.now + seconds, move=True)
 
+    def step(self, until: float) -> None:
+        """Let what comes next go right: the bytes under way, else the next timer or late arrival up to ``until``."""
+        if not self.deliver_all():
+            late = [
+                pipe.held_until
+                for wire in self.open_wires()
+                for pipe in wire.pipes
+                if (pipe.data or pipe.fin) and pipe.held_until > self.now
+            ]
+            self._pass_time(min(self.next_timer(), until, *late), move=True)
+
     def _pass_time(self, end: float, *, move: bool) -> None:
         if move:
             self.deliver_all()
         while (due := self.next_timer()) <= end:
             self.now = max(self.now, due)
-            for host in self.hosts.values():
-                timer = host.endpoint.get_timer()
-                if host.up and not host.paused and timer is not None and timer <= self.now:
+            for host in list(self.hosts.values()):
+                if host.up and not host.paused and host.timer <= self.now:
                     host.tick()
             if move:
                 self.deliver_all()
-        self.now = end
+        self.now = max(self.now, end)  # a call may have let more time pass

@@ -1,164 +1,347 @@
-"""What an application holds: messages and receipts as the core shows them, without an adapter."""
+"""What an application holds: messages, receipts and iterations, as a driver with a virtual clock shows them."""
 
 from __future__ import annotations
+
+import gc
+from contextlib import suppress
 
 import pytest
 
 from networkio_proto import (
     DecodeError,
+    EncodeError,
     GapRange,
+    IteratorBusy,
     MessageCancelled,
     MessageNotHeld,
     MessageRejected,
-    MsgpackCodec,
+    NodeClosed,
+    NoMessage,
+    NotARequest,
     Outcome,
+    SkipReason,
 )
-from networkio_proto.handles import MessageHandle, ReceiptHandle
-from networkio_testing.world import World
-from tests.proto.helpers import live, pair
-
-CODEC = MsgpackCodec()
+from networkio_testing.node import SimulatedMessage
+from tests.proto.helpers import Two, Waiting, two
 
 
-def go_on(world: World) -> None:
-    """Carry out what the handles' commands led to."""
-    for host in world.hosts.values():
-        host.pump()
-    world.run(1.0)
+def said(pair: Two, *things: object, **options: object) -> None:
+    """Let "a" send things, and let them arrive."""
+    for thing in things:
+        pair.to_b.send_nowait(thing, **options)  # type: ignore[arg-type]
+    pair.world.run(1.0)
 
 
-def message(world: World, at: str = "b") -> MessageHandle:
-    """The next message at a host."""
-    session = world.hosts[at].endpoint.session("a" if at == "b" else "b")
-    (delivery,) = session.take()
-    return MessageHandle(session, delivery, CODEC)
-
-
-def receipt(world: World, payload: bytes = b"", *, data: object = None, **options: object) -> ReceiptHandle:
-    """Send a message from "a" and let it arrive."""
-    session = world.hosts["a"].endpoint.session("b")
-    sequence = session.send(payload or CODEC.encode(data), world.now, **options)  # type: ignore[arg-type]
-    go_on(world)
-    return ReceiptHandle(session, sequence)
+def waiting_to_be_taken(pair: Two) -> list[tuple[object, int]]:
+    """Take what is there: the data, and how often it was handed over."""
+    taken = []
+    while (message := pair.to_a.receive_nowait(default=None)) is not None:
+        taken.append((message.data, message.attempt))
+    return taken
 
 
 # -- messages ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_message_shows_what_was_sent() -> None:
-    world = pair()
-    receipt(world, data={"hello": [1, 2]}, headers={"kind": "test"})
-    got = message(world)
+    pair = two()
+    said(pair, {"hello": [1, 2]}, headers={"kind": "test"})
+    got = pair.to_a.receive_nowait()
     assert got.data == {"hello": [1, 2]}
     assert got.data is got.data  # decoded once
-    assert got.raw == CODEC.encode({"hello": [1, 2]})
-    assert (got.sequence, got.headers, got.attempt) == (1, {"kind": "test"}, 1)
-    assert (got.redelivered, got.gap, got.peer_restarted) == (False, (), None)
+    assert got.raw == pair.a.codec.encode({"hello": [1, 2]})
+    assert (got.sequence, got.headers, got.attempt, got.peer) == (1, {"kind": "test"}, 1, pair.to_a)
+    assert (got.redelivered, got.gap, got.peer_restarted, got.wants_reply) == (False, (), None, False)
     assert repr(got) == f"<Message 1 from a: {len(got.raw)} bytes held>"
 
 
 def test_a_plain_message_has_nothing_special() -> None:
-    world = pair()
-    receipt(world, data=None)
-    got = message(world)
+    pair = two()
+    said(pair, None)
+    got = pair.to_a.receive_nowait()
     assert got.data is None
     assert (got.headers, got.attempt, got.redelivered, got.gap, got.peer_restarted) == ({}, 1, False, (), None)
 
 
 def test_raw_bytes_are_not_decoded() -> None:
-    world = pair()
-    receipt(world, b"\xc1 no msgpack", raw=True)
-    assert message(world).data == b"\xc1 no msgpack"
+    pair = two()
+    said(pair, b"\xc1 no msgpack", raw=True)
+    assert pair.to_a.read_nowait() == b"\xc1 no msgpack"
 
 
 def test_what_cannot_be_decoded_can_still_be_read_raw_and_settled() -> None:
-    world = pair()
-    sent = receipt(world, b"\xc1")
-    got = message(world)
+    pair = two()
+    sequence = pair.to_b.session.send(b"\xc1", pair.world.now)
+    pair.world.hosts["a"].pump()
+    pair.world.run(1.0)
+    got = pair.to_a.receive_nowait()
     for _ in range(2):
         with pytest.raises(DecodeError, match=r"message 1 from a cannot be decoded: .* read raw, rejected or ack"):
             _ = got.data
     assert got.raw == b"\xc1"
     assert got.held
-    got._settle("rejected", world.now, (7, "garbage"))
-    go_on(world)
-    assert sent.outcome is Outcome.REJECTED
+    got.reject("garbage", 7)
+    pair.world.run(1.0)
+    assert pair.to_b.receipt(sequence).outcome is Outcome.REJECTED
 
 
 def test_ids_name_a_message_and_no_other() -> None:
-    world = pair()
-    for number in range(3):
-        receipt(world, data=number)
-    ids = [message(world).id for _ in range(3)]
-    outbox_id = world.hosts["a"].endpoint.session("b").outbox.outbox_id
+    pair = two()
+    said(pair, 0, 1, 2)
+    ids = [pair.to_a.receive_nowait().id for _ in range(3)]
+    outbox_id = pair.to_b.session.outbox.outbox_id
     assert ids == [f"{outbox_id.hex()}-{number}" for number in (1, 2, 3)]
 
 
 def test_a_gap_is_told_with_the_message_after_it() -> None:
-    world = pair(connected=False)
-    session = world.hosts["a"].endpoint.session("b")
-    receipts = [receipt(world, data=number) for number in range(3)]
-    assert session.cancel(2, world.now)
-    world.hosts["a"].dial("b")
-    go_on(world)
-    assert message(world).gap == ()
-    assert [(gap.first, gap.last) for gap in message(world).gap if isinstance(gap, GapRange)] == [(2, 2)]
+    pair = two(connected=False)
+    receipts = [pair.to_b.send_nowait(number) for number in range(3)]
+    assert receipts[1].cancel()
+    pair.a.connect("b", "b")
+    pair.world.run(1.0)
+    assert pair.to_a.receive_nowait().gap == ()
+    assert pair.to_a.receive_nowait().gap == (GapRange(2, 2, SkipReason.CANCELLED),)
     with pytest.raises(MessageCancelled):
-        receipts[1]._done(read=True)
+        receipts[1].read()
 
 
 def test_settling_twice_the_same_way_is_harmless_and_otherwise_refused() -> None:
-    world = pair()
-    for number in range(3):
-        receipt(world, data=number)
-    acked, rejected, released = (message(world) for _ in range(3))
+    pair = two()
+    said(pair, 0, 1, 2)
+    acked, rejected, released = (pair.to_a.receive_nowait() for _ in range(3))
     for _ in range(2):
-        acked._settle("acknowledged", world.now)
-        rejected._settle("rejected", world.now, (0, "no"))
-        released._give_back(world.now)
+        acked.ack()
+        rejected.reject("no")
+        released.release()
     assert (acked.settled, rejected.settled, released.settled) == (True, True, False)
     assert (acked.held, rejected.held, released.held) == (False, False, False)
     assert repr(acked).endswith("acknowledged>")
     with pytest.raises(MessageNotHeld, match="message 1 from a was acknowledged before"):
-        acked._settle("rejected", world.now, (0, ""))
+        acked.reject()
     with pytest.raises(MessageNotHeld, match="message 2 from a was rejected before"):
-        rejected._give_back(world.now)
+        rejected.release()
     with pytest.raises(MessageNotHeld, match="message 3 from a was released before"):
-        released._settle("acknowledged", world.now)
-    assert message(world).attempt == 2
+        released.ack()
+    assert pair.to_a.receive_nowait().attempt == 2
+
+
+def test_a_block_acknowledges_and_releases_on_an_exception_unless_it_settled_by_itself() -> None:
+    pair = two()
+    said(pair, 0, 1)
+    with pytest.raises(ZeroDivisionError), pair.to_a.receive_nowait() as message:
+        raise ZeroDivisionError
+    assert message.attempt == 1
+    with pair.to_a.receive_nowait() as message:
+        assert (message.data, message.attempt) == (0, 2)
+    with suppress(ZeroDivisionError), pair.to_a.receive_nowait() as message:
+        message.reject("no")
+        raise ZeroDivisionError
+    pair.world.run(1.0)
+    assert [pair.to_b.receipt(number).outcome for number in (1, 2)] == [Outcome.READ, Outcome.REJECTED]
+
+
+def test_only_a_request_can_be_replied_to() -> None:
+    pair = two()
+    said(pair, 0)
+    message = pair.to_a.receive_nowait()
+    with pytest.raises(NotARequest, match="message 1 from a is no request"):
+        message.reply(1)
+    assert message.held
+    assert pair.to_a.unacknowledged == 0
 
 
 # -- receipts ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_receipt_follows_its_message() -> None:
-    world = pair()
-    world.hosts["a"].endpoint.session("b").disconnect(world.now)
-    go_on(world)
-    sent = receipt(world, data=1)
-    assert (sent.outcome, sent.failure, sent.sequence) == (None, None, 1)
-    assert not sent._done(read=False)
+    pair = two(connected=False)
+    sent = pair.to_b.send_nowait(1)
+    assert (sent.outcome, sent.failure, sent.sequence, sent.peer) == (None, None, 1, pair.to_b)
     assert repr(sent) == "<Receipt 1 to b: under way>"
-    world.hosts["a"].dial("b")
-    go_on(world)
-    live(world)
-    assert sent._done(read=False)
-    assert not sent._done(read=True)
-    message(world)._settle("acknowledged", world.now)
-    go_on(world)
-    assert sent._done(read=True)
+    received, read = Waiting(pair.a, sent._until(read=False)), Waiting(pair.a, sent._until(read=True))
+    pair.a.connect("b", "b")
+    pair.world.run(1.0)
+    assert received.look().over
+    assert not read.woken
+    pair.to_a.receive_nowait().ack()
+    pair.world.run(1.0)
+    assert read.look().over
     assert sent.outcome is Outcome.READ
     assert repr(sent) == "<Receipt 1 to b: read>"
+    assert pair.left() == []
 
 
 def test_a_receipt_raises_what_became_of_its_message() -> None:
-    world = pair()
-    sent = receipt(world, data=1)
-    message(world)._settle("rejected", world.now, (42, "not today"))
-    go_on(world)
-    for read in (False, True):
+    pair = two()
+    sent = pair.to_b.send_nowait(1)
+    waiting = Waiting(pair.a, sent._until(read=True))
+    pair.to_a.receive(1.0).reject("not today", 42)
+    pair.world.run(1.0)
+    with pytest.raises(MessageRejected, match="not today"):
+        _ = waiting.look().result
+    for wait in (sent.received, sent.read):
         with pytest.raises(MessageRejected, match="not today") as caught:
-            sent._done(read=read)
+            wait()
         assert (caught.value.code, caught.value.seen, caught.value.sequence) == (42, "yes", 1)
     assert sent.failure is not None
     assert repr(sent) == "<Receipt 1 to b: rejected>"
+
+
+def test_whoever_waits_for_a_receipt_too_long_hears_what_it_waits_for() -> None:
+    pair = two()
+    sent = pair.to_b.send_nowait(1)
+    pair.world.run(1.0)
+    waiting = Waiting(pair.a, sent._until(read=True)).time_up()
+    with pytest.raises(TimeoutError, match=r"not within 1 s: the application of b has not acknowledged message 1"):
+        _ = waiting.result
+    assert pair.left() == []
+
+
+def test_a_wait_for_a_receipt_that_is_cancelled_leaves_the_message_alone() -> None:
+    pair = two()
+    sent = pair.to_b.send_nowait(1)
+    Waiting(pair.a, sent._until(read=True)).cancel()
+    assert pair.left() == []
+    assert pair.to_a.read(1.0) == 1
+    sent.read(1.0)
+
+
+def test_only_what_nobody_has_seen_is_cancelled_for_certain() -> None:
+    pair = two()
+    sent = pair.to_b.send_nowait(1)
+    pair.world.run(1.0)
+    assert not sent.cancel()
+    pair.world.live("a", "b").cut()  # type: ignore[union-attr]
+    unsent = pair.to_b.send_nowait(2)
+    assert unsent.cancel()
+    assert unsent.outcome is Outcome.CANCELLED
+
+
+# -- iterations -------------------------------------------------------------------------------------------------------
+
+
+def test_an_iteration_acknowledges_each_message_when_the_next_is_asked_for() -> None:
+    pair = two()
+    said(pair, 0, 1, 2)
+    messages: list[SimulatedMessage] = []
+    for message in pair.to_a:
+        assert message.held
+        assert [earlier.settled for earlier in messages] == [True] * len(messages)
+        messages.append(message)
+        if len(messages) == 3:
+            pair.to_b.end()
+    assert [message.data for message in messages] == [0, 1, 2]
+    assert messages[-1].settled
+
+
+def test_what_the_loop_settled_by_itself_stays_so() -> None:
+    pair = two()
+    said(pair, 0, 1)
+    pair.to_b.end()
+    for message in pair.to_a:
+        message.reject("no")
+    pair.world.run(1.0)
+    assert [failure.outcome for failure in pair.to_b.failures()] == [Outcome.REJECTED]
+    assert (pair.to_b.failures()[0].first, pair.to_b.failures()[0].last) == (1, 2)
+
+
+def test_leaving_the_loop_gives_the_message_in_hand_back() -> None:
+    pair = two()
+    said(pair, 0, 1)
+    for message in pair.to_a:
+        assert message.data == 0
+        break
+    pair.world.run(0.0)
+    with suppress(ZeroDivisionError):
+        for message in pair.to_a:
+            assert (message.data, message.attempt) == (0, 2)
+            raise ZeroDivisionError
+    pair.world.run(0.0)
+    assert waiting_to_be_taken(pair) == [(0, 3), (1, 1)]
+
+
+def test_closing_what_settled_its_message_gives_nothing_back() -> None:
+    pair = two()
+    said(pair, 0)
+    messages = iter(pair.to_a)
+    next(messages).ack()
+    messages.close()
+    messages.close()
+    with pytest.raises(NoMessage):
+        pair.to_a.receive_nowait()
+
+
+def test_one_iterator_at_a_time() -> None:
+    pair = two()
+    said(pair, 0)
+    messages = iter(pair.to_a)
+    with pytest.raises(IteratorBusy, match="the messages of a are iterated over already"):
+        iter(pair.to_a)
+    assert next(messages).data == 0
+    messages.close()
+    again = iter(pair.to_a)
+    messages.close()  # it is over, and another one's turn is not its business
+    with pytest.raises(IteratorBusy):
+        iter(pair.to_a)
+    again.close()
+
+
+def test_an_iteration_that_is_cancelled_takes_nothing_and_is_over() -> None:
+    pair = two()
+    iteration = pair.to_a.iterate()
+    Waiting(pair.b, iteration.advancing()).cancel()
+    assert pair.left() == []
+    said(pair, 0)
+    assert next(iter(pair.to_a)).attempt == 1
+
+
+def test_what_the_garbage_collector_drops_is_given_back_when_the_core_is_entered_next() -> None:
+    pair = two()
+    said(pair, 0, 1)
+    messages = iter(pair.to_a)
+    assert next(messages).data == 0
+    pair.b.enter()  # a command is under way when the collector comes
+    before = pair.to_a.session.unread
+    del messages
+    gc.collect()
+    assert pair.to_a.session.unread == before == 1
+    pair.b.leave()
+    assert pair.to_a.session.unread == 1
+    assert waiting_to_be_taken(pair) == [(0, 2), (1, 1)]
+
+
+def test_what_is_given_back_is_there_for_those_who_wait_without_another_command() -> None:
+    pair = two()
+    said(pair, 0)
+    messages = iter(pair.to_a)
+    assert next(messages).data == 0
+    waiting = Waiting(pair.b, pair.to_a.receiving())
+    del messages
+    gc.collect()
+    pair.world.run(0.0)
+    assert (waiting.look().result.data, waiting.result.attempt) == (0, 2)
+
+
+def test_what_is_given_back_after_the_end_of_the_node_stays_where_it_is() -> None:
+    pair = two()
+    said(pair, 0)
+    messages = iter(pair.to_a)
+    assert next(messages).data == 0
+    pair.b.close(0)
+    messages.close()
+    pair.world.run(0.0)
+    assert (pair.to_a.session.unread, pair.to_a.session.held) == (0, 1)
+    with pytest.raises(NodeClosed):
+        pair.to_a.receive(1.0)
+
+
+def test_reserved_headers_cannot_be_given_and_are_not_shown() -> None:
+    pair = two()
+    with pytest.raises(EncodeError, match=r"'\.request' is reserved"):
+        pair.to_b.send_nowait(1, headers={".request": bytes(16)})
+    for odd in ({".reply": b"short"}, {".reply": 7}, {".request": bytes(15)}, {".else": bytes(16)}):
+        pair.to_b.session.send(pair.a.codec.encode(1), pair.world.now, headers={"mine": 1}, reserved=odd)
+        pair.world.hosts["a"].pump()
+        pair.world.run(1.0)
+        message = pair.to_a.receive_nowait()
+        assert (message.data, message.headers, message.wants_reply) == (1, {"mine": 1}, False)

@@ -54,6 +54,8 @@ class Stretch:
     state: str = "waiting"
     #: what the message says of those before it
     gap: list[GapRange] = field(default_factory=list)
+    #: it never waits to be taken, and is not given back
+    reply: bool = False
 
     @property
     def cost(self) -> int:
@@ -124,9 +126,24 @@ class InboxMachine(RuleBasedStateMachine):
         self.inbox.admit(stretch.cost)
         assert self.inbox.expect(stretch.first)
         details = Details({"k": "v"}, headers, redelivered=True, origin=b"i" * 24)
-        self.inbox.accept_special(stretch.first, bytes(size), 0, details)
+        assert self.inbox.accept_special(stretch.first, bytes(size), 0, details)
         self.used += stretch.cost
         self.add(stretch)
+
+    @precondition(lambda self: not self.fin and self.used < self.allowed)
+    @rule(size=st.integers(0, 50))
+    def reply(self, size: int) -> None:
+        """It does not join the stream, and what waits to be told is told by the next message that does."""
+        stretch = Stretch(self.received + 1, self.received + 1, bytes(size), 20, state="held", reply=True)
+        self.inbox.admit(stretch.cost)
+        assert self.inbox.expect(stretch.first)
+        details = Details({".reply": b"n" * 16}, 20)
+        assert not self.inbox.accept_special(stretch.first, bytes(size), 0, details)
+        delivery = self.inbox.replies.pop()
+        assert delivery[4] is details
+        self.taken[stretch.first] = delivery
+        self.used += stretch.cost
+        self.stretches.append(stretch)
 
     @precondition(lambda self: self.used < self.allowed and self.received > 0)
     @rule(back=st.integers(0, 5), size=st.integers(0, 5))
@@ -239,7 +256,7 @@ class InboxMachine(RuleBasedStateMachine):
         if how == "settle":
             self.inbox.settle(stretch.first)
             stretch.state = "settled"
-        elif how == "release":
+        elif how == "release" and not stretch.reply:
             self.inbox.release(stretch.first)
             stretch.state = "waiting"
         else:
@@ -344,6 +361,24 @@ def test_a_message_that_is_released_keeps_what_it_had_to_say() -> None:
             {"k": "v"}, 5, True, attempt, (GapRange(1, 3, 2),), Positions(b"p" * 16, 9, 8)
         )
         inbox.release(4)
+
+
+def test_what_is_said_of_those_before_a_reply_is_said_by_the_next_message_of_the_stream() -> None:
+    inbox = an_inbox()
+    inbox.skip(1, 1, 3)
+    inbox.restarted = Positions(b"p" * 16, 9, 8)
+    assert not inbox.accept_special(2, b"x", 0, Details({".reply": b"n" * 16}, 26))
+    assert inbox.replies == [inbox.held[2]]
+    assert inbox.held[2][4] == Details({".reply": b"n" * 16}, 26)
+    assert (inbox.unread, inbox.telling) == (0, True)
+    assert inbox.accept(3, b"y", 0)
+    message = inbox.take()
+    assert message is not None
+    assert message[4] == Details(gap=(GapRange(1, 1, 3),), peer_restarted=Positions(b"p" * 16, 9, 8))
+    inbox.settle(3)
+    assert inbox.read == 1
+    inbox.settle(2)
+    assert (inbox.read, inbox.unsettled) == (3, 0)
 
 
 def test_what_is_said_of_those_before_a_message_is_said_once() -> None:

@@ -17,6 +17,7 @@ from networkio_proto import (
     ConfigurationError,
     DataFlag,
     Delivery,
+    EncodeError,
     Endpoint,
     Gap,
     GapRange,
@@ -29,11 +30,13 @@ from networkio_proto import (
     OutboxFull,
     Outcome,
     Positions,
+    Session,
     SessionClosed,
     SkipReason,
     Watch,
 )
 from networkio_proto.frames import PeerFault, encode_fin, encode_skip
+from networkio_proto.headers import encode_headers
 from networkio_proto.journal import JournalRecord, MessageAccepted, OutboxOpened
 from networkio_proto.maps import encode_map
 from networkio_proto.outbox import SMALL
@@ -689,3 +692,102 @@ def test_a_new_outbox_id_is_on_disk_before_anything_leaves_under_it() -> None:
     assert disk.kinds.index(OutboxOpened) < disk.kinds.index(MessageAccepted)
     world.run(5.0)
     assert b.read("a") == [b"newer"]
+
+
+# -- requests and replies (who waits for them: test_requests) ----------------------------------------------------------
+
+
+def test_a_size_is_refused_before_sending_where_sending_would_refuse_it() -> None:
+    world = pair(Config(limits=Limits(message=100)))
+    session = world.hosts["a"].session("b")
+    session.check_size(bytes(100))
+    session.check_size(bytes(90), {"key": 1})
+    for payload, headers in ((bytes(101), None), (bytes(95), {"key": 1})):
+        with pytest.raises(MessageTooLarge, match="over the limit"):
+            session.check_size(payload, headers)
+    with pytest.raises(EncodeError):
+        session.check_size(b"", {"id": 1})
+    assert session.ledger.accepted == 0
+
+
+def test_the_librarys_own_headers_go_along_and_are_counted() -> None:
+    mine: dict[str, object] = {f"k{number}": number for number in range(62)}
+    assert encode_headers(mine, {".own": b"x"}) == encode_map({**mine, ".own": b"x"})
+    with pytest.raises(EncodeError, match="63 headers are more than 62"):
+        encode_headers({**mine, "k62": 1}, {".own": b"x"})
+    with pytest.raises(EncodeError, match="at most 4064 are allowed"):
+        encode_headers({"k": bytes(4040)}, {".own": bytes(16)})
+
+
+def test_replies_have_no_part_in_the_count_of_what_is_ready() -> None:
+    world = pair()
+    a, b = hosts(world)
+    b.session("a").send(b"reply", world.now, reserved={".reply": bytes(16)})
+    b.pump()
+    a.notices.clear()
+    hear(world, ACCEPTOR)
+    assert noticed(a, MessagesReady) == []
+    assert a.session("b").unread == a.session("b").held == a.session("b").unsettled == 0
+    assert a.session("b").requests.dropped == 1
+    b.session("a").send(b"reply", world.now, reserved={".reply": bytes(16)})
+    b.send("a", b"message")
+    hear(world, ACCEPTOR)
+    assert len(noticed(a, MessagesReady)) == 1
+    assert a.read("b") == [b"message"]
+
+
+def test_a_window_is_stalled_when_nothing_more_may_come() -> None:
+    world = pair(Config(window_guaranteed=300, window=300, window_max=300))
+    a, b = hosts(world)
+    b.send("a", bytes(100))
+    world.run(1.0)
+    assert not a.session("b").stalled
+    b.send("a", bytes(100), bytes(100))
+    world.run(1.0)
+    assert a.session("b").stalled
+    a.read("b")
+    assert not a.session("b").stalled
+
+
+def test_nothing_follows_an_end_and_what_came_before_it_is_still_there() -> None:
+    world = pair()
+    a, b = hosts(world)
+    assert not a.session("b").nothing_follows
+    b.send("a", b"last")
+    b.end("a")
+    world.run(1.0)
+    assert (a.session("b").nothing_follows, a.session("b").peer_ended) == (True, False)
+    a.read("b")
+    assert a.session("b").peer_ended
+
+
+def test_the_end_of_the_peer_wakes_those_who_wait_for_replies_and_nothing_else() -> None:
+    world = pair()
+    a, b = hosts(world)
+    session = a.session("b")
+    wakes: list[Session | None] = []
+    a.on_wake = wakes.append
+    request = session.requests.open(bytes(16))
+    session.watch = Watch.REPLY
+    b.send("a", b"message")
+    world.run(1.0)
+    assert session not in wakes
+    b.end("a")
+    world.run(1.0)
+    assert session in wakes
+    assert request.over
+
+
+def test_a_peer_that_is_done_answers_nothing_more_once_everything_of_ours_is_read() -> None:
+    world = pair()
+    a, b = hosts(world)
+    session = a.session("b")
+    request = session.requests.open(bytes(16))
+    a.send("b", b"unread")
+    session.farewell.peer_is_done()
+    assert not request.over
+    world.run(1.0)
+    b.read("a")
+    world.run(1.0)
+    session.farewell.peer_is_done()
+    assert request.over

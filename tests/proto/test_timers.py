@@ -273,3 +273,29 @@ def test_an_owner_has_to_say_what_it_does() -> None:
     timers.schedule_ack(owner, 1.0)
     with pytest.raises(NotImplementedError):
         timers.run(1.0)
+
+
+def test_a_driver_must_ask_again_only_for_what_is_due_before_it_was_told() -> None:
+    timers, (one, two) = Timers(), owners(2)[0]
+    assert not timers.sooner
+    at(timers, one, 10.0)
+    assert timers.sooner
+    assert timers.next() == 10.0
+    assert not timers.sooner
+    at(timers, two, 11.0)
+    assert not timers.sooner
+    at(timers, one, 9.0)
+    assert timers.sooner
+    assert timers.next() == 9.0
+    timers.schedule_ack(two, 9.0)
+    assert not timers.sooner
+    assert timers.next() == 9.0
+    timers.schedule_ack(two, 9.5)
+    assert not timers.sooner
+    at(timers, two, 8.0)
+    assert timers.sooner
+    assert timers.next() == 8.0
+    timers.run(20.0)
+    assert timers.next() is None
+    timers.schedule_ack(one, 50.0)
+    assert timers.sooner
