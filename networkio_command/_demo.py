@@ -30,11 +30,9 @@ from typing import Any
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from networkio_asyncio import Node, Peer
 from networkio_proto import NetworkioError
 from networkio_testing.proxy import Chaos, ChaosProxy
-
-from ._node import Node
-from ._peer import Peer
 
 __all__ = ["Ledger", "run"]
 
@@ -50,7 +48,7 @@ _STALLED = 60.0
 _GRACE = 5.0
 
 #: how a child is started, its part follows as the last argument
-_CHILD = [sys.executable, "-m", "networkio_asyncio._demo"]
+_CHILD = [sys.executable, "-m", "networkio_command._demo"]
 
 
 class DemoError(Exception):
