@@ -99,6 +99,7 @@ def test_outage_and_restart_are_told_and_what_was_typed_meanwhile_arrives() -> N
                 bob.output.expect("^\u2713\u2713 still there?")
 
 
+@pytest.mark.slow
 def test_restart_of_the_other_side_is_told() -> None:
     with running("chat", 0, "--id", "alice") as alice:
         port = alice.output.expect(r" port (\d+) ")[1]

@@ -75,6 +75,7 @@ def test_page_and_help_tell_the_exit_codes() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_first_examples_do_what_the_page_says(tmp_path: Path) -> None:
     """With free ports in place of 8080 and 9090."""
     listen, send, proxy = examples(PAGE)[:3]
