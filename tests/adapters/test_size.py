@@ -9,8 +9,8 @@ import pytest
 
 import networkio_asyncio
 
-#: the command and its demonstration are programs that use the adapter
-PROGRAMS = {"__main__.py", "_demo.py"}
+#: only starts the command
+PROGRAMS = {"__main__.py"}
 #: statements and signatures of one adapter
 BUDGET = 500
 

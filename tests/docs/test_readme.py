@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from networkio_asyncio.__main__ import _parser
+from networkio_command.__main__ import _parser
 from networkio_proto import Config, Outcome, __version__
 
 ROOT = Path(__file__).parents[2]

@@ -14,24 +14,12 @@ from time import monotonic, sleep
 
 import pytest
 
-from networkio_asyncio import _demo
-from networkio_asyncio.__main__ import main
+from networkio_command import _demo
+from networkio_command.__main__ import main
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-W", "error", "-m", "networkio_asyncio"]
+COMMAND = [sys.executable, "-W", "error", "-m", "networkio_command"]
 KEYS = ["sent", "read", "lost", "duplicated", "out_of_order", "reconnects", "seconds"]
-
-
-@pytest.fixture
-def nothing_leaks() -> None:
-    """In place of the one for asynchronous tests: here everything happens in processes of its own."""
-
-
-@pytest.fixture(autouse=True)
-def strict_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Warnings are errors in the processes that the command starts, too."""
-    monkeypatch.setenv("PYTHONWARNINGS", "error")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -99,7 +87,7 @@ MISDEEDS: dict[str, tuple[str, dict[str, int] | str]] = {
 FAULTY_CHILD = """
 import os, sys
 import anyio
-from networkio_asyncio import _demo
+from networkio_command import _demo
 
 async def send_all(peer, part):
     for number in order:
@@ -215,3 +203,10 @@ def test_console_script_is_this_main() -> None:
     module, name = project["scripts"]["networkio"].split(":")
     assert getattr(import_module(module), name) is main
     assert run("--version").stdout == f"networkio {project['version']}\n"
+
+
+def test_adapter_s_own_module_is_the_command_too() -> None:
+    module = [*COMMAND[:-1], "networkio_asyncio", "--version"]
+    assert subprocess.run(module, capture_output=True, text=True, timeout=60, cwd=ROOT, check=True).stdout == (
+        run("--version").stdout
+    )

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -30,11 +29,11 @@ from typing import Any
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from networkio_asyncio import Node, Peer
 from networkio_proto import NetworkioError
 from networkio_testing.proxy import Chaos, ChaosProxy
 
-from ._node import Node
-from ._peer import Peer
+from ._terminal import StatusLine, bar, plural
 
 __all__ = ["Ledger", "run"]
 
@@ -50,7 +49,7 @@ _STALLED = 60.0
 _GRACE = 5.0
 
 #: how a child is started, its part follows as the last argument
-_CHILD = [sys.executable, "-m", "networkio_asyncio._demo"]
+_CHILD = [sys.executable, "-m", "networkio_command._demo"]
 
 
 class DemoError(Exception):
@@ -336,33 +335,23 @@ class Progress:
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._terminal = sys.stderr.isatty()
+        self._line = StatusLine()
         self._tenths = 0
-        self._width = 0
 
     def __call__(self, ledger: Ledger) -> None:
         part = ledger.read / self._total
         text = (
-            f"{part:4.0%}  {ledger.read:,} of {self._total:,} read  "
-            f"{ledger.reconnects:,} reconnect{'s' * (ledger.reconnects != 1)}  {ledger.seconds:.1f} s"
+            f"{ledger.read:,} of {self._total:,} read  {plural(ledger.reconnects, 'reconnect')}  {ledger.seconds:.1f} s"
         )
-        if self._terminal:
-            bar = "#" * int(20 * part)
-            self._draw(f"[{bar:.<20}] {text}")
+        if self._line.is_terminal:
+            self._line.draw(f"{bar(part)}  {text}")
         elif int(10 * part) > self._tenths:
             self._tenths = int(10 * part)
-            print(text, file=sys.stderr, flush=True)
+            print(f"{part:4.0%}  {text}", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Take the bar away."""
-        if self._width:
-            self._draw("")
-            print(end="\r", file=sys.stderr, flush=True)
-
-    def _draw(self, text: str) -> None:
-        text = text[: shutil.get_terminal_size().columns - 1]
-        print(f"\r{text:{self._width}}", end="", file=sys.stderr, flush=True)
-        self._width = len(text)
+        self._line.clear()
 
 
 def run(messages: int, cut_every: int, seed: int, *, as_json: bool) -> int:

@@ -1,0 +1,159 @@
+"""What the commands see of a node: blocking calls with the adapters' names, whichever adapter is behind them.
+
+Theory of operation
+-------------------
+Each command is written once, as plain blocking code against the protocols of this module.  Where an adapter runs an
+event loop, every call crosses into another thread and back, which costs as much as a dozen messages; so there is
+nothing here that would have to be called for each message of a stream.  Streams go through :meth:`Peer.send_some`,
+:meth:`Peer.receive_some` and :meth:`Peer.settle`, a batch a call.
+
+A call that waits takes a ``timeout`` and is given a short one, so that a command notices Ctrl-C: the library itself is
+never interrupted.  What may take long returns a Future instead; to cancel it is to stop waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from networkio_proto import Config, ConfigurationError, ConnectionFailure, Event, Failure, Ledger
+from networkio_proto.handles import MessageHandle
+
+__all__ = ["ADAPTERS", "Node", "Peer", "Receipt", "open_node"]
+
+ADAPTERS = ("asyncio", "threads")
+
+#: somebody looks on: a second without a try is long
+_CONFIG = Config(backoff_max=1.0, retry_quick=0.02)
+
+
+class Receipt(Protocol):
+    """The sender's side of one accepted message."""
+
+    @property
+    def sequence(self) -> int:
+        """Its number in the outbox."""
+        ...
+
+    def received(self, timeout: float) -> None:
+        """Wait until the peer's library holds it; raises DeliveryFailure, TimeoutError."""
+        ...
+
+    def read(self, timeout: float) -> None:
+        """Wait until the peer's application has acknowledged it; raises DeliveryFailure, TimeoutError."""
+        ...
+
+
+class Peer(Protocol):
+    """Another node, and the conversation with it; the same object each time, so that it can be a key."""
+
+    @property
+    def id(self) -> str:
+        """Its peer id."""
+        ...
+
+    @property
+    def connected(self) -> bool:
+        """Is there a live connection?"""
+        ...
+
+    @property
+    def incarnation(self) -> str:
+        """Which run of the peer's process it is, in hexadecimal digits; empty before the first connection."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """What became of the messages to this peer so far."""
+        ...
+
+    @property
+    def reconnects(self) -> int:
+        """How many connections followed the first."""
+        ...
+
+    def why(self) -> str:
+        """One sentence that says what the messages to this peer are waiting for."""
+        ...
+
+    def failures(self) -> list[Failure]:
+        """The messages that ended otherwise than READ, as ranges."""
+        ...
+
+    def send_some(self, items: Sequence[object], *, raw: bool, timeout: float) -> tuple[int, Receipt | None]:
+        """Accept as many of ``items`` as there is room for: their number, and the receipt of the last one.
+
+        Waits up to ``timeout`` seconds for the first.  Raises EncodeError or MessageTooLarge only because of the
+        first; so what was accepted before is known.
+        """
+        ...
+
+    def receive_some(self, limit: int, size: int) -> list[MessageHandle]:
+        """The messages that are there, until there are ``limit`` of them or ``size`` bytes; the caller settles them."""
+        ...
+
+    def settle(self, messages: Sequence[MessageHandle], rejected: Mapping[int, str]) -> None:
+        """Acknowledge them; reject those whose places in ``messages`` are keys of ``rejected``, with its reasons."""
+        ...
+
+    def round_trip(self, data: object, headers: Mapping[str, object], timeout: float) -> Future[float]:
+        """Send one message and wait until it is read: the seconds from one to the other.
+
+        The Future raises TimeoutError if that takes longer than ``timeout``, DeliveryFailure if it will never be.
+        """
+        ...
+
+    def end(self) -> None:
+        """Nothing more follows from this side."""
+        ...
+
+
+class Node(Protocol):
+    """One identity on the network, open as long as :func:`open_node`'s block lasts."""
+
+    @property
+    def id(self) -> str:
+        """Its peer id."""
+        ...
+
+    def listen(self, host: str, port: int) -> int:
+        """Accept connections; the port.  Raises AddressError, ConfigurationError."""
+        ...
+
+    def connect(self, host: str, port: int, peer_id: str | None) -> Future[Peer]:
+        """Keep a connection to this address; without an id the Future waits until somebody answered there.
+
+        It raises the ConnectionFailure that only a human can mend, and ConfigurationError.
+        """
+        ...
+
+    def dial_error(self) -> ConnectionFailure | None:
+        """Why the address that was to be connected to did not answer the last time."""
+        ...
+
+    def peer(self, peer_id: str) -> Peer:
+        """The peer of that id, known already or not."""
+        ...
+
+    def next_notice(self, timeout: float) -> Event | None:
+        """The next notice, with a peer of this module as its ``peer``; None after ``timeout`` seconds."""
+        ...
+
+    def close(self, timeout: float) -> Ledger:
+        """Leave: wait until everything is read, at most ``timeout`` seconds, and say goodbye; the ledger."""
+        ...
+
+
+@contextmanager
+def open_node(adapter: str, peer_id: str, *, insecure: bool) -> Iterator[Node]:
+    """A node for the length of a block, driven by ``adapter``; raises ConfigurationError."""
+    options: dict[str, Any] = {"config": _CONFIG, "auth": "insecure" if insecure else None}
+    if adapter == "asyncio":
+        from ._on_asyncio import asyncio_node
+
+        with asyncio_node(peer_id, options) as node:
+            yield node
+    else:
+        raise ConfigurationError("there is no adapter for threads in this version; leave --adapter out")
