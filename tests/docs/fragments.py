@@ -15,8 +15,8 @@
     functions of one argument that do nothing
 
 A fragment that makes a ``Node`` of its own gets only ``server``.  All names of the adapter are there, and ``anyio`` or
-``threading``.  After a while ``server-001`` ends the conversation, and then ``node`` is closed, so that loops come to
-their end; a fragment that is not done by then has failed.
+``threading``.  When nothing moves any more ``server-001`` ends the conversation, and then ``node`` is closed, so that
+loops come to their end; a fragment that is not done by then has failed.
 
 A fragment with ``await`` runs on networkio_asyncio.  Without the words ``await`` and ``async`` it then has to do the
 same on networkio_threads, unless it speaks of ``anyio`` or ``asyncio``.
@@ -39,7 +39,7 @@ import networkio_threads
 
 __all__ = ["run_asyncio", "run_threads", "without_await"]
 
-#: a fragment is left alone for so long, then its partner ends, then its node closes (seconds)
+#: nothing moved for so long: its partner ends, next its node closes (seconds)
 PATIENCE = 0.1
 LIMIT = 10.0
 
@@ -67,6 +67,11 @@ def _names(adapter: Any, **more: Any) -> dict[str, Any]:
     return {**names, "save": nothing, "show": nothing, "work": nothing, **more}
 
 
+def _moved(*nodes: Any) -> list[object]:
+    """What changes as long as messages move."""
+    return [(node.ledger, [(peer.unread, peer.connected) for peer in node.peers]) for node in nodes if node is not None]
+
+
 async def run_asyncio(code: str, name: str) -> None:
     """Run a fragment on networkio_asyncio; raises what it raises, and TimeoutError."""
 
@@ -90,10 +95,16 @@ async def run_asyncio(code: str, name: str) -> None:
         for greeting in GREETINGS:
             await other.send(greeting)
 
+        async def quiet() -> None:
+            before: list[object] = []
+            while (now := _moved(server, node)) != before:
+                before = now
+                await anyio.sleep(PATIENCE)
+
         async def hurry() -> None:
-            await anyio.sleep(PATIENCE)
+            await quiet()
             other.end()
-            await anyio.sleep(PATIENCE)
+            await quiet()
             if node is not None:
                 await node.aclose(0)
 
@@ -142,10 +153,17 @@ def run_threads(code: str, name: str) -> None:
                 raised.append(error)
 
         thread = _thread(run)
-        thread.join(PATIENCE)
+
+        def quiet() -> None:
+            before: list[object] = []
+            while thread.is_alive() and (now := _moved(server, node)) != before:
+                before = now
+                thread.join(PATIENCE)
+
+        quiet()
         if thread.is_alive():
             other.end()
-            thread.join(PATIENCE)
+            quiet()
         if thread.is_alive() and node is not None:
             node.close(0)
         thread.join(LIMIT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import signal
 import socket
 import subprocess
@@ -45,6 +46,14 @@ def test_block_is_python_and_run_or_excused(block: Block) -> None:
     else:
         assert block.marker in ("", "run with the next"), "an unknown marker"
         assert block in FRAGMENTS or block in PROGRAMS or block in PAIRED
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_block_of_the_page_escapes(page: Path) -> None:
+    """Python is fenced as ``python`` and in no other way, and every such fence is found."""
+    text = page.read_text(encoding="utf-8")
+    assert not re.findall(r"^ *(?:```|~~~|:::)[ {]*(?:py|python3|pycon|code-block|code|doctest)\b", text, re.MULTILINE)
+    assert len(re.findall(r"^ *```python$", text, re.MULTILINE)) == len(blocks_of(page))
 
 
 def test_excuses_are_few() -> None:
