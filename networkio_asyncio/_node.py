@@ -276,7 +276,10 @@ class Node(NodeHandle[Peer]):
         return self._accept_on([listener for listener in multi.listeners])  # noqa: C416 (typed anew)
 
     async def listen_unix(self, path: str) -> Listener:
-        """Accept connections on a UNIX socket."""
+        """Accept connections on a UNIX socket; one that a dead process left behind is taken over.
+
+        Raises AddressError, NodeClosed.
+        """
         self.check_open()
         if await _answers(path):
             raise in_use(path)
@@ -371,7 +374,7 @@ class Node(NodeHandle[Peer]):
     # -- peers and notices --------------------------------------------------------------------------------------
 
     async def send(self, peer_id: str, data: Any, **options: Any) -> Receipt:
-        """``node.peer(peer_id).send(data)``."""
+        """Send to the peer of that id, known already or not: ``node.peer(peer_id).send(data)``, with its options."""
         return await self.peer(peer_id).send(data, **options)
 
     async def next_notice(self, timeout: float | None = None) -> Event | None:

@@ -337,7 +337,10 @@ class Node(NodeHandle[Peer]):
         return self._accept_on(sockets)
 
     def listen_unix(self, path: str) -> Listener:
-        """Accept connections on a UNIX socket.  One that a dead process left behind is taken over."""
+        """Accept connections on a UNIX socket; one that a dead process left behind is taken over.
+
+        Raises AddressError, NodeClosed.
+        """
         self.check_open()
         if _answers(path):
             raise in_use(path)
@@ -441,7 +444,7 @@ class Node(NodeHandle[Peer]):
     # -- notices and handlers -----------------------------------------------------------------------------------
 
     def send(self, peer_id: str, data: Any, timeout: float | None = None, **options: Any) -> Receipt:
-        """``node.peer(peer_id).send(data)``."""
+        """Send to the peer of that id, known already or not: ``node.peer(peer_id).send(data)``, with its options."""
         return self.peer(peer_id).send(data, timeout, **options)
 
     def next_notice(self, timeout: float | None = None) -> Event | None:

@@ -11,10 +11,11 @@ import pytest
 
 from networkio_command.__main__ import _parser
 from networkio_proto import Config, Outcome, __version__
+from tests.docs.blocks import blocks_of
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+BLOCKS = [block.code for block in blocks_of(ROOT / "README.md") if block.test]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
