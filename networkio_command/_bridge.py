@@ -13,15 +13,16 @@ never interrupted.  What may take long returns a Future instead; to cancel it is
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from networkio_proto import Config, ConfigurationError, ConnectionFailure, Event, Failure, Ledger
+from networkio_proto import Config, ConnectionFailure, Event, Failure, Ledger
 from networkio_proto.handles import MessageHandle
 
-__all__ = ["ADAPTERS", "Node", "Peer", "Receipt", "open_node"]
+__all__ = ["ADAPTERS", "Node", "Peer", "Receipt", "of_peer", "open_node"]
 
 ADAPTERS = ("asyncio", "threads")
 
@@ -156,4 +157,12 @@ def open_node(adapter: str, peer_id: str, *, insecure: bool) -> Iterator[Node]:
         with asyncio_node(peer_id, options) as node:
             yield node
     else:
-        raise ConfigurationError("there is no adapter for threads in this version; leave --adapter out")
+        from ._on_threads import threads_node
+
+        with threads_node(peer_id, options) as node:
+            yield node
+
+
+def of_peer(notice: Event, peer: Peer) -> Event:
+    """The same notice, with a peer of this module."""
+    return dataclasses.replace(notice, peer=peer)

@@ -7,7 +7,6 @@ fifth of the time; a listener does that twice for each batch.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -195,7 +194,7 @@ class _Node:
 
     def next_notice(self, timeout: float) -> Event | None:
         notice = self._crossing.wait(self._node.next_notice, timeout)
-        return None if notice is None else dataclasses.replace(notice, peer=self._known(notice.peer))
+        return None if notice is None else _bridge.of_peer(notice, self._known(notice.peer))
 
     def close(self, timeout: float) -> Ledger:
         return self._crossing.wait(self._node.aclose, timeout)
