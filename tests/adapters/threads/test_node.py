@@ -502,8 +502,8 @@ def test_leaving_waits_until_everything_is_read() -> None:
             peer = here.connect("127.0.0.1", listener.port, "server")
             for number in range(50):
                 peer.send(number)
-        assert got == list(range(50))
         assert here.ledger.read == 50
+    assert got == list(range(50))
 
 
 def test_the_ledger_of_leaving_tells_what_was_read_and_what_not() -> None:
