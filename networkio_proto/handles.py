@@ -176,7 +176,8 @@ class MessageHandle:
         if number is None:
             raise NotARequest(f"message {self.sequence} from {self.peer.id} is no request: nobody waits for a reply")
         payload = self.peer.node.payload(data, raw)
-        return (yield from self.peer.accepting(payload, headers=headers, raw=raw, reserved={REPLY: number}))
+        accepting: Operation[Any] = self.peer.accepting(payload, headers=headers, raw=raw, reserved={REPLY: number})
+        return accepting
 
 
 class ReceiptHandle:

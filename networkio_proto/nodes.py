@@ -195,11 +195,12 @@ class NodeHandle(Generic[P]):
         an unusable id), NodeClosed, WrongThread; nothing was sent then.
         """
         payload = self.payload(data, raw)
+        named = None if peers is None else list(peers)  # not inside: it may be a generator that asks the node
         with self.inside as now:
             self.check_open()
             self.meet()
-            chosen = list(self._peers.values()) if peers is None else [
-                self.peer_within(peer, now) if isinstance(peer, str) else peer for peer in peers
+            chosen = list(self._peers.values()) if named is None else [
+                self.peer_within(peer, now) if isinstance(peer, str) else peer for peer in named
             ]
             return {peer: self._send(peer, payload, now, headers, ttl, raw) for peer in dict.fromkeys(chosen)}
 

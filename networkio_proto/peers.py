@@ -143,7 +143,12 @@ class PeerHandle(Generic[M, R]):
         self, many: Iterable[Any], headers: Mapping[str, object] | None, ttl: float | None, raw: bool
     ) -> Operation[list[R]]:
         """Accept messages in order as room comes; when time is up, the receipts of those that were accepted."""
-        payloads = [self.node.payload(data, raw) for data in many]
+        # Encoding is the caller's work, and not done inside: it may take long, or ask the node.
+        return self._accepting_payloads([self.node.payload(data, raw) for data in many], headers, ttl, raw)
+
+    def _accepting_payloads(
+        self, payloads: list[bytes], headers: Mapping[str, object] | None, ttl: float | None, raw: bool
+    ) -> Operation[list[R]]:
         for payload in payloads:
             self.session.check_size(payload, headers)
         receipts: list[R] = []
@@ -157,8 +162,12 @@ class PeerHandle(Generic[M, R]):
 
     def _requesting(self, data: Any, headers: Mapping[str, object] | None, raw: bool) -> Operation[Any]:
         """Send a request and wait for its reply; its data."""
+        return self._requesting_payload(self.node.payload(data, raw), headers, raw)
+
+    def _requesting_payload(
+        self, payload: bytes, headers: Mapping[str, object] | None, raw: bool
+    ) -> Operation[Any]:
         session, node = self.session, self.node
-        payload = node.payload(data, raw)
         if session.nothing_follows and session.can_send:
             raise NoMoreMessages(f"{self.id} ended the conversation and replies to nothing any more")
         request = session.requests.open(node.request_number())
@@ -271,7 +280,7 @@ class PeerHandle(Generic[M, R]):
         if self._iteration is iteration:
             self._iteration = None
 
-    def judged(self, message: M, error: Exception | None, max_attempts: int | None) -> float:
+    def judged(self, message: M, error: BaseException | None, max_attempts: int | None) -> float:
         """What becomes of a message that a handler was called with: how long to pause before the next (seconds).
 
         Without an error it is acknowledged.  With one it is released and comes again, at its ``max_attempts``-th it is

@@ -27,11 +27,12 @@ class Turns:
 
     __slots__ = ("_busy", "_idle", "_node", "_queue", "_queued", "over")
 
-    def __init__(self, node: NodeHandle[Any]) -> None:
+    def __init__(self, node: NodeHandle[Any], before: Turns | None = None) -> None:
+        """``before``: the turns of the last time; handlers that were begun then may still be busy."""
         self._node = node
         self._queue: deque[Any] = deque()
         self._queued: set[Any] = set()
-        self._busy: set[Any] = set()
+        self._busy: set[Any] = set() if before is None else before._busy
         #: workers that wait for a turn
         self._idle: list[Token] = []
         #: serving has ended: workers get None

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 from ._loop import WRITE, Loop
 
-__all__ = ["Address", "Attempt", "Places", "Resolver", "resolve_numeric", "resolver_for"]
+__all__ = ["Address", "Attempt", "Places", "Resolver", "prepare", "resolve_numeric", "resolver_for"]
 
 #: (family, kind, protocol, address) of one place to dial
 Place: TypeAlias = tuple[int, int, int, Any]
@@ -54,19 +54,30 @@ class Address:
 
 def resolver_for(host: str, port: int) -> Callable[[], Places]:
     """A function that asks the system for the addresses of a name; raises socket.gaierror."""
-    return lambda: [
-        (family, kind, protocol, address)
-        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    ]
+    return lambda: _resolve(host, port, 0)
 
 
 def resolve_numeric(host: str, port: int) -> Places | None:
     """The place of an address that needs no asking; None for a name."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        return _resolve(host, port, socket.AI_NUMERICHOST)
     except OSError:
         return None
-    return [(family, kind, protocol, address) for family, kind, protocol, _, address in found]
+
+
+def _resolve(host: str, port: int, flags: int) -> Places:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    except UnicodeError as error:  # a label that is too long, or empty
+        raise socket.gaierror(socket.EAI_NONAME, str(error)) from error
+    return list(dict.fromkeys((family, kind, protocol, address) for family, kind, protocol, _, address in found))
+
+
+def prepare(sock: socket.socket) -> None:
+    """Make a connected socket ready for the loop; raises OSError if it is none any more."""
+    sock.setblocking(False)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class Resolver:
@@ -101,18 +112,47 @@ class Resolver:
 
 
 class Attempt:
-    """One dial over the places of an address; runs in the loop's thread, and calls ``done`` once."""
+    """One dial of an address; begins and ends in the loop's thread, where it calls ``done`` once."""
 
     def __init__(
-        self, loop: Loop, places: Places, timeout: float, done: Callable[[socket.socket | None, OSError | None], object]
+        self,
+        loop: Loop,
+        resolver: Resolver,
+        address: Address,
+        timeout: float,
+        done: Callable[[socket.socket | None, BaseException | None], object],
     ) -> None:
         self._loop = loop
-        self._places = deque(places)
-        self._done: Callable[[socket.socket | None, OSError | None], object] | None = done
+        self._places: deque[Place] = deque()
+        self._done: Callable[[socket.socket | None, BaseException | None], object] | None = done
         self._error: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
         self._trying: set[socket.socket] = set()
         loop.later(timeout, lambda: self._finish(None, TimeoutError("no answer in time")))
-        self._next()
+        if address.places is None:
+            resolver.submit(partial(self._find, address))
+        else:
+            self._found(address.places)
+
+    def _find(self, address: Address) -> None:
+        """In a resolver's thread: ask for places, or for a socket."""
+        if self._done is None:  # it took too long to come to this
+            return
+        found: Any = None
+        error: BaseException | None = None
+        try:
+            found = address.find()
+        except BaseException as failed:  # a user's open_stream may raise anything; it is tried again like any other
+            error = failed
+        self._loop.call(partial(self._found, found, error))
+        if self._loop.ended:
+            self._found(found, error)
+
+    def _found(self, found: Any, error: BaseException | None = None) -> None:
+        if isinstance(found, list):
+            self._places.extend(found)
+            self._next()
+        else:
+            self._finish(found, error)
 
     def _next(self) -> None:
         """Try the next place; without one, and with nothing under way, it has failed."""
@@ -123,22 +163,38 @@ class Attempt:
             except OSError as error:  # no descriptors left, or a family that this machine lacks
                 self._error = error
                 continue
-            sock.setblocking(False)
-            code = sock.connect_ex(address)
-            if code in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+            if self._begin(sock, address):
                 self._trying.add(sock)
                 self._loop.register(sock, WRITE, partial(self._answered, sock))
                 self._loop.later(_STAGGER, self._next)
                 return
             sock.close()
-            self._error = _error(code)
         if not self._trying:
             self._finish(None, self._error)
 
+    def _begin(self, sock: socket.socket, address: Any) -> bool:
+        """Begin to connect; False if that failed at once."""
+        sock.setblocking(False)
+        try:
+            code = sock.connect_ex(address)
+        except (OSError, ValueError) as error:  # no address at all: a path that is too long, a null byte
+            self._error = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
+            return False
+        under_way = [errno.EINPROGRESS]
+        if sock.family in (socket.AF_INET, socket.AF_INET6):  # Windows says so; of a UNIX socket, it is a full queue
+            under_way.append(errno.EWOULDBLOCK)
+        if code and code not in under_way:
+            self._error = _error(code)
+            return False
+        return True
+
     def _answered(self, sock: socket.socket, events: int) -> None:
+        if sock not in self._trying:  # another one was faster, in this very round
+            return
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if not code:
             self._trying.discard(sock)
+            self._loop.forget(sock)
             self._finish(sock, None)
             return
         self._error = _error(code)
@@ -146,9 +202,11 @@ class Attempt:
         self._loop.drop(sock)
         self._next()
 
-    def _finish(self, sock: socket.socket | None, error: OSError | None) -> None:
+    def _finish(self, sock: socket.socket | None, error: BaseException | None) -> None:
         done, self._done = self._done, None
         if done is None:
+            if sock is not None:  # found too late
+                sock.close()
             return
         for other in self._trying:
             self._loop.drop(other)

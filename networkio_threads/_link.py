@@ -27,7 +27,7 @@ __all__ = ["Link"]
 _CHUNK = 65536
 
 #: so many batches of the core's bytes are written by one who has other things to do; the loop goes on with the rest
-_ROUNDS = 4
+_BATCHES = 4
 
 
 class Link:
@@ -63,15 +63,22 @@ class Link:
         if effect.flush:
             self._node.loop.call(self._flush_last)
         else:
-            self._node.loop.call(self._drop)
+            self._node.loop.call(self.drop)
+
+    def abandon(self) -> None:
+        """In a forked child: it is the parent's."""
+        self._socket.close()
 
     # -- in the loop ----------------------------------------------------------------------------------------------
 
     def _ready(self, events: int) -> None:
+        if self._gone:
+            return
         if events & WRITE:
-            self._node.loop.register(self._socket, READ, self._ready)
             self._blocked = False
             self.flush()
+            if not self._blocked:  # whoever sets it from now on asks for WRITE again
+                self._node.loop.register(self._socket, READ, self._ready)
         if events & READ and not self._gone:
             self._read()
 
@@ -90,14 +97,15 @@ class Link:
             self.connection.receive_data(data, now)
 
     def _flush_last(self) -> None:
-        self._node.loop.later(self._node.config.linger, self._drop)
+        self._node.loop.later(self._node.config.linger, self.drop)
         self.flush()
 
     def _go_on_writing(self) -> None:
         if not self._gone:
             self._node.loop.register(self._socket, READ | WRITE, self._ready)
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """In the loop: close the socket.  Idempotent."""
         if not self._gone:
             self._gone = True
             with self._token:  # nobody writes to a number that may be another socket's by then
@@ -108,42 +116,45 @@ class Link:
         """The stream is over."""
         with self._node.inside as now:
             self.connection.connection_lost(now, error)
-        self._node.loop.call(self._drop)
+        self._node.loop.call(self.drop)
 
     # -- in any thread, without the lock --------------------------------------------------------------------------
 
     def flush(self) -> None:
         """There may be something to send: write it, or leave it to whoever is writing already."""
         self._wanted = True
+        batches = _BATCHES
         while self._wanted and not self._blocked and self._token.acquire(blocking=False):
             error: OSError | None = None
             try:
                 self._wanted = False
-                self._blocked = not self._gone and not self._write()
-                blocked = self._blocked
+                if not self._gone:
+                    batches = self._write(batches)
+                    self._blocked = not batches
             except OSError as failed:
-                error, blocked = failed, False
+                error = failed
             finally:
                 self._token.release()
             if error is not None:
-                if not self.closing:
-                    self._lost(error)
+                self._lost(error)
                 return
-            if blocked:
+            if not batches:
                 self._node.loop.call(self._go_on_writing)
+                return
 
-    def _write(self) -> bool:
-        """Send what there is; False if the loop must go on with it."""
-        for _ in range(_ROUNDS):
-            if self._left is None and not self._take():
-                return True
+    def _write(self, batches: int) -> int:
+        """Send what there is, at most so many batches; how many more might be sent, 0 if the loop must go on."""
+        while self._left is not None or self._take():
             assert self._left is not None
             try:
                 sent = self._socket.send(self._left)
             except (BlockingIOError, InterruptedError):
-                return False
+                return 0
             self._left = self._left[sent:] if sent < len(self._left) else None
-        return False
+            batches -= 1
+            if not batches:
+                return 0
+        return batches
 
     def _take(self) -> bool:
         """Get the next bytes from the core; at the end of a closing connection, say so to the peer."""

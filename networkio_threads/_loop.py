@@ -21,6 +21,8 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
+from ._wait import Token
+
 if TYPE_CHECKING:
     from ._node import Node
 
@@ -29,6 +31,9 @@ __all__ = ["READ", "WRITE", "Loop"]
 logger = logging.getLogger("networkio.threads")
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+#: closing waits so long for what should be done at once (seconds)
+_PATIENCE = 5.0
 
 #: what to do when a socket is ready, called with the events
 Ready: TypeAlias = Callable[[int], object]
@@ -46,38 +51,56 @@ class Loop:
         self._asked: deque[Callable[[], object]] = deque()
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
+        #: a byte is under way that wakes the thread
         self._woken = False
         self._stopping = False
+        #: nothing is done any more
+        self.ended = False
         self.thread = threading.Thread(target=self._run, name=f"networkio {node.id}", daemon=True)
         self.register(self._inner, READ, self._awake)
 
     @property
     def here(self) -> bool:
         """Is this code running in the loop's thread?"""
-        return threading.get_ident() == self.thread.ident
+        return threading.get_ident() == self.thread.ident and not self.ended  # then another may have its number
 
     # -- from any thread ------------------------------------------------------------------------------------------
 
     def call(self, do: Callable[[], object]) -> None:
         """Do this soon, in the loop's thread."""
         self._asked.append(do)
-        self.wake()
+        if not self.here:
+            self.wake()
 
     def wake(self) -> None:
-        """Look at the timers and at what was asked.  Safe anywhere, even in a finalizer."""
-        if not self._woken and not self.here:
+        """Go round once more.  Safe anywhere, even in a finalizer."""
+        if not self._woken:
             self._woken = True
             try:
                 self._outer.send(b"\0")
-            except OSError:  # it has enough to wake up for, or is closed
+            except OSError:  # it is closed
+                pass
+
+    def settle(self) -> None:
+        """Wait until everything is done that was asked so far."""
+        if not self.here:
+            done = Token()
+            self.call(done.set)
+            until = monotonic() + _PATIENCE
+            while not self.ended and monotonic() < until and not done.wait(monotonic() + 0.05):
                 pass
 
     def stop(self) -> None:
-        """End the thread, and wait for its end."""
+        """Do what was asked, then end the thread."""
         self._stopping = True
         self.wake()
+
+    def join(self) -> None:
+        """Wait for the end of the thread, not for ever: it may be held up in what ``on_notice`` was given."""
         if not self.here:
-            self.thread.join()
+            self.thread.join(_PATIENCE)
+            if self.thread.is_alive():
+                logger.warning("the thread of node %s is busy in what on_notice was given, and is left", self._node.id)
 
     # -- in the loop's thread -------------------------------------------------------------------------------------
 
@@ -92,10 +115,14 @@ class Loop:
         else:
             self._selector.register(sock, events, ready)
 
-    def drop(self, sock: socket.socket) -> None:
-        """Close a socket, registered or not.  Idempotent."""
+    def forget(self, sock: socket.socket) -> None:
+        """Watch the socket no more.  Idempotent."""
         if sock.fileno() >= 0 and sock.fileno() in self._selector.get_map():
             self._selector.unregister(sock)
+
+    def drop(self, sock: socket.socket) -> None:
+        """Close a socket, registered or not.  Idempotent."""
+        self.forget(sock)
         sock.close()
 
     def _run(self) -> None:
@@ -104,12 +131,13 @@ class Loop:
                 for key, events in self._selector.select(self._patience()):
                     self._do(partial(key.data, events))
                 self._serve()
+            self._serve()
         finally:
+            self.ended = True
             self.abandon()
 
     def _patience(self) -> float | None:
         """How long there is nothing to do but to wait for sockets (seconds)."""
-        self._woken = False
         if self._asked:
             return 0.0
         due = self._node.due()
@@ -127,11 +155,12 @@ class Loop:
 
     def _awake(self, events: int) -> None:
         self._inner.recv(4096)
+        self._woken = False  # before anything is looked at: whoever comes later sends another byte
 
     def _do(self, do: Callable[[], object]) -> None:
         try:
             do()
-        except Exception:  # the thread must outlive whatever happens; nothing is expected here
+        except BaseException:  # the thread must outlive whatever happens; nothing is expected here
             logger.exception("unexpected error in the thread of node %s", self._node.id)
 
     def abandon(self) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from time import monotonic
 from types import TracebackType
@@ -22,6 +23,7 @@ from networkio_proto import (
     Event,
     ForkedProcess,
     Ledger,
+    MessageNotHeld,
     NodeClosed,
     RandomSource,
     Session,
@@ -34,7 +36,7 @@ from networkio_proto.nodes import NodeHandle, address_error, in_use
 from networkio_proto.operations import Operation
 from networkio_proto.turns import Turns
 
-from ._dial import Address, Attempt, Resolver, resolve_numeric, resolver_for
+from ._dial import Address, Attempt, Resolver, prepare, resolve_numeric, resolver_for
 from ._link import Link
 from ._loop import READ, Loop
 from ._peer import Message, Peer, Receipt
@@ -74,9 +76,15 @@ class Listener:
         return int(self.addresses[0][1])
 
     def close(self) -> None:
-        """Accept no more; what was accepted stays."""
+        """Accept no more; what was accepted stays.  Afterwards the addresses are free."""
         for sock in self._sockets:
             self._node.loop.call(partial(self._node.loop.drop, sock))
+        self._node.loop.settle()
+
+    def abandon(self) -> None:
+        """In a forked child: it is the parent's."""
+        for sock in self._sockets:
+            sock.close()
 
     def _listen(self, sock: socket.socket) -> None:
         if sock.fileno() >= 0:
@@ -90,10 +98,13 @@ class Listener:
                 return
             except OSError as error:
                 logger.warning("accepting a connection failed: %s", error)
-                self._node.loop.register(sock, 0, lambda events: None)
+                self._node.loop.forget(sock)
                 self._node.loop.later(_ACCEPT_PAUSE, lambda: self._listen(sock))
                 return
-            self._node.serve_stream(stream, source=str(address[0]) if isinstance(address, tuple) else "")
+            try:
+                self._node.serve_stream(stream, source=str(address[0]) if isinstance(address, tuple) else "")
+            except (NodeClosed, OSError):  # it came too late, or went too early
+                stream.close()
 
 
 class Node(NodeHandle[Peer]):
@@ -124,7 +135,9 @@ class Node(NodeHandle[Peer]):
     ) -> None:
         super().__init__(peer_id, config=config, auth=auth, codec=codec, random=random)
         self._lock = threading.Lock()
-        self.looking = self._lock
+        #: the thread that has the lock
+        self._owner = 0
+        self.looking = self.inside
         self._links: dict[Any, Link] = {}
         self._listeners: list[Listener] = []
         self._resolver = Resolver()
@@ -142,10 +155,10 @@ class Node(NodeHandle[Peer]):
     def __enter__(self) -> Self:
         if self._loop is not None or self.closed:
             raise NodeClosed(f"node {self.id} was used before; make a new one")
-        self._loop = Loop(self)
+        self._loop = loop = Loop(self)
         watch_for_fork(self)
-        INTERRUPTS.install()
-        self._loop.thread.start()
+        INTERRUPTS.opened(loop)
+        loop.thread.start()
         return self
 
     def __exit__(
@@ -158,14 +171,16 @@ class Node(NodeHandle[Peer]):
     def loop(self) -> Loop:
         """The node's own thread; raises NodeClosed where there is none."""
         if self._loop is None:
-            raise NodeClosed(f"node {self.id} is not open: use it inside of `with Node(...) as node:`")
+            self.check_open()
+        assert self._loop is not None
         return self._loop
 
     def close(self, timeout: float | None = None) -> Ledger:
         """Leave: wait until everything is read, at most ``timeout`` (default ``config.drain_timeout``); the ledger.
 
-        Interrupted, the connections are closed at once.  Idempotent.
+        Interrupted, the connections are closed at once.  Idempotent.  Raises WrongThread.
         """
+        self._check_waiting()
         try:
             if not self.closed:
                 self.drain(self.config.drain_timeout if timeout is None else timeout)
@@ -174,22 +189,35 @@ class Node(NodeHandle[Peer]):
         return self.ledger
 
     def _leave(self) -> None:
-        if self.closed:
-            return
-        with self.inside:
-            self.gone()
-        for listener in self._listeners:
-            listener.close()
-        until = monotonic() + self.config.linger + 0.5
+        with INTERRUPTS:
+            with self.inside:
+                first = not self.closed
+                if first:
+                    self.gone()
+            if first:
+                self._end()
+            else:
+                self.loop.join()  # of whoever was first
+
+    def _end(self) -> None:
         try:
-            while self._links and monotonic() < until:
-                self.run(self.changing(), until - monotonic())
+            for listener in self._listeners:
+                listener.close()
+            self.run(self._emptying(), self.config.linger + 0.5)
         except TimeoutError:
             pass
         finally:
+            for link in list(self._links.values()):
+                self.loop.call(link.drop)
             self._resolver.stop()
             self.loop.stop()
-            INTERRUPTS.remove()
+            self.loop.join()
+            INTERRUPTS.closed(self.loop)
+
+    def _emptying(self) -> Operation[None]:
+        """Until there is no connection any more."""
+        while self._links:
+            yield from self.changing()
 
     def drain(self, timeout: float | None = None) -> Ledger:
         """Wait until every peer has read everything accepted so far, or for ``timeout`` seconds; the ledger.
@@ -201,38 +229,65 @@ class Node(NodeHandle[Peer]):
     def forked(self) -> None:
         """In a forked child: this node is the parent's.  Its sockets are closed here, and calls are refused."""
         self._forked = True
-        self._lock = threading.Lock()
-        self.looking = self._lock
+        for listener in self._listeners:
+            listener.abandon()
+        for link in self._links.values():
+            link.abandon()
         if self._loop is not None:
             self._loop.abandon()
 
     # -- the way into the core, and of waiting ------------------------------------------------------------------
 
     def enter(self) -> float:
-        """Before every touch of the core: its lock.  Returns the time."""
+        """Before every touch of the core: its lock.  Returns the time.  Raises NodeClosed, ForkedProcess, WrongThread.
+
+        A thread that is inside already cannot enter again, be it in a codec, an iterable or a finalizer.
+        """
         if self._forked:
             raise ForkedProcess(f"node {self.id} belongs to the parent process; make a node of its own in the child")
+        if self._loop is None:
+            self.check_open()
+        thread = threading.get_ident()
+        if thread == self._owner:
+            raise WrongThread(
+                f"node {self.id} is called in the middle of another call of the same thread: by a codec, an "
+                f"authenticator, a finalizer or a signal handler; let them only note what is to be done"
+            )
         INTERRUPTS.enter()
         self._lock.acquire()
+        self._owner = thread
         self.time = now = monotonic()
         if self._given_back:
             self.take_back()
         return now
 
+    def check_open(self) -> None:
+        """Raise NodeClosed before the beginning and after the end."""
+        super().check_open()
+        if self._loop is None:
+            raise NodeClosed(f"node {self.id} is not open: use it inside of `with Node(...) as node:`")
+
     def leave(self) -> None:
         """After it: carry out what the core wants done; what may take long without the lock."""
-        endpoint = self.endpoint
-        writers = self._effects() if endpoint.effects else ()
-        sooner = endpoint.timers.sooner
-        calls, self._calls = self._calls, []
-        self._lock.release()
-        for link in writers:
-            link.flush()
-        if sooner:
-            self.loop.wake()
-        for call in calls:
-            _call(call)
-        INTERRUPTS.leave()
+        try:
+            endpoint = self.endpoint
+            writers: Iterable[Link] = ()
+            try:
+                if endpoint.effects:
+                    writers = self._effects()
+                sooner = endpoint.timers.sooner
+                calls, self._calls = self._calls, []
+            finally:
+                self._owner = 0
+                self._lock.release()
+            for link in writers:
+                link.flush()
+            if sooner and not self.loop.here:
+                self.loop.wake()
+            for call in calls:
+                _call(call)
+        finally:
+            INTERRUPTS.leave()
 
     def _effects(self) -> list[Link]:
         """Inside: what the core wants done; returns those who are to write now, in this thread."""
@@ -255,8 +310,13 @@ class Node(NodeHandle[Peer]):
                 self.wake(effect.session)
         return writers
 
+    def on_notice(self, callback: Callable[[], object]) -> None:
+        """As in :class:`NodeHandle`; the callback comes from any thread, mostly from the node's own."""
+        with self.inside:
+            super().on_notice(callback)
+
     def call(self, callback: Callable[[], object]) -> None:
-        """Run what ``on_notice`` was given, without the lock."""
+        """Inside: what ``on_notice`` was given is run without the lock."""
         self._calls.append(callback)
 
     def nudge(self) -> None:
@@ -276,13 +336,13 @@ class Node(NodeHandle[Peer]):
         """Run one of the core's operations: a step with the lock, a wait without, until it returns."""
         deadline = None if timeout is None else monotonic() + timeout
         resume: Callable[[], Any] = operation.__next__
+        INTERRUPTS.enter()
         try:
             while True:
                 token = self._step(resume)
                 resume = operation.__next__
-                if self._loop is not None and self._loop.here:
-                    raise WrongThread(f"the thread of node {self.id} must not wait; wake a thread of your own")
-                if not token.wait(deadline):
+                self._check_waiting()
+                if not INTERRUPTS.wait(token, deadline):
                     resume = partial(operation.throw, TimeoutError(f"not within {timeout:g} s"))
         except StopIteration as done:
             result: T = done.value
@@ -290,6 +350,12 @@ class Node(NodeHandle[Peer]):
         except BaseException:
             self._step(operation.close)
             raise
+        finally:
+            INTERRUPTS.leave()
+
+    def _check_waiting(self) -> None:
+        if self._loop is not None and self._loop.here:
+            raise WrongThread(f"the thread of node {self.id} must not wait; wake a thread of your own")
 
     def _step(self, resume: Callable[[], Any]) -> Any:
         with self.inside:
@@ -297,7 +363,7 @@ class Node(NodeHandle[Peer]):
 
     def due(self) -> float | None:
         """For the loop: when ``tick`` must be called next."""
-        with self._lock:
+        with self.inside:
             due = self.endpoint.get_timer()
         self._due = float("inf") if due is None else due
         return due
@@ -356,14 +422,22 @@ class Node(NodeHandle[Peer]):
     def _accept_on(self, sockets: list[socket.socket]) -> Listener:
         for sock in sockets:
             sock.setblocking(False)
-        listener = Listener(self, sockets)
-        self._listeners.append(listener)
+        try:
+            with self.inside:
+                self.check_open()
+                listener = Listener(self, sockets)
+                self._listeners.append(listener)
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
         return listener
 
     def serve_stream(self, sock: socket.socket, *, source: str = "") -> None:
         """Take a connected socket that somebody else accepted.  ``source`` groups strangers (an address)."""
-        self.check_open()
+        prepare(sock)
         with self.inside as now:
+            self.check_open()
             self._link(self.endpoint.accept(now, source=source), sock)
 
     def connect(self, host: str, port: int, peer_id: str | None = None, timeout: float | None = None) -> Peer:
@@ -401,37 +475,26 @@ class Node(NodeHandle[Peer]):
 
     def _dial(self, target: Target) -> None:
         address: Any = target.key
-        if address.places is None:
-            self._resolver.submit(lambda: self._find(target))
-        else:
-            self._attempt(target, address.places)
+        Attempt(self.loop, self._resolver, address, self.config.dial_timeout, partial(self._dialled, target))
 
-    def _find(self, target: Target) -> None:
-        """In a resolver's thread: ask for places, or for a socket."""
-        address: Any = target.key
+    def _dialled(self, target: Target, sock: socket.socket | None, error: BaseException | None) -> None:
         try:
-            found = address.find()
-        except Exception as error:  # a user's open_stream may raise anything; it is tried again like any other
-            self.loop.call(partial(self._dialled, target, None, error))
-        else:
-            attempt = self._attempt if isinstance(found, list) else self._dialled
-            self.loop.call(lambda: attempt(target, found))
-
-    def _attempt(self, target: Target, places: Any) -> None:
-        Attempt(self.loop, places, self.config.dial_timeout, partial(self._dialled, target))
-
-    def _dialled(self, target: Target, sock: socket.socket | None, error: BaseException | None = None) -> None:
+            if sock is not None:
+                prepare(sock)
+        except Exception as failed:  # it is closed already, or no socket at all
+            sock, error = None, failed
+        if self.closed:
+            if sock is not None:
+                sock.close()
+            return
         with self.inside as now:
             if sock is not None:
                 self._link(self.endpoint.connect(target, now), sock)
             else:
-                self.endpoint.dial_failed(target, now, error or OSError("no socket"))
+                self.endpoint.dial_failed(target, now, error or OSError("there is no socket"))
             self.wake_watchers()
 
     def _link(self, connection: Any, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        if sock.family != getattr(socket, "AF_UNIX", None):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link = self._links[connection] = Link(self, connection, sock)
         self.loop.call(link.start)
 
@@ -468,62 +531,78 @@ class Node(NodeHandle[Peer]):
         When it raises, the message is released and comes again after a pause; at its ``max_attempts``-th failure it is
         rejected instead.  Runs until the node is closed, or until it is interrupted.
         """
-        self.check_open()
-        if self.turns is not None:
-            raise ConfigurationError(f"node {self.id} is served already; one handler serves all peers")
-        turns = self.turns = Turns(self)
-        for peer in self.peers:
-            self._turn_over(turns, peer)
-        threads = [
-            threading.Thread(target=self._work, args=(turns, handler, max_attempts), name=f"{self.id} worker {number}",
-                             daemon=True)
-            for number in range(workers)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            while not self.closed:
-                self.run(self.changing())
-        finally:
-            self.turns = None
-            with self.inside:
-                turns.end()
+        with INTERRUPTS:
+            turns = self._begin_serving()
+            try:
+                for number in range(workers):
+                    name, args = f"{self.id} worker {number}", (turns, handler, max_attempts)
+                    threading.Thread(target=self._work, args=args, name=name, daemon=True).start()
+                self.run(self._ending())
+            finally:
+                with self.inside:
+                    turns.end()
+
+    def _begin_serving(self) -> Turns:
+        with self.inside:
+            self.check_open()
+            if self.turns is not None and not self.turns.over:
+                raise ConfigurationError(f"node {self.id} is served already; one handler serves all peers")
+            turns = self.turns = Turns(self, self.turns)
+            self.meet()
+            for peer in self._peers.values():
+                turns.may_have(peer)
+        return turns
+
+    def _ending(self) -> Operation[None]:
+        """Until the node is closed."""
+        while not self.closed:
+            yield from self.changing()
 
     def _work(self, turns: Turns, handler: Handler, max_attempts: int | None) -> None:
         while (message := self.run(turns.next())) is not None:
-            error: Exception | None = None
+            error: BaseException | None = None
+            pause = 0.0
             try:
                 handler(message)
-            except Exception as failed:
+            except BaseException as failed:  # sys.exit() in a handler would end this worker only
                 error = failed
                 logger.exception("the handler failed on message %d of %s", message.sequence, message.peer.id)
-            pause = 0.0 if self.closed else message.peer.judged(message, error, max_attempts)
-            over = partial(self._turn_over, turns, message.peer)
+            try:
+                if not self.closed:
+                    pause = message.peer.judged(message, error, max_attempts)
+            except MessageNotHeld:  # the handler gave it to another thread, which was faster
+                pass
+            over = partial(self._turn_over, message.peer)
             if pause:
                 self.loop.call(partial(self.loop.later, pause, over))
             else:
                 over()
 
-    def _turn_over(self, turns: Turns, peer: Peer) -> None:
+    def _turn_over(self, peer: Peer) -> None:
         with self.inside:
-            turns.finished(peer)
+            assert self.turns is not None
+            self.turns.finished(peer)  # those of now: serving may have been begun anew
 
 
 def _call(callback: Callable[[], object]) -> None:
     try:
         callback()
-    except Exception:
+    except BaseException:  # it may be anybody's thread
         logger.exception("what on_notice was given failed")
 
 
 def _answers(path: str) -> bool:
     """Does a process listen on the UNIX socket?  One that a dead process left behind is removed."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
         try:
             sock.connect(path)
         except ConnectionRefusedError:
-            os.unlink(path)
+            if stat.S_ISSOCK(os.stat(path).st_mode):  # a file is refused as well
+                os.unlink(path)
             return False
+        except BlockingIOError:  # its queue is full
+            return True
         except OSError:
             return False
     return True

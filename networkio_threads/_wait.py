@@ -6,8 +6,10 @@ A :class:`Token` is a lock that is taken at birth; whoever waits takes it a seco
 That is the cheapest wait there is for a thread, and Ctrl-C interrupts it.
 
 Python raises KeyboardInterrupt between any two instructions of the main thread.  In the middle of a command that would
-leave the core half changed, so the default handler is replaced, as long as a node is open, by one that waits until the
-main thread has left the core (:data:`INTERRUPTS`).  A handler of the program's own is left alone.
+leave the core half changed, and at its end it would take the result away from the caller: a message that was taken, and
+that nobody has then.  So the default handler is replaced, as long as a node is open, by one that lets Ctrl-C strike a
+command only while it waits (:data:`INTERRUPTS`).  One that comes at another moment is raised anew by a node's own
+thread, as soon as the main thread is outside.  A handler of the program's own is left alone.
 
 A forked child has the node's memory but not its thread, and shares its sockets with the parent.  The child's copies are
 closed at once, and every later call raises ForkedProcess.
@@ -15,15 +17,23 @@ closed at once, and every later call raises ForkedProcess.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import threading
 import weakref
+from functools import partial
 from time import monotonic
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._loop import Loop
 
 __all__ = ["INTERRUPTS", "Interrupts", "Token", "watch_for_fork"]
+
+#: a Ctrl-C that came at a bad moment is tried again after this (seconds)
+_AGAIN = 0.001
 
 
 class Token:
@@ -48,45 +58,105 @@ class Token:
 
 
 class Interrupts:
-    """Holds Ctrl-C back while the main thread is inside of a node."""
+    """Holds Ctrl-C back while the main thread is inside of a node (``with INTERRUPTS``) and does not wait."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """At the beginning, and in a forked child, which has no open node and maybe another main thread."""
         self._depth = 0
+        self._waiting = False
+        #: a Ctrl-C was held back
         self._pending = False
-        self._nodes = 0
-        self._main = threading.main_thread().ident
+        #: the next SIGINT is a held back one, raised anew
+        self._anew = False
+        self._installed = False
+        #: the threads of the open nodes
+        self._loops: list[Loop] = []
+        self._main = threading.main_thread().ident or 0
 
-    def install(self) -> None:
-        """A node opens.  Only the main thread may set handlers, and only the default one is replaced."""
-        if threading.get_ident() == self._main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._handle)
-        self._nodes += 1
+    def opened(self, loop: Loop) -> None:
+        """A node opens."""
+        self._loops.append(loop)
 
-    def remove(self) -> None:
-        """A node closed; the last one puts the default handler back."""
-        self._nodes -= 1
-        ours = not self._nodes and threading.get_ident() == self._main
-        if ours and signal.getsignal(signal.SIGINT) == self._handle:
+    def closed(self, loop: Loop) -> None:
+        """A node closed; the last one puts the default handler back, which only the main thread can."""
+        self._loops.remove(loop)
+        if not self._ours():
+            self._pending = False
+        if self._loops and self._pending:
+            self._loops[-1].call(partial(self._again, self._loops[-1]))
+        if not self._loops and threading.get_ident() == self._main:
+            self.restore()
+
+    def restore(self) -> None:
+        """Put the default handler back, if this one is there."""
+        self._installed = False
+        if self._ours():
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self._depth:
-            self._pending = True
-        else:
-            signal.default_int_handler(signum, frame)
+    def _ours(self) -> bool:
+        return signal.getsignal(signal.SIGINT) == self._handle
 
     def enter(self) -> None:
-        """The calling thread is about to enter the core."""
+        """The calling thread is about to enter a node."""
         if threading.get_ident() == self._main:
+            if self._loops and not self._installed:
+                self._installed = True
+                if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                    signal.signal(signal.SIGINT, self._handle)
             self._depth += 1
 
     def leave(self) -> None:
-        """It has left; raises the KeyboardInterrupt that came meanwhile."""
+        """It has left.  After the depth is 0 nothing is called here: the caller would lose what it is given."""
         if threading.get_ident() == self._main:
             self._depth -= 1
-            if self._pending and not self._depth:
+            if self._pending and not self._depth and not self._loops:  # there is nobody who could do it later
                 self._pending = False
                 raise KeyboardInterrupt
+
+    def __enter__(self) -> None:
+        self.enter()
+
+    def __exit__(self, *exc: object) -> None:
+        self.leave()
+
+    def wait(self, token: Token, deadline: float | None) -> bool:
+        """Between enter and leave: wait for the token; here Ctrl-C may strike."""
+        if threading.get_ident() != self._main:
+            return token.wait(deadline)
+        self._waiting = True
+        try:
+            return token.wait(deadline)
+        finally:
+            self._waiting = False
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        anew, self._anew = self._anew, False
+        if anew and not self._pending:  # it came out meanwhile
+            return
+        if self._depth and not self._waiting:
+            before, self._pending = self._pending, True
+            if self._loops and not before:
+                loop = self._loops[-1]
+                loop.call(partial(self._again, loop))
+            return
+        self._pending = self._waiting = False
+        signal.default_int_handler(signum, frame)
+
+    def _again(self, loop: Loop) -> None:
+        """In the thread of a node: raise the one that was held back, when the main thread is outside or waits."""
+        if not self._ours():  # the program has another handler now, which was not there when this one came
+            self._pending = False
+        if self._pending:
+            if not self._depth or self._waiting:
+                self._anew = True
+                if hasattr(signal, "pthread_kill"):
+                    signal.pthread_kill(self._main, signal.SIGINT)
+                else:
+                    _thread.interrupt_main()
+            loop.later(_AGAIN, partial(self._again, loop))
 
 
 INTERRUPTS = Interrupts()
@@ -102,6 +172,8 @@ def watch_for_fork(node: Any) -> None:
 def _forked() -> None:
     for node in list(_forkable):
         node.forked()
+    INTERRUPTS.reset()
+    INTERRUPTS.restore()
 
 
 if hasattr(os, "register_at_fork"):
