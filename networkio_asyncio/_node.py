@@ -22,7 +22,9 @@ from networkio_proto import (
     ConfigurationError,
     Dial,
     Event,
+    Instrumentation,
     Ledger,
+    Log,
     NodeClosed,
     RandomSource,
     Session,
@@ -99,7 +101,8 @@ class Node(NodeHandle[Peer]):
 
     ``peer_id``: this node's name, unique among those it talks to.  ``config``: every limit and time.
     ``auth``: how identities are proved; ``"insecure"`` spells out that nobody does, which only loopback gets unsaid.
-    ``codec``: objects to bytes.  Leaving the block waits up to ``config.drain_timeout`` until everything is read.
+    ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
+    Leaving the block waits up to ``config.drain_timeout`` until everything is read.
 
     All methods belong to the event loop's thread (else WrongThread).
     """
@@ -112,8 +115,11 @@ class Node(NodeHandle[Peer]):
         auth: Authenticator | Literal["insecure"] | None = None,
         codec: Codec | None = None,
         random: RandomSource | None = None,
+        instrumentation: Instrumentation | None = None,
     ) -> None:
-        super().__init__(peer_id, config=config, auth=auth, codec=codec, random=random)
+        super().__init__(
+            peer_id, config=config, auth=auth, codec=codec, random=random, instrumentation=instrumentation
+        )
         self._links: dict[Any, Link] = {}
         self._listeners: list[Listener] = []
         self._served: Callable[[Peer], None] | None = None
@@ -453,6 +459,8 @@ class Node(NodeHandle[Peer]):
                     self._tasks.start_soon(self._dial, effect.target)
                 elif type(effect) is Wake:
                     self.wake(effect.session)
+                elif type(effect) is Log:
+                    logger.log(effect.level, effect.text, *effect.arguments)
         finally:
             self._pumping = False
         due = self.endpoint.get_timer()

@@ -338,7 +338,7 @@ class Connection(Timed):
         assert attach is not None
         self.state = ConnectionState.LIVE
         self.negotiation.forget()
-        self._assembly.begin(session.inbox, attach.run)
+        self._assembly.begin(session.inbox, attach.run, session.counters)
         self.liveness.begin(now)
         self.want_write(now)
 

@@ -26,19 +26,24 @@ from .connection import Connection, ConnectionState
 from .errors import (
     AbortedByPeer,
     CloseCode,
+    CollisionClosed,
     ConfigurationError,
     ConnectionFailure,
     DialFailed,
     NodeClosed,
     NormalClose,
+    RetryRequested,
     printable,
 )
 from .events import Close, Dial, Effect, Event, Transmit, Wake
+from .instrumentation import Instrumentation, Observer
 from .journal import JournalBatch, JournalQueue, JournalRecord, restore, restored
+from .logbook import Logbook
 from .notices import Notice
 from .randomness import RandomSource, SystemRandomSource
 from .reconnect import RetryClass, Target, TargetState, retry_class, retry_delay
 from .session import Session
+from .statistics import Counters, NodeStatistics, node_statistics
 from .timers import Timers
 
 if TYPE_CHECKING:
@@ -62,6 +67,7 @@ class Endpoint:
     ``peer_id`` names this node.  ``auth`` proves identities; ``codec`` is the name of the payload codec that both sides
     must use; ``features`` and ``require`` are optional protocol features offered and demanded (version 1 has none).
     ``journal``: the driver keeps a durable store behind :mod:`~networkio_proto.journal`'s seam.
+    ``instrumentation`` is told of every message (:mod:`~networkio_proto.instrumentation`).
 
     Raises ConfigurationError for an unusable peer id.
     """
@@ -77,6 +83,7 @@ class Endpoint:
         require: tuple[str, ...] = (),
         random: RandomSource | None = None,
         journal: bool = False,
+        instrumentation: Instrumentation | None = None,
     ) -> None:
         self.peer_id = check_peer_id(peer_id)
         self.config = Config() if config is None else config
@@ -88,6 +95,12 @@ class Endpoint:
         #: this run of the process, and of its (absent) journal
         self.incarnation = self.random_bytes(16)
         self.run = self.random_bytes(16)
+        #: who is told of every message; None: nobody
+        self.observer = None if instrumentation is None else Observer(instrumentation, self)
+        #: the lines for the log
+        self.logbook = Logbook(self)
+        #: for :meth:`statistics`: what belongs to no session
+        self.counters = Counters()
         #: what waits to be written; None in memory mode
         self.journal = JournalQueue() if journal else None
         self.sessions: dict[str, Session] = {}
@@ -145,6 +158,15 @@ class Endpoint:
             if len(self._provisional) > _MAX_PROVISIONAL:
                 del self._provisional[next(iter(self._provisional))]
         return session
+
+    def statistics(self, now: float) -> NodeStatistics:
+        """What has happened so far, by peer and in total, and how it stands.  It looks at every session."""
+        return node_statistics(self, now)
+
+    @property
+    def handshakes(self) -> int:
+        """Connections that others dialled and that are shaking hands."""
+        return self._pending
 
     # -- targets ------------------------------------------------------------------------------------------------
 
@@ -225,6 +247,9 @@ class Endpoint:
         if session is not None and session.connection is None:
             session.error = error
         self._schedule(target, error, now)
+        if not isinstance(error, (CollisionClosed, RetryRequested)):
+            (self.counters if session is None else session.counters).dials_failed += 1
+        self.logbook.dial_failed(target, error, now)
         # one notice for each way of failing, not one for each try
         if target.reported is not type(error) and session is not None and session.connection is None:
             target.reported = type(error)
@@ -314,6 +339,8 @@ class Endpoint:
         incumbent, session.connection = session.connection, None
         if incumbent is not None:
             incumbent.close(CloseCode.SUPERSEDED, "", now)
+            assert incumbent.error is not None
+            session.link_down(incumbent.error, now)
         if connection.target is not None and connection.target.session is not session:
             session.farewell.reopen(now)  # a target that named nobody: somebody asks anew
         refused = session.attach(connection, attach, now)
@@ -331,6 +358,7 @@ class Endpoint:
             self.bind(connection.target, session)
         for target in session.targets:
             target.reported = None
+            target.told.clear()
             target.retries = 0
             if target.state is TargetState.WAITING or target is connection.target:
                 self.timers.cancel(target)
@@ -354,6 +382,7 @@ class Endpoint:
     def incumbent_alive(self, session: Session, now: float) -> None:
         """It answered the probe: whoever else uses its id is turned away."""
         for newcomer in list(session.parked):
+            self.logbook.impostor(newcomer, now)
             newcomer.close(CloseCode.DUPLICATE_IDENTITY, "", now)
 
     def incumbent_silent(self, session: Session, now: float) -> None:
@@ -375,6 +404,9 @@ class Endpoint:
         error = connection.error
         assert error is not None
         self.connections.pop(connection, None)
+        if not connection.dialer and not connection.counted_out:
+            self.counters.ended(error)
+            self.logbook.handshake_failed(connection.source, error, now)
         self._settled(connection)
         self.effects.append(Close(connection, flush))
         session = connection.session

@@ -151,3 +151,5 @@ class Farewell:
         session.after_failures()
         session.wake(Watch.READABLE | Watch.PROGRESS | Watch.ROOM)
         session.notices.add(Notice.ENDED)
+        ledger = session.outbox.ledger
+        self._endpoint.logbook.over(session.peer_id, why, ledger.read, ledger.failed, now)

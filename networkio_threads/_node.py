@@ -21,7 +21,9 @@ from networkio_proto import (
     Dial,
     Event,
     ForkedProcess,
+    Instrumentation,
     Ledger,
+    Log,
     NodeClosed,
     RandomSource,
     Session,
@@ -108,7 +110,8 @@ class Node(NodeHandle[Peer]):
 
     ``peer_id``: this node's name, unique among those it talks to.  ``config``: every limit and time.
     ``auth``: how identities are proved; ``"insecure"`` spells out that nobody does, which only loopback gets unsaid.
-    ``codec``: objects to bytes.  Leaving the block waits up to ``config.drain_timeout`` until everything is read.
+    ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
+    Leaving the block waits up to ``config.drain_timeout`` until everything is read.
 
     Every method may be called from any thread.  What waits takes ``timeout`` (seconds) and raises TimeoutError.
     """
@@ -121,8 +124,11 @@ class Node(NodeHandle[Peer]):
         auth: Authenticator | Literal["insecure"] | None = None,
         codec: Codec | None = None,
         random: RandomSource | None = None,
+        instrumentation: Instrumentation | None = None,
     ) -> None:
-        super().__init__(peer_id, config=config, auth=auth, codec=codec, random=random)
+        super().__init__(
+            peer_id, config=config, auth=auth, codec=codec, random=random, instrumentation=instrumentation
+        )
         self._lock = threading.Lock()
         self.looking = self._lock
         self._links: dict[Any, Link] = {}
@@ -251,6 +257,8 @@ class Node(NodeHandle[Peer]):
                 self.loop.call(partial(self._dial, effect.target))
             elif type(effect) is Wake:
                 self.wake(effect.session)
+            elif type(effect) is Log:  # a handler may be slow, or look at the node: without the lock
+                self._calls.append(partial(logger.log, effect.level, effect.text, *effect.arguments))
         return writers
 
     def call(self, callback: Callable[[], object]) -> None:
