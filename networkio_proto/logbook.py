@@ -151,8 +151,7 @@ class Logbook:
 
     def impostor(self, connection: Connection, now: float) -> None:
         """A newcomer uses the id of a peer that is there."""
-        place = connection.source if connection.target is None else connection.target.key
-        self._say(IMPOSTOR, now, printable(place) or "an unknown address", printable(connection.peer_id))
+        self._say(IMPOSTOR, now, _place(connection.source), printable(connection.peer_id))
 
     def handshake_failed(self, source: str, error: ConnectionFailure, now: float) -> None:
         """Somebody dialled this node and did not get in.  Who merely hangs up (a health check) is not told."""
@@ -164,7 +163,7 @@ class Logbook:
         if left_out is None:
             return
         sources, self._sources = len(self._sources), set()
-        told = (printable(source) or "an unknown address", printable(error, _WORDS))
+        told = (_place(source), printable(error, _WORDS))
         if left_out:
             self._emit(STRANGERS, STRANGERS.text, left_out + 1, sources, *told)
         else:
@@ -200,3 +199,7 @@ class Logbook:
     def _emit(self, line: Line, text: str, *arguments: object) -> None:
         endpoint = self._endpoint
         endpoint.effects.append(Log(line.level, f"node %s: {text}", (endpoint.peer_id, *arguments)))
+
+
+def _place(source: str) -> str:
+    return printable(source) or "an unknown address"
