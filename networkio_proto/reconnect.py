@@ -137,7 +137,7 @@ class Target(Timed):
         #: the class of the last error that was made a notice, so that a slow one is told once
         self.reported: type[ConnectionFailure] | None = None
         #: the ways of failing that were logged since a connection stood
-        self.told: set[tuple[type[BaseException], ...]] = set()
+        self.told: set[tuple[type, ...]] = set()
         #: when the next dial is due, while WAITING
         self.retry_at: float | None = None
 

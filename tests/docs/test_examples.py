@@ -23,6 +23,20 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", 
 
 TALKS = ("server", "client")
 SOLOS = {
+    "metrics": r"""
+networkio_messages_accepted_total{node="client",peer="server"} 3\.0
+networkio_messages_read_total{node="client",peer="server"} 2\.0
+networkio_messages_failed_total{node="client",outcome="rejected",peer="server"} 1\.0
+""",
+    "tracing": r"""
+confirmed
+1 trace
+order
+  send stock
+    process shop
+      send shop
+        process stock
+""",
     "survive_a_cut": r"""
 once and in order: True
 1000 sent, 1000 read, 0 failed

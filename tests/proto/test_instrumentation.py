@@ -162,8 +162,10 @@ def test_what_ends_otherwise_is_told_when_it_does_and_fin_is_no_message() -> Non
     node.session(peer).end(node.now)
     node.session(peer).abort(node.now)
     assert notebook.take("outcome") == [
-        ("outcome", "a", 1, Outcome.CANCELLED), ("outcome", "a", 2, Outcome.EXPIRED), ("outcome", "a", 3, Outcome.ABANDONED)
-    ]  # fmt: skip
+        ("outcome", "a", 1, Outcome.CANCELLED),
+        ("outcome", "a", 2, Outcome.EXPIRED),
+        ("outcome", "a", 3, Outcome.ABANDONED),
+    ]
 
 
 def test_an_end_that_was_read_is_told_for_the_messages_alone() -> None:
@@ -253,19 +255,21 @@ def test_connections_come_and_go_in_turn() -> None:
 
 
 SECRET = "SECRETsecret"
+METHODS = ["accepted", "connected", "disconnected", "outcome", "receiving", "sending", "settled"]
 
 
-class Broken(Instrumentation):
+def broken() -> Instrumentation:
     """Raises wherever it is called, with what it was given."""
 
-    def _raise(self, *given: Any) -> Any:
+    def fail(self: Instrumentation, *given: Any) -> None:
         raise KeyError(SECRET, *given)
 
-    sending = accepted = outcome = receiving = settled = connected = disconnected = _raise
+    kind: type[Instrumentation] = type("Broken", (Instrumentation,), dict.fromkeys(METHODS, fail))
+    return kind()
 
 
 def test_one_that_raises_everywhere_harms_nothing_and_is_told_once_for_each_method() -> None:
-    node, peer = Node(instrumentation=Broken()), Peer()
+    node, peer = Node(instrumentation=broken()), Peer()
     for turn in range(3):
         line = node.connect(peer, first=2 * turn + 1, next=2 * turn + 1)
         one, two = send(node, peer, b"1", headers={"k": SECRET}), send(node, peer, b"2")
@@ -278,11 +282,9 @@ def test_one_that_raises_everywhere_harms_nothing_and_is_told_once_for_each_meth
         line.lose()
     ledger = node.session(peer).ledger
     assert (ledger.accepted, ledger.read) == (6, 6)
-    broken = [log for log in node.logs if log.level == ERROR]
-    assert sorted(str(log.arguments[1]) for log in broken) == [
-        "accepted", "connected", "disconnected", "outcome", "receiving", "sending", "settled"
-    ]  # fmt: skip
-    for log in broken:
+    told = [log for log in node.logs if log.level == ERROR]
+    assert sorted(str(log.arguments[1]) for log in told) == METHODS
+    for log in told:
         text = log.text % log.arguments
         assert "with KeyError at " in text
         assert "test_instrumentation.py:" in text

@@ -210,7 +210,7 @@ def test_what_belongs_to_choosing_a_connection_is_not_told(code: CloseCode) -> N
 
 @pytest.mark.parametrize(("source", "place"), [("1.2.3.4", "1.2.3.4"), ("", "an unknown address")])
 def test_a_newcomer_of_a_name_in_use_is_an_error_once_it_is_turned_away(source: str, place: str) -> None:
-    node, peer, line = opened()
+    node, _, line = opened()
     line.raw()
     lines(node)
     twin = Peer("a", life=2)
