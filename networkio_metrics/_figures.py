@@ -3,9 +3,9 @@
 Theory of operation
 -------------------
 A :class:`Figure` is a name, a meaning and a way to read it off :class:`~networkio_proto.statistics.Statistics`.  A
-:class:`Source` asks a node for its statistics and decides how many rows come of them: one for the whole node, or, where
-peers are named, one for each of these and one for all others together.  So the number of time series is chosen by
-whoever configures the monitoring, never by whoever connects.
+:class:`Source` asks a node for its statistics, in rows: one for the whole node, or, where peers are named, one for each
+of these and one for all others together, which the core adds up.  So the number of time series is chosen by whoever
+configures the monitoring, never by whoever connects.
 
 Statistics belong to the core, which an event loop's thread owns; exporters read in threads of their own.  ``call`` is
 how to get from there to here: it is given a function, has it run where the node may be touched, and returns its result.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -37,7 +38,7 @@ class Node(Protocol):
     @property
     def id(self) -> str: ...
 
-    def statistics(self) -> NodeStatistics: ...
+    def statistics(self, peers: Collection[str] | None = None) -> NodeStatistics: ...
 
 
 class Call(Protocol):
@@ -124,7 +125,7 @@ NODE_COUNTERS = (
 )  # fmt: skip
 
 NODE_GAUGES = (
-    NodeFigure("peers", "peers that the node knows", lambda n: len(n.peers)),
+    NodeFigure("peers", "peers that the node knows", lambda n: n.known),
     NodeFigure("handshakes", "connections from others that are shaking hands", lambda n: n.handshakes),
     NodeFigure("inbox_reserved_cost", "cost promised to peers beyond their guaranteed windows",
                lambda n: n.inbox_reserved),
@@ -146,8 +147,8 @@ class Source:
 
     def look(self) -> NodeStatistics:
         """The node as it stands, from whatever thread this is."""
-        statistics = self._node.statistics
-        return statistics() if self._call is None else self._call(statistics)
+        look = partial(self._node.statistics, self.peers)
+        return look() if self._call is None else self._call(look)
 
     def recent(self) -> NodeStatistics:
         """As :meth:`look`, or what was seen a moment ago."""
@@ -158,10 +159,5 @@ class Source:
 
     def rows(self, seen: NodeStatistics) -> Iterator[tuple[str | None, Statistics]]:
         """(peer, its statistics): None for all peers together, or each named one and then :data:`OTHERS`."""
-        if not self.peers:
-            yield None, seen.total
-            return
-        for peer in self.peers:
-            if peer in seen.peers:
-                yield peer, seen.peers[peer]
-        yield OTHERS, Statistics.total(part for peer, part in seen.peers.items() if peer not in self.peers)
+        yield from seen.peers.items()
+        yield OTHERS if self.peers else None, seen.others

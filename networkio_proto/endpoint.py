@@ -16,7 +16,7 @@ and everything it made is the whole thread-safety rule.  Nothing in here blocks,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import TYPE_CHECKING
 
 from .arbiter import Decision
@@ -103,6 +103,8 @@ class Endpoint:
         self.counters = Counters()
         #: what waits to be written; None in memory mode
         self.journal = JournalQueue() if journal else None
+        #: is there anybody beside the outbox who must learn of an accepted message?
+        self.followed = journal or instrumentation is not None
         self.sessions: dict[str, Session] = {}
         #: everything that is not closed yet, in the order of arrival
         self.connections: dict[Connection, None] = {}
@@ -159,9 +161,12 @@ class Endpoint:
                 del self._provisional[next(iter(self._provisional))]
         return session
 
-    def statistics(self, now: float) -> NodeStatistics:
-        """What has happened so far, by peer and in total, and how it stands.  It looks at every session."""
-        return node_statistics(self, now)
+    def statistics(self, now: float, peers: Collection[str] | None = None) -> NodeStatistics:
+        """What has happened so far, and how it stands.  It looks at every session.
+
+        ``peers`` are told one by one (None: all of them), the others together, which costs less.
+        """
+        return node_statistics(self, now, peers)
 
     @property
     def handshakes(self) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
@@ -126,10 +126,13 @@ class NodeHandle(Generic[P]):
         """What became of all messages that this node accepted."""
         return sum((session.ledger for session in list(self.endpoint.sessions.values())), Ledger())
 
-    def statistics(self) -> NodeStatistics:
-        """What has happened so far, by peer and in total, and how it stands.  Raises WrongThread."""
+    def statistics(self, peers: Collection[str] | None = None) -> NodeStatistics:
+        """What has happened so far, and how it stands.  Raises WrongThread.
+
+        ``peers`` (their ids) are told one by one, the others together; None: all one by one.
+        """
         with self.inside as now:
-            return self.endpoint.statistics(now)
+            return self.endpoint.statistics(now, peers)
 
     def check_open(self) -> None:
         """Raise NodeClosed after the end."""

@@ -284,9 +284,8 @@ class Session(Timed):
         config = endpoint.config
         if outbox.cost >= config.outbox_limit or endpoint.outbox_cost >= config.outbox_node_limit:
             self._make_room(now)
-        observer = endpoint.observer
-        if observer is not None:
-            headers, encoded = observer.sending(
+        if endpoint.observer is not None:
+            headers, encoded = endpoint.observer.sending(
                 self.peer_id, headers, reserved, encoded, self._message_limit - size
             )
         if size <= SMALL and not encoded and ttl is None and not ack_now:
@@ -302,14 +301,19 @@ class Session(Timed):
         cost = outbox.cost
         endpoint.outbox_cost += cost - self._accounted
         self._accounted = cost
-        if endpoint.journal is not None:
-            self.journal_entry(sequence)
+        if endpoint.followed:
+            self._follow(sequence, headers or {})
         connection = self.connection
         if connection is not None and not connection.dirty:
             connection.want_write(now)
-        if observer is not None:
-            observer.accepted(self.peer_id, sequence, headers or {})
         return sequence
+
+    def _follow(self, sequence: int, headers: Mapping[str, object]) -> None:
+        """A message was accepted: for the journal, and for whoever is told of every message."""
+        if self._endpoint.journal is not None:
+            self.journal_entry(sequence)
+        if self._endpoint.observer is not None:
+            self._endpoint.observer.accepted(self.peer_id, sequence, headers)
 
     def check_size(self, payload: bytes, headers: Mapping[str, object] | None = None) -> None:
         """Raise MessageTooLarge or EncodeError where :meth:`send` would, and send nothing."""

@@ -16,8 +16,7 @@ A connection on which messages go both ways all the time sends no PING by itself
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -87,10 +86,11 @@ def _least(column: tuple[Any, ...]) -> Any:
 
 
 def _together(column: tuple[Mapping[str, int], ...]) -> dict[str, int]:
-    together: Counter[str] = Counter()
+    together: dict[str, int] = {}
     for counts in column:
-        together.update(counts)
-    return dict(together)
+        for name, count in counts.items():
+            together[name] = together.get(name, 0) + count
+    return together
 
 
 def _in_total(how: Any, default: Any) -> Any:
@@ -174,11 +174,7 @@ class Statistics:
     @classmethod
     def total(cls, parts: Iterable[Statistics]) -> Statistics:
         """Several peers as one."""
-        rows = [_values(part) for part in parts]
-        if not rows:
-            return cls()
-        columns = zip(*rows, strict=True)
-        return cls(**{name: how(column) for (name, how), column in zip(_TOTALS.items(), columns, strict=True)})
+        return _total([_values(part) for part in parts])
 
 
 _FAILED = ("rejected", "expired", "cancelled", "lost", "abandoned")
@@ -188,14 +184,24 @@ _TOTALS: dict[str, Any] = {
 _values = attrgetter(*_TOTALS)
 
 
+def _total(rows: list[tuple[Any, ...]]) -> Statistics:
+    """Of rows in the order of the fields."""
+    if not rows:
+        return Statistics()
+    columns = zip(*rows, strict=True)
+    return Statistics(**{name: how(column) for (name, how), column in zip(_TOTALS.items(), columns, strict=True)})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatistics:
-    """One node: every peer it knows, their total, and what belongs to no peer."""
+    """One node: its peers, and what belongs to no peer."""
 
-    #: by peer id
+    #: by peer id: all peers, or those that were asked for and are known
     peers: Mapping[str, Statistics]
-    #: all of them together
-    total: Statistics
+    #: all other peers together
+    others: Statistics
+    #: how many peers the node knows
+    known: int
     #: dials that came to nothing before anybody had answered at their address; grows, and is not in ``total``
     dials_failed: int
     #: connections that others dialled and that never became live, by cause as in ``disconnects``; each grows
@@ -205,50 +211,64 @@ class NodeStatistics:
     #: cost promised to peers out of ``Config.inbox_budget``
     inbox_reserved: int
 
+    @property
+    def total(self) -> Statistics:
+        """All peers together."""
+        return Statistics.total([*self.peers.values(), self.others])
+
 
 def statistics(session: Session, now: float) -> Statistics:
     """One session as it stands."""
+    return Statistics(**_figures(session, now))
+
+
+def _figures(session: Session, now: float) -> dict[str, Any]:
+    """By the names of the fields and in their order, so that thousands can be added up without an object for each."""
     outbox, inboxes, counters, ledger = session.outbox, session.inboxes, session.counters, session.outbox.ledger
     live = session.connection is not None
-    return Statistics(
-        accepted=ledger.accepted,
-        transmitted=outbox.sent,
-        received=max(outbox.received, outbox.read),
-        read=ledger.read,
-        rejected=ledger.rejected,
-        expired=ledger.expired,
-        cancelled=ledger.cancelled,
-        lost=ledger.lost,
-        abandoned=ledger.abandoned,
-        retransmitted=counters.retransmitted,
-        unacknowledged=ledger.unread,
-        outbox_cost=outbox.cost,
-        oldest_age=max(0.0, now - session.waiting_since) if ledger.unread else 0.0,
-        credit=max(0, outbox.credit - outbox.used) if live else 0,
-        taken_in=counters.taken_in,
-        redelivered=counters.redelivered,
-        duplicates=counters.duplicates,
-        replies_dropped=session.requests.dropped,
-        unread=inboxes.unread,
-        held=inboxes.held,
-        unsettled_cost=inboxes.unsettled,
-        window=session.window.size,
-        connected=int(live),
-        connected_since=session.since if live else None,
-        connections=counters.connections,
-        disconnects=dict(counters.ends),
-        dials_failed=counters.dials_failed,
-        round_trip=counters.round_trip,
-        smoothed_round_trip=counters.smoothed_round_trip,
-    )
+    return {
+        "accepted": ledger.accepted,
+        "transmitted": outbox.sent,
+        "received": max(outbox.received, outbox.read),
+        "read": ledger.read,
+        "rejected": ledger.rejected,
+        "expired": ledger.expired,
+        "cancelled": ledger.cancelled,
+        "lost": ledger.lost,
+        "abandoned": ledger.abandoned,
+        "retransmitted": counters.retransmitted,
+        "unacknowledged": ledger.unread,
+        "outbox_cost": outbox.cost,
+        "oldest_age": max(0.0, now - session.waiting_since) if ledger.unread else 0.0,
+        "credit": max(0, outbox.credit - outbox.used) if live else 0,
+        "taken_in": counters.taken_in,
+        "redelivered": counters.redelivered,
+        "duplicates": counters.duplicates,
+        "replies_dropped": session.requests.dropped,
+        "unread": inboxes.unread,
+        "held": inboxes.held,
+        "unsettled_cost": inboxes.unsettled,
+        "window": session.window.size,
+        "connected": int(live),
+        "connected_since": session.since if live else None,
+        "connections": counters.connections,
+        "disconnects": dict(counters.ends),
+        "dials_failed": counters.dials_failed,
+        "round_trip": counters.round_trip,
+        "smoothed_round_trip": counters.smoothed_round_trip,
+    }
 
 
-def node_statistics(endpoint: Endpoint, now: float) -> NodeStatistics:
-    """A node as it stands."""
-    peers = {peer_id: statistics(session, now) for peer_id, session in endpoint.sessions.items()}
+def node_statistics(endpoint: Endpoint, now: float, peers: Collection[str] | None) -> NodeStatistics:
+    """A node as it stands; ``peers`` are told one by one, None: all."""
+    sessions = endpoint.sessions
+    chosen = sessions if peers is None else [peer for peer in peers if peer in sessions]
+    told = {peer: statistics(sessions[peer], now) for peer in chosen}
+    others = [tuple(_figures(session, now).values()) for peer, session in sessions.items() if peer not in told]
     return NodeStatistics(
-        peers=peers,
-        total=Statistics.total(peers.values()),
+        peers=told,
+        others=_total(others),
+        known=len(sessions),
         dials_failed=endpoint.counters.dials_failed,
         handshakes_failed=dict(endpoint.counters.ends),
         handshakes=endpoint.handshakes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 
@@ -29,14 +30,15 @@ class Fixed:
 
     def __init__(self, **peers: Statistics) -> None:
         self.looks = 0
-        self._seen = NodeStatistics(
-            peers=peers, total=Statistics.total(peers.values()), dials_failed=1,
-            handshakes_failed={"timeout": 2}, handshakes=3, inbox_reserved=4,
-        )  # fmt: skip
+        self._peers = peers
 
-    def statistics(self) -> NodeStatistics:
+    def statistics(self, peers: Collection[str] | None = None) -> NodeStatistics:
         self.looks += 1
-        return self._seen
+        told = {peer: part for peer, part in self._peers.items() if peers is None or peer in peers}
+        return NodeStatistics(
+            peers=told, others=Statistics.total(part for peer, part in self._peers.items() if peer not in told),
+            known=len(self._peers), dials_failed=1, handshakes_failed={"timeout": 2}, handshakes=3, inbox_reserved=4,
+        )  # fmt: skip
 
 
 def registry(collector: NodeCollector) -> CollectorRegistry:
@@ -136,8 +138,8 @@ def test_an_endpoint_of_a_driver_of_ones_own_will_do() -> None:
         def __init__(self) -> None:
             self.endpoint = Endpoint("own")
 
-        def statistics(self) -> NodeStatistics:
-            return self.endpoint.statistics(0.0)
+        def statistics(self, peers: Collection[str] | None = None) -> NodeStatistics:
+            return self.endpoint.statistics(0.0, peers)
 
     assert registry(NodeCollector(Own())).get_sample_value("networkio_peers", {"node": "own"}) == 0
 

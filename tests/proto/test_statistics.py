@@ -10,7 +10,7 @@ import pytest
 from networkio_proto import Config, ConnectionLost, NormalClose, Outcome, Statistics
 from networkio_proto.errors import CloseCode, failure_for
 from networkio_proto.requests import REPLY, REQUEST
-from networkio_proto.statistics import Counters, cause
+from networkio_proto.statistics import Counters, _figures, cause
 from networkio_testing.world import Host, World
 from tests.proto.helpers import live, pair
 from tests.proto.helpers_session import hosts, one, reconnect
@@ -281,6 +281,11 @@ def test_a_node_tells_its_peers_and_what_belongs_to_none() -> None:
     assert told.peers["a"] == node.session("a").statistics(node.now)
     assert (told.total.accepted, told.total.connected, told.total.outbox_cost) == (2, 2, 130)
     assert (told.handshakes, told.handshakes_failed, told.dials_failed) == (1, {"protocol": 1}, 0)
+    assert (told.known, told.others) == (2, Statistics())
+    some = node.endpoint.statistics(node.now, ["b", "unheard of"])
+    assert some.peers == {"b": told.peers["b"]}
+    assert some.others == told.peers["a"]
+    assert node.endpoint.statistics(node.now, ()).others == some.total == told.total
     assert told.inbox_reserved == node.endpoint.inbox_reserved > 0
     other.lose()
     told = node.endpoint.statistics(node.now)
@@ -297,6 +302,11 @@ def test_the_total_adds_up_or_says_the_greatest_or_the_earliest() -> None:
     assert Statistics.total([]) == Statistics()
     assert Statistics.total([one]) == one
     assert one.disconnects == {"lost": 1, "normal": 2}
+
+
+def test_rows_that_are_added_up_are_in_the_order_of_the_fields() -> None:
+    figures = _figures(Node().session("a"), 0.0)
+    assert list(figures) == [field.name for field in dataclasses.fields(Statistics)]
 
 
 def test_statistics_do_not_change_any_more_and_asking_changes_nothing() -> None:
