@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from networkio_proto import Config, ConnectionLost, NormalClose, Outcome, Statistics
+from networkio_proto import Config, ConnectionLost, Instrumentation, NormalClose, Outcome, Session, Statistics
 from networkio_proto.errors import CloseCode, failure_for
+from networkio_proto.handles import MessageHandle, ReceiptHandle
+from networkio_proto.nodes import NodeHandle
+from networkio_proto.peers import PeerHandle
 from networkio_proto.requests import REPLY, REQUEST
 from networkio_proto.statistics import Counters, _figures, cause
 from networkio_testing.world import Host, World
@@ -351,3 +354,47 @@ def test_the_counters_hold_against_the_ledger_through_bad_weather() -> None:
 def test_counters_of_nothing_are_empty() -> None:
     counters = Counters()
     assert (counters.ends, counters.round_trip, counters.smoothed_round_trip) == ({}, None, None)
+
+
+# -- as a driver's node and peers show them ---------------------------------------------------------------------------
+
+
+class Driven(NodeHandle[PeerHandle[Any, Any]]):
+    """The handles of a driver without a network; its clock stands at 7."""
+
+    def enter(self) -> float:
+        self.time = 7.0
+        return self.time
+
+    def leave(self) -> None:
+        """Nobody carries out effects."""
+
+    def make_peer(self, session: Session) -> PeerHandle[Any, Any]:
+        return PeerHandle(self, session, MessageHandle, ReceiptHandle)
+
+
+def test_the_handles_of_a_driver_tell_the_same() -> None:
+    node = Driven("m", instrumentation=Instrumentation())
+    peer, other = node.peer("a"), node.peer("b")
+    peer.send_nowait("x")
+    other.send_nowait("y")
+    told = peer.statistics()
+    assert told == peer.session.statistics(7.0)
+    assert told.accepted == 1
+    assert node.statistics().peers == {"a": told, "b": other.statistics()}
+    assert node.statistics(peers=["a"]) == node.endpoint.statistics(7.0, ["a"])
+    assert node.endpoint.observer is not None
+
+
+def test_a_driver_s_peer_asks_for_the_round_trip() -> None:
+    node, remote, line = opened()
+    line.raw()
+    handles = Driven("m")
+    handles.endpoint = node.endpoint
+    handles.peer(remote.peer_id).measure()
+    assert node.endpoint.next_effect() is None  # it was just connected, by this clock
+    node.now += 1.0
+    handles.enter = lambda: node.now  # type: ignore[method-assign]
+    handles.peer(remote.peer_id).measure()
+    node.pump()
+    assert len(pings(line)) == 1
