@@ -300,15 +300,19 @@ class Node(NodeHandle[Peer]):
         return made
 
     async def _accept(self, listener: SocketListener) -> None:
+        failing = False
         while True:
             try:
                 stream = await listener.accept()
             except anyio.ClosedResourceError:
                 return
             except OSError as error:
-                logger.warning("accepting a connection failed: %s", error)
+                if not failing:  # once, until it works again
+                    logger.warning("accepting a connection failed: %s", error)
+                failing = True
                 await anyio.sleep(_ACCEPT_PAUSE)
                 continue
+            failing = False
             self._accepted(stream, _source(stream))
 
     def serve_stream(self, stream: ByteStream, *, source: str = "") -> None:
@@ -357,7 +361,7 @@ class Node(NodeHandle[Peer]):
         except (OSError, anyio.BrokenResourceError) as failed:
             error = _cause(failed)
         except Exception as failed:  # a user's open_stream may raise anything; it is tried again like any other
-            logger.warning("dialling %s failed", address, exc_info=True)
+            logger.debug("dialling %s failed", address, exc_info=True)  # the core's line says it once
             error = failed
         with self.inside as now:
             if error is None:

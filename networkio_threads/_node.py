@@ -65,6 +65,7 @@ class Listener:
     def __init__(self, node: Node, sockets: list[socket.socket]) -> None:
         self._node = node
         self._sockets = sockets
+        self._failing = False
         #: the local addresses: ``(host, port)`` pairs or UNIX paths
         self.addresses: list[Any] = [sock.getsockname() for sock in sockets]
         for sock in sockets:
@@ -91,10 +92,13 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                logger.warning("accepting a connection failed: %s", error)
+                if not self._failing:  # once, until it works again
+                    logger.warning("accepting a connection failed: %s", error)
+                self._failing = True
                 self._node.loop.register(sock, 0, lambda events: None)
                 self._node.loop.later(_ACCEPT_PAUSE, lambda: self._listen(sock))
                 return
+            self._failing = False
             self._node.serve_stream(stream, source=str(address[0]) if isinstance(address, tuple) else "")
 
 

@@ -265,3 +265,36 @@ async def test_a_log_handler_may_look_at_the_node(caplog: pytest.LogCaptureFixtu
     finally:
         logging.getLogger("networkio.asyncio").removeHandler(handler)
     assert found[-1] == 1
+
+
+@bounded(20)
+async def test_an_accept_that_keeps_failing_is_told_once_until_it_works_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("networkio_asyncio._node._ACCEPT_PAUSE", 0.0)
+    broken = OSError(24, "Too many open files")
+
+    class Listener:
+        """Fails thrice, works once, fails twice, and is closed."""
+
+        def __init__(self) -> None:
+            self.script = [broken, broken, broken, None, broken, broken]
+
+        async def accept(self) -> Any:
+            await anyio.lowlevel.checkpoint()
+            if not self.script:
+                raise anyio.ClosedResourceError
+            if (error := self.script.pop(0)) is not None:
+                raise error
+            return await real.accept()
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as both, Node("server", config=HASTY) as node:
+        listener = Listener()
+        real: Any = both.listeners[0]
+        port = real.extra(anyio.abc.SocketAttribute.local_port)
+        async with await anyio.connect_tcp("127.0.0.1", port):
+            await node._accept(listener)  # type: ignore[arg-type]
+            assert node.endpoint.handshakes == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "accepting a connection failed: [Errno 24] Too many open files"
+    ] * 2

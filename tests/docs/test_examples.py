@@ -85,8 +85,8 @@ def test_example_prints(name: str) -> None:
 # -- the two that talk to each other ----------------------------------------------------------------------------------
 
 
-#: what may be printed at any time: a dial fails once more; a warning of the library, which shows where nobody has set up
-#: logging; an ack died with a server, so its message comes again (G5)
+#: what may be printed at any time: a dial fails once more; a warning of the library, which shows where nobody has
+#: set up logging; an ack died with a server, so its message comes again (G5)
 HARMLESS = r"not connected: .*|node [a-z]+-\d+: dialling .* fails, .*|client-123 says {'you said': 'Hello'}"
 
 

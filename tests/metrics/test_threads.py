@@ -227,3 +227,34 @@ def test_a_log_handler_may_look_at_the_node_because_the_lock_is_free() -> None:
         logger.removeHandler(handler)
         logger.setLevel(level)
     assert found[-1] == 1
+
+
+class Exhausted(socket.socket):
+    """Accepts only every fourth time."""
+
+    tries = 0
+
+    def accept(self) -> Any:
+        self.tries += 1
+        if self.tries % 4:
+            raise OSError(24, "Too many open files")
+        return super().accept()
+
+
+def test_an_accept_that_keeps_failing_is_told_once_until_it_works_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("networkio_threads._node._ACCEPT_PAUSE", 0.005)
+    with Node("server", config=HASTY) as node, Exhausted() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        node._accept_on([sock])
+        for number in (1, 2):
+            with socket.create_connection(sock.getsockname(), 10):
+                until(lambda number=number: node.endpoint.handshakes == 1 and sock.tries >= 4 * number)
+            until(lambda: node.endpoint.handshakes == 0)
+        tries = sock.tries
+    assert tries >= 8
+    told = [record.getMessage() for record in caplog.records]
+    assert 2 <= len(told) <= 3
+    assert set(told) == {"accepting a connection failed: [Errno 24] Too many open files"}
