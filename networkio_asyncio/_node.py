@@ -22,7 +22,9 @@ from networkio_proto import (
     ConfigurationError,
     Dial,
     Event,
+    Instrumentation,
     Ledger,
+    Log,
     NodeClosed,
     RandomSource,
     Session,
@@ -99,7 +101,8 @@ class Node(NodeHandle[Peer]):
 
     ``peer_id``: this node's name, unique among those it talks to.  ``config``: every limit and time.
     ``auth``: how identities are proved; ``"insecure"`` spells out that nobody does, which only loopback gets unsaid.
-    ``codec``: objects to bytes.  Leaving the block waits up to ``config.drain_timeout`` until everything is read.
+    ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
+    Leaving the block waits up to ``config.drain_timeout`` until everything is read.
 
     All methods belong to the event loop's thread (else WrongThread).
     """
@@ -112,8 +115,11 @@ class Node(NodeHandle[Peer]):
         auth: Authenticator | Literal["insecure"] | None = None,
         codec: Codec | None = None,
         random: RandomSource | None = None,
+        instrumentation: Instrumentation | None = None,
     ) -> None:
-        super().__init__(peer_id, config=config, auth=auth, codec=codec, random=random)
+        super().__init__(
+            peer_id, config=config, auth=auth, codec=codec, random=random, instrumentation=instrumentation
+        )
         self._links: dict[Any, Link] = {}
         self._listeners: list[Listener] = []
         self._served: Callable[[Peer], None] | None = None
@@ -297,15 +303,19 @@ class Node(NodeHandle[Peer]):
         return made
 
     async def _accept(self, listener: SocketListener) -> None:
+        failing = False
         while True:
             try:
                 stream = await listener.accept()
             except anyio.ClosedResourceError:
                 return
             except OSError as error:
-                logger.warning("accepting a connection failed: %s", error)
+                if not failing:  # once, until it works again
+                    logger.warning("accepting a connection failed: %s", error)
+                failing = True
                 await anyio.sleep(_ACCEPT_PAUSE)
                 continue
+            failing = False
             self._accepted(stream, _source(stream))
 
     def serve_stream(self, stream: ByteStream, *, source: str = "") -> None:
@@ -354,7 +364,7 @@ class Node(NodeHandle[Peer]):
         except (OSError, anyio.BrokenResourceError) as failed:
             error = _cause(failed)
         except Exception as failed:  # a user's open_stream may raise anything; it is tried again like any other
-            logger.warning("dialling %s failed", address, exc_info=True)
+            logger.debug("dialling %s failed", address, exc_info=True)  # the core's line says it once
             error = failed
         with self.inside as now:
             if error is None:
@@ -455,6 +465,8 @@ class Node(NodeHandle[Peer]):
                     self._tasks.start_soon(self._dial, effect.target)
                 elif type(effect) is Wake:
                     self.wake(effect.session)
+                elif type(effect) is Log:
+                    logger.log(effect.level, effect.text, *effect.arguments)
         finally:
             self._pumping = False
         due = self.endpoint.get_timer()

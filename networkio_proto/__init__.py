@@ -12,12 +12,14 @@ from .errors import *  # noqa: F403  (errors.__all__ is the tree)
 from .events import *  # noqa: F403
 from .frames import DataFlag, SkipReason
 from .inbox import Delivery, Details
+from .instrumentation import HandedOver, Instrumentation
 from .ledger import Failure, Ledger
 from .notices import Notice, Watch
 from .payload import Codec, MsgpackCodec
 from .randomness import RandomSource, SystemRandomSource
 from .reconnect import RetryClass, Target, TargetState
 from .session import Session
+from .statistics import NodeStatistics, Statistics
 
 __version__ = "0.1.0"
 
@@ -33,16 +35,20 @@ __all__ = [
     "Details",
     "Endpoint",
     "Failure",
+    "HandedOver",
     "Insecure",
+    "Instrumentation",
     "Ledger",
     "Limits",
     "MsgpackCodec",
+    "NodeStatistics",
     "Notice",
     "Proof",
     "RandomSource",
     "RetryClass",
     "Session",
     "SkipReason",
+    "Statistics",
     "SystemRandomSource",
     "TLSFacts",
     "Target",

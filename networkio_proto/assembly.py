@@ -23,6 +23,7 @@ from .errors import CloseCode
 from .frames import DATA, MAX_SEQUENCE, DataFlag, FrameDecoder, PeerFault
 from .headers import decode_headers, take_origin
 from .inbox import Details, Inbox
+from .statistics import Counters
 
 __all__ = ["Assembly"]
 
@@ -65,11 +66,12 @@ class _Partial:
 class Assembly:
     """The messages of one connection.  Every method raises PeerFault for what the peer must not do."""
 
-    __slots__ = ("_decoder", "_limits", "_new_run", "_partial", "_special")
+    __slots__ = ("_counters", "_decoder", "_limits", "_new_run", "_partial", "_special")
 
     def __init__(self, decoder: FrameDecoder, limits: Limits) -> None:
         self._decoder = decoder
         self._limits = limits
+        self._counters = Counters()  # the session's, once there is one
         self._partial: _Partial | None = None
         #: the sender's run, until the first sequence under it has come; None where the inbox is of that run
         self._new_run: bytes | None = None
@@ -80,8 +82,9 @@ class Assembly:
         """Is a message incomplete?"""
         return self._partial is not None
 
-    def begin(self, inbox: Inbox | None, run: bytes) -> None:
-        """The connection is live; ``run`` is the sender's present one."""
+    def begin(self, inbox: Inbox | None, run: bytes, counters: Counters) -> None:
+        """The connection is live; ``run`` is the sender's present one; ``counters`` the session's."""
+        self._counters = counters
         self._new_run = run if inbox is not None and inbox.run != run else None
         self._reconsider(inbox)
 
@@ -153,7 +156,10 @@ class Assembly:
         buffer = self._decoder.buffer
         sequence: int = _unpack_sequence(buffer, start)[0]
         if (flags == 0 or flags == _RAW) and not self._special:
-            return inbox.accept(sequence, buffer[start + 8 : end], flags)
+            fresh = inbox.accept(sequence, buffer[start + 8 : end], flags)
+            if not fresh:
+                self._counters.duplicates += 1
+            return fresh
         if sequence > MAX_SEQUENCE:
             raise PeerFault(CloseCode.PROTOCOL, f"sequence {sequence} is over the greatest, {MAX_SEQUENCE}")
         if flags & DataFlag.FRAGMENT_CONTINUED:
@@ -171,7 +177,10 @@ class Assembly:
         self._partial = None
         self._reconsider(inbox)
         if not partial.fresh:
+            self._counters.duplicates += 1
             return 0
+        if partial.details.redelivered:
+            self._counters.redelivered += 1
         self._adopt_run(inbox)
         return int(inbox.accept_special(sequence, bytes(partial.chunks), partial.flags, partial.details))
         return 1

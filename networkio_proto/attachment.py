@@ -109,6 +109,8 @@ class Attachment:
             # what the dialer wants now is not what ended: as acceptor let it come again
             return CloseCode.NORMAL if over and connection.dialer else CloseCode.RETRY
         restarted = self._open_inbox(connection, attach)
+        if restarted:
+            self._endpoint.logbook.restarted(session.peer_id, now)
         connections = session.connections + 1
         session.notices.report = ResumeReport(
             resumed=connections > 1,
@@ -118,6 +120,7 @@ class Attachment:
             retransmitted=max(0, session.outbox.sent - session.outbox.cursor + 1),
             downtime=max(0.0, now - session.since) if connections > 1 else 0.0,
         )
+        session.counters.retransmitted += session.notices.report.retransmitted
         self._position = self._positions()
         return None
 

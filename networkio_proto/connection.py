@@ -351,7 +351,7 @@ class Connection(Timed):
         assert attach is not None
         self.state = ConnectionState.LIVE
         self.negotiation.forget()
-        self._assembly.begin(session.inbox, attach.run)
+        self._assembly.begin(session.inbox, attach.run, session.counters)
         self.liveness.begin(now)
         self.want_write(now)
 

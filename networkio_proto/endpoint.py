@@ -21,6 +21,7 @@ and everything it made is the whole thread-safety rule.  Nothing in here blocks,
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from .arbiter import Decision
@@ -30,19 +31,24 @@ from .connection import Connection, ConnectionState
 from .errors import (
     AbortedByPeer,
     CloseCode,
+    CollisionClosed,
     ConfigurationError,
     ConnectionFailure,
     DialFailed,
     NodeClosed,
     NormalClose,
+    RetryRequested,
     printable,
 )
 from .events import Close, Dial, Effect, Event, Transmit, Wake
+from .instrumentation import Instrumentation, Observer
 from .journal import JournalBatch, JournalQueue, JournalRecord, restore, restored
+from .logbook import Logbook
 from .notices import Notice
 from .randomness import RandomSource, SystemRandomSource
 from .reconnect import RetryClass, Target, TargetState, retry_class, retry_delay
 from .session import Session
+from .statistics import Counters, NodeStatistics, node_statistics
 from .timers import Timers
 
 if TYPE_CHECKING:
@@ -66,6 +72,7 @@ class Endpoint:
     ``peer_id`` names this node.  ``auth`` proves identities; ``codec`` is the name of the payload codec that both sides
     must use; ``features`` and ``require`` are optional protocol features offered and demanded (version 1 has none).
     ``journal``: the driver keeps a durable store behind :mod:`~networkio_proto.journal`'s seam.
+    ``instrumentation`` is told of every message (:mod:`~networkio_proto.instrumentation`).
 
     Raises ConfigurationError for an unusable peer id.
     """
@@ -81,6 +88,7 @@ class Endpoint:
         require: tuple[str, ...] = (),
         random: RandomSource | None = None,
         journal: bool = False,
+        instrumentation: Instrumentation | None = None,
     ) -> None:
         self.peer_id = check_peer_id(peer_id)
         self.config = Config() if config is None else config
@@ -92,8 +100,16 @@ class Endpoint:
         #: this run of the process, and of its (absent) journal
         self.incarnation = self.random_bytes(16)
         self.run = self.random_bytes(16)
+        #: who is told of every message; None: nobody
+        self.observer = None if instrumentation is None else Observer(instrumentation, self)
+        #: the lines for the log
+        self.logbook = Logbook(self)
+        #: for :meth:`statistics`: what belongs to no session
+        self.counters = Counters()
         #: what waits to be written; None in memory mode
         self.journal = JournalQueue() if journal else None
+        #: is there anybody beside the outbox who must learn of an accepted message?
+        self.followed = journal or instrumentation is not None
         self.sessions: dict[str, Session] = {}
         #: everything that is not closed yet, in the order of arrival
         self.connections: dict[Connection, None] = {}
@@ -149,6 +165,18 @@ class Endpoint:
             if len(self._provisional) > _MAX_PROVISIONAL:
                 del self._provisional[next(iter(self._provisional))]
         return session
+
+    def statistics(self, now: float, peers: Collection[str] | None = None) -> NodeStatistics:
+        """What has happened so far, and how it stands.  It looks at every session.
+
+        ``peers`` are told one by one (None: all of them), the others together, which costs less.
+        """
+        return node_statistics(self, now, peers)
+
+    @property
+    def handshakes(self) -> int:
+        """Connections that others dialled and that are shaking hands."""
+        return self._pending
 
     # -- targets ------------------------------------------------------------------------------------------------
 
@@ -231,6 +259,9 @@ class Endpoint:
         if session is not None and session.connection is None:
             session.error = error
         self._schedule(target, error, now)
+        if not isinstance(error, (CollisionClosed, RetryRequested)):
+            (self.counters if session is None else session.counters).dials_failed += 1
+        self.logbook.dial_failed(target, error, now)
         # one notice for each way of failing, not one for each try
         if target.reported is not type(error) and session is not None and session.connection is None:
             target.reported = type(error)
@@ -320,6 +351,8 @@ class Endpoint:
         incumbent, session.connection = session.connection, None
         if incumbent is not None:
             incumbent.close(CloseCode.SUPERSEDED, "", now)
+            assert incumbent.error is not None
+            session.link_down(incumbent.error, now)
         if connection.target is not None and connection.target.session is not session:
             session.farewell.reopen(now)  # a target that named nobody: somebody asks anew
         refused = session.attach(connection, attach, now)
@@ -337,6 +370,7 @@ class Endpoint:
             self.bind(connection.target, session)
         for target in session.targets:
             target.reported = None
+            target.told.clear()
             target.retries = 0
             if target.state is TargetState.WAITING or target is connection.target:
                 self.timers.cancel(target)
@@ -360,6 +394,7 @@ class Endpoint:
     def incumbent_alive(self, session: Session, now: float) -> None:
         """It answered the probe: whoever else uses its id is turned away."""
         for newcomer in list(session.parked):
+            self.logbook.impostor(newcomer, now)
             newcomer.close(CloseCode.DUPLICATE_IDENTITY, "", now)
 
     def incumbent_silent(self, session: Session, now: float) -> None:
@@ -381,6 +416,9 @@ class Endpoint:
         error = connection.error
         assert error is not None
         self.connections.pop(connection, None)
+        if not connection.dialer and not connection.counted_out:
+            self.counters.ended(error)
+            self.logbook.handshake_failed(connection.source, error, now)
         self._settled(connection)
         self.effects.append(Close(connection, flush))
         session = connection.session

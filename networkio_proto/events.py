@@ -30,6 +30,7 @@ __all__ = [
     "Event",
     "Gap",
     "GapRange",
+    "Log",
     "MessagesFailed",
     "MessagesRead",
     "MessagesReady",
@@ -221,4 +222,17 @@ class Wake:
     session: Session | None
 
 
-Effect: TypeAlias = Dial | Transmit | Close | Wake
+@dataclass(frozen=True, slots=True, eq=False)
+class Log:
+    """Something rare happened that whoever runs this node may want to read of.  A driver may ignore it.
+
+    ``level`` is one of the standard library's (20 INFO, 30 WARNING, 40 ERROR); ``text`` is a constant %-format and
+    ``arguments`` what goes into it, escaped where another process chose it: ``logger.log(level, text, *arguments)``.
+    """
+
+    level: int
+    text: str
+    arguments: tuple[object, ...]
+
+
+Effect: TypeAlias = Dial | Transmit | Close | Wake | Log

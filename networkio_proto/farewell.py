@@ -155,3 +155,5 @@ class Farewell:
         session.requests.give_up()
         session.wake(Watch.READABLE | Watch.PROGRESS | Watch.ROOM | Watch.REPLY)
         session.notices.add(Notice.ENDED)
+        ledger = session.outbox.ledger
+        self._endpoint.logbook.over(session.peer_id, why, ledger.read, ledger.failed, now)

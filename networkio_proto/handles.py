@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from .errors import DecodeError, MessageNotHeld, NotARequest, Outcome
 from .events import GapRange, Positions
 from .frames import DataFlag
-from .inbox import Delivery, Details
+from .inbox import Delivery, Details, message_id
 from .ledger import Failure
 from .operations import Operation
 from .requests import REPLY, request_of
@@ -81,16 +81,12 @@ class MessageHandle:
     @property
     def id(self) -> str:
         """The same for every transmission of this message, and for no other message: fit to be idempotent on."""
-        origin = self._details.origin or self._delivery[0].outbox_id + self.sequence.to_bytes(8, "big")
-        return f"{origin[:16].hex()}-{int.from_bytes(origin[16:], 'big')}"
+        return message_id(self._delivery)
 
     @property
     def headers(self) -> dict[str, object]:
         """What the sender sent along; empty if nothing."""
-        headers = self._details.headers
-        if not headers:
-            return {}
-        return {key: value for key, value in headers.items() if not key.startswith(".")}
+        return self._details.users_headers
 
     @property
     def redelivered(self) -> bool:

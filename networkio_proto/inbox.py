@@ -28,7 +28,7 @@ from .frames import PeerFault
 from .handshake import InboxFacts
 from .requests import reply_to
 
-__all__ = ["Delivery", "Details", "Inbox", "Reject"]
+__all__ = ["Delivery", "Details", "Inbox", "Reject", "message_id"]
 
 #: so many separate gaps are told one by one with the next message
 GAP_RANGES = 64
@@ -52,6 +52,11 @@ class Details:
     #: its first name, where that was another
     origin: bytes | None = None
 
+    @property
+    def users_headers(self) -> dict[str, object]:
+        """What the sender's application sent along: a copy, without the library's own."""
+        return {key: value for key, value in (self.headers or {}).items() if not key.startswith(".")}
+
 
 #: (inbox, sequence, payload, DATA flags, details): one light tuple a message
 Delivery: TypeAlias = "tuple[Inbox, int, bytes, int, Details | None]"
@@ -65,6 +70,14 @@ class Reject:
     code: int
     text: str
     cost: int
+
+
+def message_id(delivery: Delivery) -> str:
+    """The same for every transmission of this message, and for no other message."""
+    details = delivery[4]
+    origin = None if details is None else details.origin
+    origin = origin or delivery[0].outbox_id + delivery[1].to_bytes(8, "big")
+    return f"{origin[:16].hex()}-{int.from_bytes(origin[16:], 'big')}"
 
 
 def _cost(delivery: Delivery) -> int:

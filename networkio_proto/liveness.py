@@ -33,6 +33,9 @@ _PROBE_EXTENSIONS = 5
 #: a probe of one incumbent begins at most so often (seconds)
 _PROBE_SPACING = 1.0
 
+#: the round trip is measured at most so often (seconds)
+_MEASURE_SPACING = 1.0
+
 
 class Liveness:
     """The signs of life of one connection, and its deadlines from the moment on at which it is live."""
@@ -100,6 +103,11 @@ class Liveness:
         self.due = True
         self._connection.want_write(now)
 
+    def measure(self, now: float) -> None:
+        """Ask for the round trip, unless it was just asked for: a peer counts too many PINGs as abuse."""
+        if now >= self._last_ping + _MEASURE_SPACING:
+            self.ping(now)
+
     def receive_ping(self, opaque: int, now: float) -> None:
         """The peer asks; the latest question is answered."""
         self._connection.spend(now)
@@ -111,6 +119,8 @@ class Liveness:
         """The peer answers."""
         if self._ponged < opaque <= self._opaque:
             self._ponged = opaque
+            if opaque == self._opaque and self._connection.session is not None:  # of earlier ones the time is not known
+                self._connection.session.counters.measured(now - self._last_ping)
         else:
             self._connection.spend(now)
         if self._probe_at is not None and self._probe_opaque <= opaque <= self._opaque:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
@@ -23,12 +23,14 @@ from .endpoint import Endpoint
 from .errors import AddressError, ConfigurationError, DialFailed, EncodeError, NodeClosed, UsageError, printable
 from .events import Event
 from .handles import MessageHandle
+from .instrumentation import Instrumentation
 from .ledger import Ledger
 from .operations import Operation, Token
 from .payload import Codec, MsgpackCodec
 from .randomness import RandomSource
 from .reconnect import RetryClass, Target, TargetState, retry_class
 from .session import Session
+from .statistics import NodeStatistics
 from .turns import Turns
 
 __all__ = ["NodeHandle", "address_error", "in_use"]
@@ -58,7 +60,7 @@ class NodeHandle(Generic[P]):
 
     ``peer_id``: this node's name, unique among those it talks to.  ``config``: every limit and time.
     ``auth``: how identities are proved; ``"insecure"`` spells out that nobody does, which only loopback gets unsaid.
-    ``codec``: objects to bytes.
+    ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
     """
 
     #: what guards a mere look at the core, where several threads may be in it
@@ -72,11 +74,14 @@ class NodeHandle(Generic[P]):
         auth: Authenticator | Literal["insecure"] | None = None,
         codec: Codec | None = None,
         random: RandomSource | None = None,
+        instrumentation: Instrumentation | None = None,
     ) -> None:
         self._auth: Authenticator | None = Insecure() if auth == "insecure" else auth
         self.codec: Codec = MsgpackCodec() if codec is None else codec
         #: the core
-        self.endpoint = Endpoint(peer_id, config, auth=self._auth, codec=self.codec.name, random=random)
+        self.endpoint = Endpoint(
+            peer_id, config, auth=self._auth, codec=self.codec.name, random=random, instrumentation=instrumentation
+        )
         self.config = self.endpoint.config
         self.closed = False
         #: ``with node.inside as now``: around every touch of the core
@@ -121,6 +126,14 @@ class NodeHandle(Generic[P]):
     def ledger(self) -> Ledger:
         """What became of all messages that this node accepted."""
         return sum((session.ledger for session in list(self.endpoint.sessions.values())), Ledger())
+
+    def statistics(self, peers: Collection[str] | None = None) -> NodeStatistics:
+        """What has happened so far, and how it stands.  Raises WrongThread.
+
+        ``peers`` (their ids) are told one by one, the others together; None: all one by one.
+        """
+        with self.inside as now:
+            return self.endpoint.statistics(now, peers)
 
     def check_open(self) -> None:
         """Raise NodeClosed after the end."""

@@ -21,6 +21,7 @@ Numbers go on when an outbox is renamed (:meth:`Outbox.rename`), so a receipt's 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import replace
 from struct import Struct
 from typing import cast
@@ -124,6 +125,7 @@ class Outbox:
         "message_limit",
         "newly_failed",
         "next",
+        "on_outcome",
         "origin",
         "origins",
         "outbox_id",
@@ -179,6 +181,8 @@ class Outbox:
         self.failures = FailureLog()
         #: set when a failure was recorded; the session turns it into a notice
         self.newly_failed = False
+        #: called with every message that ends, by its sequence; None: nobody wants to know
+        self.on_outcome: Callable[[int, Outcome], None] | None = None
         self.ledger = Ledger()
         self._special = 0  # how many Entry objects are among the entries
         self._ttl: list[tuple[float, int]] = []
@@ -489,6 +493,10 @@ class Outbox:
             cost = sum(map(len, cast(list[bytes], gone))) + _SIMPLE_COST * count
             self.cost -= cost
             self.ledger.read += count
+        if self.on_outcome is not None:
+            for sequence, entry in enumerate(gone, self.first):
+                if not (isinstance(entry, Entry) and (entry.skip or entry.fin)):
+                    self.on_outcome(sequence, Outcome.READ)
         self.first += count
         while self.origins and self.first > self.origins[0][0]:
             del self.origins[0]
@@ -646,6 +654,8 @@ class Outbox:
         self.failures.add(failure)
         self.ledger.count(failure.outcome)
         self.newly_failed = True
+        if self.on_outcome is not None:
+            self.on_outcome(failure.first, failure.outcome)
 
 
 def _unpacked(frame: bytes) -> Entry:

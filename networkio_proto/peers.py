@@ -30,6 +30,7 @@ from .notices import Watch
 from .operations import Operation, Token
 from .requests import REQUEST
 from .session import Session
+from .statistics import Statistics
 
 __all__ = ["PeerHandle"]
 
@@ -94,6 +95,19 @@ class PeerHandle(Generic[M, R]):
         """One sentence that says what the messages to this peer are waiting for."""
         with self.node.inside as now:
             return self.session.why(now)
+
+    def statistics(self) -> Statistics:
+        """What has happened so far with this peer, and how it stands.  Raises WrongThread."""
+        with self.node.inside as now:
+            return self.session.statistics(now)
+
+    def measure(self) -> None:
+        """Ask the peer for the round trip, at most once a second; ``statistics()`` tells it when the answer is there.
+
+        By itself it is measured only where nothing else is said for a while.  Raises WrongThread.
+        """
+        with self.node.inside as now:
+            self.session.measure(now)
 
     # -- sending ------------------------------------------------------------------------------------------------
 

@@ -104,7 +104,19 @@ class TargetState(Enum):
 class Target(Timed):
     """An address to keep a connection to."""
 
-    __slots__ = ("_endpoint", "attempts", "error", "key", "reported", "retries", "retry_at", "session", "state", "to")
+    __slots__ = (
+        "_endpoint",
+        "attempts",
+        "error",
+        "key",
+        "reported",
+        "retries",
+        "retry_at",
+        "session",
+        "state",
+        "to",
+        "told",
+    )
 
     def __init__(self, endpoint: Endpoint, key: Any, to: str | None) -> None:
         super().__init__()
@@ -123,6 +135,8 @@ class Target(Timed):
         self.error: ConnectionFailure | None = None
         #: the class of the last error that was made a notice, so that a slow one is told once
         self.reported: type[ConnectionFailure] | None = None
+        #: the ways of failing that were logged since a connection stood
+        self.told: set[tuple[type, ...]] = set()
         #: when the next dial is due, while WAITING
         self.retry_at: float | None = None
 

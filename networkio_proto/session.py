@@ -53,6 +53,7 @@ from .outbox import SMALL, Entry, Outbox
 from .progress import Progress
 from .receipts import ReceiptWaiters
 from .requests import Requests
+from .statistics import Counters, Statistics, statistics
 from .timers import Timed
 from .why import explain
 from .window import Window
@@ -72,6 +73,7 @@ class Session(Timed):
         "_accounted",
         "_draining",
         "_endpoint",
+        "_linked",
         "_message_limit",
         "_wake",
         "_waking",
@@ -81,6 +83,7 @@ class Session(Timed):
         "closed",
         "connection",
         "connections",
+        "counters",
         "ending",
         "error",
         "farewell",
@@ -114,6 +117,8 @@ class Session(Timed):
         self.handle: Any = peer_id
         self.arbitration = Arbitration(endpoint.peer_id, peer_id)
         self.outbox = Outbox(endpoint.random_bytes(16), endpoint.run)
+        if endpoint.observer is not None:
+            self.outbox.on_outcome = endpoint.observer.outcomes(peer_id)
         #: what of this session waits for the disk; None without a journal, and until there is something
         self.journal: SessionJournal | None = None
         self.inboxes = Inboxes()
@@ -145,6 +150,8 @@ class Session(Timed):
         self.receipts = ReceiptWaiters()
         #: who waits for a reply; look there after a Wake for ``Watch.REPLY``
         self.requests = Requests()
+        #: for :meth:`statistics`: what no position tells
+        self.counters = Counters()
         #: ``end`` was called, FIN is on its way
         self.ending = False
         #: ended or aborted; a new connection or target opens it again
@@ -155,6 +162,7 @@ class Session(Timed):
         self._waking = False
         self._wake = Wake(self)
         self._accounted = 0
+        self._linked = False  # a live connection was told of, and not its end
 
     # -- facts --------------------------------------------------------------------------------------------------
 
@@ -247,6 +255,10 @@ class Session(Timed):
         """All such records, oldest first; the oldest melt past 1,024 ranges."""
         return self.outbox.failures.ranges()
 
+    def statistics(self, now: float) -> Statistics:
+        """What has happened so far with this peer, and how it stands."""
+        return statistics(self, now)
+
     # -- commands: sending --------------------------------------------------------------------------------------
 
     def send(
@@ -281,6 +293,10 @@ class Session(Timed):
         config = endpoint.config
         if outbox.cost >= config.outbox_limit or endpoint.outbox_cost >= config.outbox_node_limit:
             self._make_room(now)
+        if endpoint.observer is not None:
+            headers, encoded = endpoint.observer.sending(
+                self.peer_id, headers, reserved, encoded, self._message_limit - size
+            )
         if size <= SMALL and not encoded and ttl is None and not ack_now:
             sequence = outbox.append(payload, raw)
         else:
@@ -294,12 +310,19 @@ class Session(Timed):
         cost = outbox.cost
         endpoint.outbox_cost += cost - self._accounted
         self._accounted = cost
-        if endpoint.journal is not None:
-            self.journal_entry(sequence)
+        if endpoint.followed:
+            self._follow(sequence, headers or {})
         connection = self.connection
         if connection is not None and not connection.dirty:
             connection.want_write(now)
         return sequence
+
+    def _follow(self, sequence: int, headers: Mapping[str, object]) -> None:
+        """A message was accepted: for the journal, and for whoever is told of every message."""
+        if self._endpoint.journal is not None:
+            self.journal_entry(sequence)
+        if self._endpoint.observer is not None:
+            self._endpoint.observer.accepted(self.peer_id, sequence, headers)
 
     def check_size(self, payload: bytes, headers: Mapping[str, object] | None = None) -> None:
         """Raise MessageTooLarge or EncodeError where :meth:`send` would, and send nothing."""
@@ -347,13 +370,22 @@ class Session(Timed):
 
     def take(self, limit: int = 1) -> list[Delivery]:
         """Hand over up to ``limit`` messages; they are held until settled or released."""
-        return self.inboxes.take(limit)
+        taken = self.inboxes.take(limit)
+        observer = self._endpoint.observer
+        if observer is not None:
+            observer.receiving(self.peer_id, taken)
+        return taken
 
     def take_settled(self, limit: int, now: float) -> list[Delivery]:
         """Hand over up to ``limit`` messages and settle them at once."""
         taken = self.inboxes.take_settled(limit)
         if taken:
             self._after_settling(now)
+        observer = self._endpoint.observer
+        if observer is not None:
+            for delivery in taken:
+                observer.receiving(self.peer_id, [delivery])
+                observer.settled(self.peer_id, delivery, "acknowledged")
         return taken
 
     def settle(
@@ -371,11 +403,17 @@ class Session(Timed):
             if told is not None and inbox is self.inbox:
                 self.acknowledger.reject(told)
         self._after_settling(now)
+        observer = self._endpoint.observer
+        if observer is not None:
+            observer.settled(self.peer_id, delivery, "acknowledged" if reject is None else "rejected")
 
     def release(self, delivery: Delivery, now: float) -> None:
         """Give a held message back to its old place; it is handed over again.  Raises MessageNotHeld."""
         delivery[0].release(delivery[1])
         self._ready(now)
+        observer = self._endpoint.observer
+        if observer is not None:
+            observer.settled(self.peer_id, delivery, "released")
 
     def _after_settling(self, now: float) -> None:
         self._journal_inbox()
@@ -397,6 +435,11 @@ class Session(Timed):
     def undrain(self) -> None:
         """The drain is over, for better or worse."""
         self._draining -= 1
+
+    def measure(self, now: float) -> None:
+        """Ask the peer for the round trip, at most once a second; nothing without a connection."""
+        if self.connection is not None:
+            self.connection.liveness.measure(now)
 
     def disconnect(self, now: float) -> None:
         """Close the connection and dial no more; the session can be resumed by either side."""
@@ -440,7 +483,28 @@ class Session(Timed):
         self.after_failures()
         self.notices.add(Notice.LINK)
         self.wake(Watch.LINK | Watch.PROGRESS | Watch.ROOM)
+        self._link_up(now)
         return None
+
+    def _link_up(self, now: float) -> None:
+        """Tell of the live connection to those who keep books."""
+        self._linked = True
+        self.counters.connections += 1
+        report, endpoint = self.notices.report, self._endpoint
+        endpoint.logbook.connected(self.peer_id, report, now)
+        if endpoint.observer is not None:
+            endpoint.observer.connected(self.peer_id, report)
+
+    def link_down(self, error: ConnectionFailure, now: float) -> None:
+        """Tell of its end, once: before a newer one takes its place, or when it is gone."""
+        if not self._linked:
+            return
+        self._linked = False
+        self.counters.ended(error)
+        endpoint = self._endpoint
+        endpoint.logbook.disconnected(self.peer_id, error, now)
+        if endpoint.observer is not None:
+            endpoint.observer.disconnected(self.peer_id, error)
 
     def detach(self, error: ConnectionFailure, now: float) -> None:
         """The live connection is gone; no position changes."""
@@ -452,6 +516,7 @@ class Session(Timed):
         self.window.release(self.unsettled)
         self.notices.add(Notice.LINK)
         self.wake(Watch.LINK)
+        self.link_down(error, now)
         expiry = self._expiry()
         shrink = self._endpoint.config.shrink_after
         self._endpoint.timers.schedule(self, now + (shrink if expiry is None else min(expiry, shrink)))
@@ -497,6 +562,7 @@ class Session(Timed):
     def received_something(self, fresh: int, urgent: bool, now: float) -> None:
         """A chunk was worked through that brought messages, SKIPs or duplicates: notices and acknowledgement."""
         inbox = self.inboxes.present
+        self.counters.taken_in += fresh
         self.pass_replies_on(now)
         if fresh:
             self._ready(now)
@@ -512,10 +578,13 @@ class Session(Timed):
             return
         replies, inbox.replies = inbox.replies, []
         for delivery in replies:
-            if self.requests.answer(delivery):
-                self.wake(Watch.REPLY)
-            else:
-                self.settle(delivery, now)
+            if not self.requests.answer(delivery):
+                delivery[0].settle(delivery[1])
+                self._after_settling(now)
+                continue
+            self.wake(Watch.REPLY)
+            if self._endpoint.observer is not None:
+                self._endpoint.observer.receiving(self.peer_id, [delivery])
 
     def _inbox(self) -> Inbox:
         if self.inbox is None:

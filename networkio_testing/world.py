@@ -36,6 +36,7 @@ from networkio_proto import (
     Effect,
     Endpoint,
     Event,
+    Log,
     Session,
     Target,
     Transmit,
@@ -399,6 +400,8 @@ class Host:
                 self._close(effect)
             elif isinstance(effect, Dial):
                 self.dials.append(effect.target)
+            elif isinstance(effect, Log):
+                pass  # whoever wants to read it watches for effects
             elif self.on_wake is not None:
                 self.on_wake(effect.session)
             elif effect.session is None:

@@ -22,7 +22,9 @@ from networkio_proto import (
     Dial,
     Event,
     ForkedProcess,
+    Instrumentation,
     Ledger,
+    Log,
     MessageNotHeld,
     NodeClosed,
     RandomSource,
@@ -65,6 +67,7 @@ class Listener:
     def __init__(self, node: Node, sockets: list[socket.socket]) -> None:
         self._node = node
         self._sockets = sockets
+        self._failing = False
         #: the local addresses: ``(host, port)`` pairs or UNIX paths
         self.addresses: list[Any] = [sock.getsockname() for sock in sockets]
         for sock in sockets:
@@ -97,10 +100,13 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                logger.warning("accepting a connection failed: %s", error)
+                if not self._failing:  # once, until it works again
+                    logger.warning("accepting a connection failed: %s", error)
+                self._failing = True
                 self._node.loop.forget(sock)
                 self._node.loop.later(_ACCEPT_PAUSE, lambda: self._listen(sock))
                 return
+            self._failing = False
             try:
                 self._node.serve_stream(stream, source=str(address[0]) if isinstance(address, tuple) else "")
             except (NodeClosed, OSError):  # it came too late, or went too early
@@ -119,7 +125,8 @@ class Node(NodeHandle[Peer]):
 
     ``peer_id``: this node's name, unique among those it talks to.  ``config``: every limit and time.
     ``auth``: how identities are proved; ``"insecure"`` spells out that nobody does, which only loopback gets unsaid.
-    ``codec``: objects to bytes.  Leaving the block waits up to ``config.drain_timeout`` until everything is read.
+    ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
+    Leaving the block waits up to ``config.drain_timeout`` until everything is read.
 
     Every method may be called from any thread.  What waits takes ``timeout`` (seconds) and raises TimeoutError.
     """
@@ -132,8 +139,11 @@ class Node(NodeHandle[Peer]):
         auth: Authenticator | Literal["insecure"] | None = None,
         codec: Codec | None = None,
         random: RandomSource | None = None,
+        instrumentation: Instrumentation | None = None,
     ) -> None:
-        super().__init__(peer_id, config=config, auth=auth, codec=codec, random=random)
+        super().__init__(
+            peer_id, config=config, auth=auth, codec=codec, random=random, instrumentation=instrumentation
+        )
         self._lock = threading.Lock()
         #: the thread that has the lock
         self._owner = 0
@@ -308,6 +318,8 @@ class Node(NodeHandle[Peer]):
                 self.loop.call(partial(self._dial, effect.target))
             elif type(effect) is Wake:
                 self.wake(effect.session)
+            elif type(effect) is Log:  # a handler may be slow, or look at the node: without the lock
+                self._calls.append(partial(logger.log, effect.level, effect.text, *effect.arguments))
         return writers
 
     def on_notice(self, callback: Callable[[], object]) -> None:

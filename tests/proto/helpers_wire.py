@@ -26,6 +26,7 @@ from networkio_proto import (
     Endpoint,
     Event,
     Limits,
+    Log,
     Session,
     Target,
     TLSFacts,
@@ -220,6 +221,7 @@ class Node:
         self.dials: list[Target] = []
         self.events: list[Event] = []
         self.wakes: list[Session] = []
+        self.logs: list[Log] = []
 
     @property
     def peer_id(self) -> str:
@@ -309,6 +311,8 @@ class Node:
             elif isinstance(effect, Dial):
                 assert effect.target not in self.dials, "a second Dial"
                 self.dials.append(effect.target)
+            elif isinstance(effect, Log):
+                self.logs.append(effect)
             elif effect.session is not None:
                 self.wakes.append(effect.session)
             else:
@@ -473,6 +477,7 @@ def exchange(dialer: Line, acceptor: Line, tamper: Callable[[int, bytes], bytes]
 _SURROUNDINGS = frozenset({
     "_endpoint", "connection", "parked", "targets", "handle", "watch", "timer_at", "_wake", "_waking",
     "Notices._pending", "error", "Arbitration.generation", "Arbitration.stated", "window", "Acknowledger._delayed",
+    "counters", "_linked",
 })  # fmt: skip
 
 #: what ends with a connection: cursor, credit, acknowledgements to be sent, incomplete messages
