@@ -14,6 +14,7 @@ import anyio
 from anyio.abc import ByteStream
 
 from networkio_proto import Close, Connection
+from networkio_proto.links import LinkHandle
 
 if TYPE_CHECKING:
     from ._node import Node
@@ -25,18 +26,16 @@ logger = logging.getLogger("networkio.asyncio")
 _CHUNK = 65536
 
 
-class Link:
+class Link(LinkHandle):
     """Drives one connection over one anyio byte stream."""
 
-    __slots__ = ("_node", "_scope", "_stream", "_wake", "closing", "connection")
+    __slots__ = ("_scope", "_stream", "_wake")
 
     def __init__(self, node: Node, connection: Connection, stream: ByteStream) -> None:
-        self._node = node
+        super().__init__(node, connection)
         self._stream = stream
-        self.connection = connection
         self._wake = anyio.Event()
         self._scope = anyio.CancelScope()
-        self.closing = False
 
     def transmit(self) -> None:
         """The core has something to send."""
@@ -46,7 +45,7 @@ class Link:
         """The core is done with it: flush, half-close and linger, or drop it now."""
         self.closing = True
         if effect.flush:
-            self._scope.deadline = self._node.now() + self._node.config.linger
+            self._scope.deadline = self.node.now() + self.node.config.linger
             self._wake.set()
         else:
             self._scope.cancel()
@@ -60,29 +59,29 @@ class Link:
                     await self._read()
                     tasks.cancel_scope.cancel()
         finally:
-            self._node.unlink(self)
-            self._lost(None)
+            self.node.unlink(self)
+            self.lost(None)
             try:
                 await anyio.aclose_forcefully(self._stream)
             except Exception:  # a user's stream may raise anything
                 logger.warning("closing the stream of %r failed", self.connection, exc_info=True)
 
     async def _read(self) -> None:
-        receive, connection, inside = self._stream.receive, self.connection, self._node.inside
+        receive, connection, inside = self._stream.receive, self.connection, self.node.inside
         while True:
             try:
                 data = await receive(_CHUNK)
             except anyio.EndOfStream:
-                self._lost(None)
+                self.lost(None)
                 return
             except Exception as error:  # a user's stream may raise anything
-                self._lost(error.__cause__ or error)
+                self.lost(error.__cause__ or error)
                 return
             with inside as now:
                 connection.receive_data(data, now)
 
     async def _write(self) -> None:
-        send, connection, inside = self._stream.send, self.connection, self._node.inside
+        send, connection, inside = self._stream.send, self.connection, self.node.inside
         while True:
             with inside as now:
                 buffers = connection.data_to_send(now)
@@ -95,11 +94,7 @@ class Link:
                     return
             except Exception as error:
                 if not self.closing:
-                    self._lost(error.__cause__ or error)
+                    self.lost(error.__cause__ or error)
                 return
             self._wake = anyio.Event()
             await self._wake.wait()
-
-    def _lost(self, error: BaseException | None) -> None:
-        with self._node.inside as now:
-            self.connection.connection_lost(now, error)

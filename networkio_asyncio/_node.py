@@ -6,35 +6,26 @@ import logging
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 from math import inf
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskGroup
 
 from networkio_proto import (
-    Authenticator,
-    Close,
-    Codec,
-    Config,
     ConfigurationError,
-    Dial,
+    Connection,
     Event,
-    Instrumentation,
     Ledger,
     Log,
     NodeClosed,
-    RandomSource,
     Session,
     Target,
-    Transmit,
-    Wake,
     WrongThread,
 )
 from networkio_proto.nodes import NodeHandle, address_error, in_use
-from networkio_proto.operations import Operation
+from networkio_proto.operations import Operation, Steps
 
 from ._link import Link
 from ._peer import Message, Peer, Receipt
@@ -107,21 +98,8 @@ class Node(NodeHandle[Peer]):
     All methods belong to the event loop's thread (else WrongThread).
     """
 
-    def __init__(
-        self,
-        peer_id: str,
-        *,
-        config: Config | None = None,
-        auth: Authenticator | Literal["insecure"] | None = None,
-        codec: Codec | None = None,
-        random: RandomSource | None = None,
-        instrumentation: Instrumentation | None = None,
-    ) -> None:
-        super().__init__(
-            peer_id, config=config, auth=auth, codec=codec, random=random, instrumentation=instrumentation
-        )
-        self._links: dict[Any, Link] = {}
-        self._listeners: list[Listener] = []
+    def prepare(self) -> None:
+        """Set up what is this adapter's own; nothing is open yet."""
         self._served: Callable[[Peer], None] | None = None
         self._calls = 0
         self._inside = 0
@@ -132,14 +110,10 @@ class Node(NodeHandle[Peer]):
         self._clock: Callable[[], float] = anyio.current_time
         self._tasks: TaskGroup
 
-    def __repr__(self) -> str:
-        return f"<Node {self.id} {'closed' if self.closed else f'{len(self._links)} connections'}>"
-
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._thread or self.closed:
-            raise NodeClosed(f"node {self.id} was used before; make a new one")
+        self.begin()
         self._thread = threading.get_ident()
         asyncio = sys.modules.get("asyncio")
         if asyncio is not None and asyncio._get_running_loop() is not None:
@@ -163,21 +137,15 @@ class Node(NodeHandle[Peer]):
         Cancelled, the connections are closed at once.  Idempotent.
         """
         try:
-            if not self.closed:
-                await self.drain(self.config.drain_timeout if timeout is None else timeout)
+            await self.drain(self.drain_time(timeout))
         finally:
-            await self._leave()
+            with self.inside:
+                self.gone()
+            for listener in self._listeners:
+                with anyio.CancelScope(shield=True):
+                    await listener.aclose()
+            await self.run(self.emptying(), self.config.linger + 0.5)
         return self.ledger
-
-    async def _leave(self) -> None:
-        with self.inside:
-            self.gone()
-        for listener in self._listeners:
-            with anyio.CancelScope(shield=True):
-                await listener.aclose()
-        with anyio.move_on_after(self.config.linger + 0.5):
-            while self._links:
-                await self.run(self.changing())
 
     async def drain(self, timeout: float | None = None) -> Ledger:
         """Wait until every peer has read everything accepted so far, or for ``timeout`` seconds; the ledger.
@@ -235,29 +203,21 @@ class Node(NodeHandle[Peer]):
 
     async def run(self, operation: Operation[T], timeout: float | None = None) -> T:
         """Run one of the core's operations: a step inside, a wait outside, until it returns."""
+        steps: Steps[T] = Steps(operation, self.inside)
         deadline = inf if timeout is None else self.now() + timeout
-        resume: Callable[[], Any] = operation.__next__
         try:
-            while True:
-                event = self._step(resume)
-                resume = operation.__next__
+            while (event := steps.next()) is not None:
                 if timeout is None:
                     await event.wait()
                     continue
                 with anyio.CancelScope(deadline=deadline) as scope:
                     await event.wait()
                 if scope.cancelled_caught:
-                    resume = partial(operation.throw, TimeoutError(f"not within {timeout:g} s"))
-        except StopIteration as done:
-            result: T = done.value
-            return result
+                    steps.time_is_up(timeout)
         except BaseException:
-            self._step(operation.close)
+            steps.close()
             raise
-
-    def _step(self, resume: Callable[[], Any]) -> Any:
-        with self.inside:
-            return resume()
+        return steps.result
 
     async def breathe(self) -> None:
         """Let others run once in a while, even if the caller never has to wait."""
@@ -316,16 +276,7 @@ class Node(NodeHandle[Peer]):
                 await anyio.sleep(_ACCEPT_PAUSE)
                 continue
             failing = False
-            self._accepted(stream, _source(stream))
-
-    def serve_stream(self, stream: ByteStream, *, source: str = "") -> None:
-        """Take a byte stream that somebody else accepted.  ``source`` groups strangers (an address without port)."""
-        self.check_open()
-        self._accepted(stream, source)
-
-    def _accepted(self, stream: ByteStream, source: str) -> None:
-        with self.inside as now:
-            self._link(self.endpoint.accept(now, source=source), stream)
+            self.serve_stream(stream, source=_source(stream))
 
     async def connect(self, host: str, port: int, peer_id: str | None = None) -> Peer:
         """Keep a connection to ``peer_id`` at this address, from now until ``disconnect``, ``end`` or the node's end.
@@ -335,51 +286,40 @@ class Node(NodeHandle[Peer]):
         (wrong key, version, itself, a host name that does not resolve).  Cancelled, it stops trying.
         """
         self.check_address(host, port, least=1)
-        return await self._connect(Address(f"{host}:{port}", lambda: anyio.connect_tcp(host, port)), peer_id)
+        return await self.connect_stream(lambda: anyio.connect_tcp(host, port), peer_id, name=f"{host}:{port}")
 
     async def connect_unix(self, path: str, peer_id: str | None = None) -> Peer:
         """As :meth:`connect`, over a UNIX socket."""
-        return await self._connect(Address(path, lambda: anyio.connect_unix(path)), peer_id)
+        return await self.connect_stream(lambda: anyio.connect_unix(path), peer_id, name=path)
 
     async def connect_stream(self, open_stream: OpenStream, peer_id: str | None = None, *, name: str = "") -> Peer:
         """As :meth:`connect`, over byte streams that ``open_stream`` makes: called for every dial."""
-        return await self._connect(Address(name or "a stream", open_stream), peer_id)
+        return await self.run(self.connecting(Address(name or "a stream", open_stream), peer_id))
 
-    async def _connect(self, address: Address, peer_id: str | None) -> Peer:
-        self.check_open()
-        with self.inside as now:
-            target = self.endpoint.add_target(address, now, to=peer_id)
-            if peer_id is not None:
-                return self.peer_within(peer_id, now)
-        return await self.run(self._answering(target))
+    def dial(self, target: Target) -> None:
+        """The core wants a stream."""
+        self._tasks.start_soon(self._dial, target)
 
     async def _dial(self, target: Target) -> None:
-        address: Any = target.key
+        stream: ByteStream | None = None
         error: BaseException | None = None
         try:
             with anyio.fail_after(self.config.dial_timeout):
-                stream = await address.open()
+                stream = await target.key.open()
         except TimeoutError:
             error = TimeoutError("no answer in time")
         except (OSError, anyio.BrokenResourceError) as failed:
             error = _cause(failed)
         except Exception as failed:  # a user's open_stream may raise anything; it is tried again like any other
-            logger.debug("dialling %s failed", address, exc_info=True)  # the core's line says it once
+            logger.debug("dialling %s failed", target.key, exc_info=True)  # the core's line says it once
             error = failed
-        with self.inside as now:
-            if error is None:
-                self._link(self.endpoint.connect(target, now), stream)
-            else:
-                self.endpoint.dial_failed(target, now, error)
+        self.dialled(target, stream, error)
 
-    def _link(self, connection: Any, stream: ByteStream) -> None:
-        link = self._links[connection] = Link(self, connection, stream)
+    def make_link(self, connection: Connection, stream: ByteStream) -> Link:
+        """A task that carries bytes between the two."""
+        link = Link(self, connection, stream)
         self._tasks.start_soon(link.run)
-
-    def unlink(self, link: Link) -> None:
-        """Its stream is over."""
-        self._links.pop(link.connection, None)
-        self.wake_watchers()
+        return link
 
     # -- peers and notices --------------------------------------------------------------------------------------
 
@@ -394,13 +334,9 @@ class Node(NodeHandle[Peer]):
 
     async def notifications(self) -> AsyncIterator[Event]:
         """The notices of all peers, one light queue; ends when the node is closed."""
-        while True:
-            try:
-                notice = await self.next_notice()
-            except NodeClosed:
-                return
-            assert notice is not None
+        while (notice := await self.run(self._noticing_to_the_end())) is not None:
             yield notice
+            await self.breathe()
 
     async def serve(self, handler: Handler, *, max_attempts: int | None = None) -> None:
         """Call ``handler(message)`` for every message of every peer: in order and one at a time for each peer.
@@ -421,8 +357,7 @@ class Node(NodeHandle[Peer]):
             try:
                 for peer in self.peers:
                     begin(peer)
-                while not self.closed:
-                    await self.run(self.changing())
+                await self.run(self.ending())
             finally:
                 self._served = None
             tasks.cancel_scope.cancel()
@@ -435,6 +370,10 @@ class Node(NodeHandle[Peer]):
     def report(self, message: Message, error: Exception) -> None:
         """A handler failed."""
         logger.error("the handler failed on message %d of %s", message.sequence, message.peer.id, exc_info=error)
+
+    def log(self, line: Log) -> None:
+        """Write a line."""
+        logger.log(line.level, line.text, *line.arguments)
 
     def call(self, callback: Callable[[], object]) -> None:
         """Run what ``on_notice`` was given; its errors are its own."""
@@ -450,23 +389,8 @@ class Node(NodeHandle[Peer]):
         if self._pumping:  # an effect led to a command: the loop below sees to its effects
             return
         self._pumping = True
-        next_effect = self.endpoint.next_effect
         try:
-            while (effect := next_effect()) is not None:
-                if type(effect) is Transmit:
-                    link = self._links.get(effect.connection)
-                    if link is not None:
-                        link.transmit()
-                elif type(effect) is Close:
-                    link = self._links.get(effect.connection)
-                    if link is not None:
-                        link.close(effect)
-                elif type(effect) is Dial:
-                    self._tasks.start_soon(self._dial, effect.target)
-                elif type(effect) is Wake:
-                    self.wake(effect.session)
-                elif type(effect) is Log:
-                    logger.log(effect.level, effect.text, *effect.arguments)
+            self.carry_out()
         finally:
             self._pumping = False
         due = self.endpoint.get_timer()
@@ -480,8 +404,7 @@ class Node(NodeHandle[Peer]):
             self._tick_at = inf if due is None else due
             with anyio.CancelScope(deadline=self._tick_at) as self._alarm:
                 await anyio.sleep_forever()  # the pump moves the deadline when something earlier comes up
-            with self.inside as now:
-                self.endpoint.handle_timer(now)
+            self.tick()
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from networkio_proto import Ledger, NoMoreMessages, OutboxFull, Session
-from networkio_proto.handles import MessageHandle, ReceiptHandle
+from networkio_proto.handles import IteratorHandle, MessageHandle, ReceiptHandle
 from networkio_proto.peers import PeerHandle
 
 if TYPE_CHECKING:
@@ -71,31 +71,20 @@ class Receipt(ReceiptHandle):
         return self._cancel()
 
 
-class MessageIterator:
+class MessageIterator(IteratorHandle[Message]):
     """``async for message in peer``: each message is acknowledged when the next is asked for."""
 
-    __slots__ = ("_iteration", "_node")
-
-    def __init__(self, peer: Peer) -> None:
-        self._iteration = peer.iterate()
-        self._node = peer.node
+    __slots__ = ()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Message:
         try:
-            return await self._node.run(self._iteration.advancing())
+            message: Message = await self._node.run(self._iteration.advancing())
         except NoMoreMessages:
             raise StopAsyncIteration from None
-
-    def close(self) -> None:
-        """The loop was left: what it held and did not settle is given back, and is the next to be taken."""
-        self._iteration.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_iteration"):  # else there was another one already
-            self._iteration.close()
+        return message
 
 
 class Peer(PeerHandle[Message, Receipt]):

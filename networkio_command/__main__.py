@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -93,6 +94,7 @@ example:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code.  Wrong arguments end in SystemExit, as argparse has it."""
     arguments = _parser().parse_args(argv)
+    logging.getLogger("networkio").addHandler(logging.NullHandler())  # the commands tell everything themselves
     try:
         return int(arguments.run(arguments))
     except ConfigurationError as error:

@@ -22,7 +22,7 @@ from .ledger import Failure
 from .operations import Operation
 from .requests import REPLY, request_of
 
-__all__ = ["Iteration", "MessageHandle", "ReceiptHandle"]
+__all__ = ["Iteration", "IteratorHandle", "MessageHandle", "ReceiptHandle"]
 
 M = TypeVar("M", bound="MessageHandle")
 
@@ -256,3 +256,21 @@ class Iteration(Generic[M]):
         held, self._held = self._held, None
         if held is not None and held.held:
             self._peer.node.give_back(held)
+
+
+class IteratorHandle(Generic[M]):
+    """What ``iter(peer)`` or ``aiter(peer)`` returns, but for its way of waiting."""
+
+    __slots__ = ("_iteration", "_node")
+
+    def __init__(self, peer: Any) -> None:
+        self._iteration: Iteration[M] = peer.iterate()
+        self._node: Any = peer.node
+
+    def close(self) -> None:
+        """The loop was left: what it held and did not settle is given back, and is the next to be taken."""
+        self._iteration.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_iteration"):  # else there was another one already
+            self._iteration.close()

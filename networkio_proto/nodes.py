@@ -19,12 +19,14 @@ from typing import Any, Generic, Literal, TypeVar
 
 from .auth import Authenticator, Insecure, check_exposure
 from .config import Config
+from .connection import Connection
 from .endpoint import Endpoint
 from .errors import AddressError, ConfigurationError, DialFailed, EncodeError, NodeClosed, UsageError, printable
-from .events import Event
+from .events import Close, Dial, Event, Log, Transmit, Wake
 from .handles import MessageHandle
 from .instrumentation import Instrumentation
 from .ledger import Ledger
+from .links import LinkHandle
 from .operations import Operation, Token
 from .payload import Codec, MsgpackCodec
 from .randomness import RandomSource
@@ -96,8 +98,18 @@ class NodeHandle(Generic[P]):
         self._requests = 0
         #: for drivers that serve many peers with a few workers
         self.turns: Turns | None = None
+        self._links: dict[Connection, Any] = {}
+        self._listeners: list[Any] = []
+        self._opened = False
+        self.prepare()
+
+    def __repr__(self) -> str:
+        return f"<Node {self.id} {'closed' if self.closed else f'{len(self._links)} connections'}>"
 
     # -- the driver's part ----------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Set up what is the driver's own; nothing is open yet."""
 
     def enter(self) -> float:
         """Before every touch of the core: its lock, or its thread; sets and returns ``time``, and takes back."""
@@ -113,6 +125,18 @@ class NodeHandle(Generic[P]):
 
     def make_peer(self, session: Session) -> P:
         """The driver's own kind of peer."""
+        raise NotImplementedError
+
+    def make_link(self, connection: Connection, stream: Any) -> LinkHandle:
+        """Inside: begin to carry bytes between the two."""
+        raise NotImplementedError
+
+    def dial(self, target: Target) -> None:
+        """Inside: begin to make a stream to ``target.key``; it ends in :meth:`dialled`."""
+        raise NotImplementedError
+
+    def log(self, line: Log) -> None:
+        """Inside: write a line."""
         raise NotImplementedError
 
     # -- facts ----------------------------------------------------------------------------------------------------
@@ -263,7 +287,90 @@ class NodeHandle(Generic[P]):
             except TimeoutError:
                 return None
 
+    def _noticing_to_the_end(self) -> Operation[Event | None]:
+        """The next notice; None when the node is closed."""
+        try:
+            return (yield from self._noticing())
+        except NodeClosed:
+            return None
+
+    # -- streams --------------------------------------------------------------------------------------------------
+
+    def carry_out(self) -> None:
+        """For ``leave``: whatever the core wants done."""
+        next_effect, links = self.endpoint.next_effect, self._links
+        while (effect := next_effect()) is not None:
+            if type(effect) is Transmit:
+                link = links.get(effect.connection)
+                if link is not None:  # else it has gone already
+                    link.transmit()
+            elif type(effect) is Wake:
+                self.wake(effect.session)
+            elif type(effect) is Close:
+                link = links.get(effect.connection)
+                if link is not None:
+                    link.close(effect)
+            elif type(effect) is Dial:
+                self.dial(effect.target)
+            elif type(effect) is Log:
+                self.log(effect)
+
+    def serve_stream(self, stream: Any, *, source: str = "") -> None:
+        """Take a stream that somebody else accepted.  ``source`` groups strangers (an address without its port)."""
+        with self.inside as now:
+            self.check_open()
+            self._link(self.endpoint.accept(now, source=source), stream)
+
+    def connecting(self, address: Any, peer_id: str | None) -> Operation[P]:
+        """Keep a connection to an address; without ``peer_id``, wait until somebody has answered there."""
+        self.check_open()
+        target = self.endpoint.add_target(address, self.time, to=peer_id)
+        if peer_id is not None:
+            return self.peer_within(peer_id, self.time)
+        return (yield from self._answering(target))
+
+    def dialled(self, target: Target, stream: Any, error: BaseException | None) -> None:
+        """A dial ended: in a stream, or (None) in an error."""
+        with self.inside as now:
+            if stream is not None:
+                self._link(self.endpoint.connect(target, now), stream)
+            else:
+                self.endpoint.dial_failed(target, now, error or OSError("there is no stream"))
+
+    def _link(self, connection: Connection, stream: Any) -> None:
+        self._links[connection] = self.make_link(connection, stream)
+
+    def unlink(self, link: LinkHandle) -> None:
+        """Its stream is over."""
+        with self.inside:
+            self._links.pop(link.connection, None)
+            self.wake_watchers()
+
+    def tick(self) -> None:
+        """Serve the core's timers."""
+        with self.inside as now:
+            self.endpoint.handle_timer(now)
+
     # -- waiting and ending ---------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """The node opens; raises NodeClosed if it did before."""
+        if self._opened or self.closed:
+            raise NodeClosed(f"node {self.id} was used before; make a new one")
+        self._opened = True
+
+    def emptying(self) -> Operation[None]:
+        """Until no stream is left, or time is up."""
+        try:
+            while self._links:
+                yield from self.changing()
+        except TimeoutError:
+            pass
+
+    def ending(self) -> Operation[None]:
+        """Until the node is closed."""
+        while not self.closed:
+            yield from self.changing()
 
     def changing(self) -> Operation[None]:
         """Until something about the node as a whole may have changed."""
@@ -306,6 +413,12 @@ class NodeHandle(Generic[P]):
             self.endpoint.abandon_target(target, self.time)
             raise
         return self.peer_within(target.session.peer_id, self.time)
+
+    def drain_time(self, timeout: float | None) -> float:
+        """How long to wait for what is unread before the node is closed (seconds); not at all if it is closed."""
+        if self.closed:
+            return 0.0
+        return self.config.drain_timeout if timeout is None else timeout
 
     def _draining(self) -> Operation[Ledger]:
         """Wait until every peer has read everything accepted so far, or time is up; the ledger."""

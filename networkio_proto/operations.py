@@ -15,10 +15,12 @@ decides what that means; when the caller is cancelled, it is closed, and has lef
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-__all__ = ["Operation", "Token"]
+__all__ = ["Operation", "Steps", "Token"]
 
 T = TypeVar("T")
 
@@ -32,3 +34,50 @@ class Token(Protocol):
 
 #: a generator that yields what to wait for and returns its result
 Operation: TypeAlias = Generator[Token, None, T]
+
+
+class Steps(Generic[T]):
+    """One run of an operation, as a driver sees it.
+
+    ::
+
+        steps = Steps(operation, node.inside)
+        while (token := steps.next()) is not None:
+            if not <wait for the token>:
+                steps.time_is_up(timeout)
+        return steps.result
+
+    Whatever ends this early must :meth:`close` it.
+    """
+
+    __slots__ = ("_inside", "_operation", "_resume", "result")
+
+    def __init__(self, operation: Operation[T], inside: AbstractContextManager[Any]) -> None:
+        self._operation = operation
+        self._inside = inside
+        self._resume: Callable[[], Token] = operation.__next__
+        #: what the operation returned, once :meth:`next` has returned None
+        self.result: T
+
+    def next(self) -> Any:
+        """Go on inside, to the next token (the driver's own kind) to wait for; None at the end.
+
+        Raises what the operation raises.
+        """
+        try:
+            with self._inside:
+                token = self._resume()
+        except StopIteration as done:
+            self.result = done.value
+            return None
+        self._resume = self._operation.__next__
+        return token
+
+    def time_is_up(self, timeout: float | None) -> None:
+        """The next step lets the operation know that it has waited for so many seconds in vain."""
+        self._resume = partial(self._operation.throw, TimeoutError(f"not within {timeout:g} s"))
+
+    def close(self) -> None:
+        """Give the operation up: it leaves nothing behind."""
+        with self._inside:
+            self._operation.close()

@@ -33,9 +33,9 @@ from networkio_proto import (
     NoMoreMessages,
     Session,
 )
-from networkio_proto.handles import MessageHandle, ReceiptHandle
+from networkio_proto.handles import IteratorHandle, MessageHandle, ReceiptHandle
 from networkio_proto.nodes import NodeHandle
-from networkio_proto.operations import Operation
+from networkio_proto.operations import Operation, Steps
 from networkio_proto.peers import PeerHandle
 
 from .world import Host
@@ -116,31 +116,20 @@ class SimulatedReceipt(ReceiptHandle):
         return self._cancel()
 
 
-class SimulatedIterator:
+class SimulatedIterator(IteratorHandle[SimulatedMessage]):
     """``for message in peer``: each message is acknowledged when the next is asked for."""
 
-    __slots__ = ("_iteration", "_node")
-
-    def __init__(self, peer: SimulatedPeer) -> None:
-        self._iteration = peer.iterate()
-        self._node = peer.node
+    __slots__ = ()
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> SimulatedMessage:
         try:
-            return self._node.run(self._iteration.advancing())
+            message: SimulatedMessage = self._node.run(self._iteration.advancing())
         except NoMoreMessages:
             raise StopIteration from None
-
-    def close(self) -> None:
-        """The loop was left: what it held and did not settle is given back, and is the next to be taken."""
-        self._iteration.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_iteration"):  # else there was another one already
-            self._iteration.close()
+        return message
 
 
 class SimulatedPeer(PeerHandle[SimulatedMessage, SimulatedReceipt]):
@@ -273,29 +262,18 @@ class SimulatedNode(NodeHandle[SimulatedPeer]):
     def run(self, operation: Operation[T], timeout: float | None = None) -> T:
         """Run one of the core's operations; where it waits, the world goes on.  Raises Stuck."""
         until = self.world.now + (self.patience if timeout is None else timeout)
-        resume: Callable[[], Any] = operation.__next__
+        steps: Steps[T] = Steps(operation, self.inside)
         try:
-            while True:
-                flag = self._step(resume)
-                resume = operation.__next__
+            while (flag := steps.next()) is not None:
                 if not self._wait(flag, until):
                     if timeout is None:
                         raise self._stuck()
-                    resume = partial(operation.throw, TimeoutError(f"not within {timeout:g} s"))
-        except StopIteration as done:
-            result: T = done.value
-            return result
+                    steps.time_is_up(timeout)
         except BaseException:
             if self.alive:  # what a dead process waited for died with it
-                self._step(operation.close)
+                steps.close()
             raise
-
-    def _step(self, resume: Callable[[], Any]) -> Any:
-        self.enter()
-        try:
-            return resume()
-        finally:
-            self.leave()
+        return steps.result
 
     def _wait(self, flag: Flag, until: float) -> bool:
         """Let the world go on until the flag is set; False: time is up."""
@@ -378,17 +356,15 @@ class SimulatedNode(NodeHandle[SimulatedPeer]):
 
     def _serve(self, peer: SimulatedPeer, pause: float) -> None:
         """After the pause: wait for the next message."""
-        self.host.call_at(self.world.now + pause, partial(self._look, peer, peer.serving()))
+        self.host.call_at(self.world.now + pause, partial(self._look, peer, Steps(peer.serving(), self.inside)))
 
-    def _look(self, peer: SimulatedPeer, operation: Operation[SimulatedMessage | None]) -> None:
+    def _look(self, peer: SimulatedPeer, steps: Steps[SimulatedMessage | None]) -> None:
         """A step of the wait for a message; with one, call the handler."""
-        try:
-            flag: Flag = self._step(operation.__next__)
-        except StopIteration as done:
-            if done.value is not None:
-                self._handle(peer, done.value)
-        else:
-            flag.then(lambda: self.host.call_at(self.world.now, partial(self._look, peer, operation)))
+        flag: Flag | None = steps.next()
+        if flag is not None:
+            flag.then(lambda: self.host.call_at(self.world.now, partial(self._look, peer, steps)))
+        elif steps.result is not None:
+            self._handle(peer, steps.result)
 
     def _handle(self, peer: SimulatedPeer, message: SimulatedMessage) -> None:
         assert self._handler is not None  # nobody looks for messages before

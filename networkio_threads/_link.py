@@ -16,6 +16,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from networkio_proto import Close, Connection
+from networkio_proto.links import LinkHandle
 
 from ._loop import READ, WRITE
 
@@ -30,17 +31,14 @@ _CHUNK = 65536
 _BATCHES = 4
 
 
-class Link:
+class Link(LinkHandle):
     """Drives one connection over one socket."""
 
-    __slots__ = (
-        "_blocked", "_gone", "_left", "_node", "_shut", "_socket", "_token", "_wanted", "closing", "connection"
-    )  # fmt: skip
+    __slots__ = ("_blocked", "_gone", "_left", "_shut", "_socket", "_token", "_wanted")
 
     def __init__(self, node: Node, connection: Connection, sock: socket.socket) -> None:
-        self._node = node
+        super().__init__(node, connection)
         self._socket = sock
-        self.connection = connection
         #: whoever holds it writes
         self._token = threading.Lock()
         self._wanted = False
@@ -50,20 +48,26 @@ class Link:
         self._blocked = False
         self._shut = False
         self._gone = False
-        self.closing = False
 
     def start(self) -> None:
         """In the loop: from now on it reads."""
         if not self._gone:
-            self._node.loop.register(self._socket, READ, self._ready)
+            self.node.loop.register(self._socket, READ, self._ready)
+
+    def transmit(self) -> None:
+        """Inside: the core has something to send; whoever is inside writes it, if that is urgent and it has left."""
+        if self.connection.prompt or self.node.loop.here:
+            self.node.writers.append(self)
+        else:
+            self.node.loop.call(self.flush)
 
     def close(self, effect: Close) -> None:
         """Inside: the core is done with it.  Flush, half-close and linger, or drop it now."""
         self.closing = True
         if effect.flush:
-            self._node.loop.call(self._flush_last)
+            self.node.loop.call(self._flush_last)
         else:
-            self._node.loop.call(self.drop)
+            self.node.loop.call(self.drop)
 
     def abandon(self) -> None:
         """In a forked child: it is the parent's."""
@@ -78,7 +82,7 @@ class Link:
             self._blocked = False
             self.flush()
             if not self._blocked:  # whoever sets it from now on asks for WRITE again
-                self._node.loop.register(self._socket, READ, self._ready)
+                self.node.loop.register(self._socket, READ, self._ready)
         if events & READ and not self._gone:
             self._read()
 
@@ -88,35 +92,34 @@ class Link:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._lost(error)
+            self.lost(error)
             return
         if not data:
-            self._lost(None)
+            self.lost(None)
             return
-        with self._node.inside as now:
+        with self.node.inside as now:
             self.connection.receive_data(data, now)
 
     def _flush_last(self) -> None:
-        self._node.loop.later(self._node.config.linger, self.drop)
+        self.node.loop.later(self.node.config.linger, self.drop)
         self.flush()
 
     def _go_on_writing(self) -> None:
         if not self._gone:
-            self._node.loop.register(self._socket, READ | WRITE, self._ready)
+            self.node.loop.register(self._socket, READ | WRITE, self._ready)
 
     def drop(self) -> None:
         """In the loop: close the socket.  Idempotent."""
         if not self._gone:
             self._gone = True
             with self._token:  # nobody writes to a number that may be another socket's by then
-                self._node.loop.drop(self._socket)
-            self._node.unlink(self)
+                self.node.loop.drop(self._socket)
+            self.node.unlink(self)
 
-    def _lost(self, error: OSError | None) -> None:
+    def lost(self, error: BaseException | None) -> None:
         """The stream is over."""
-        with self._node.inside as now:
-            self.connection.connection_lost(now, error)
-        self._node.loop.call(self.drop)
+        super().lost(error)
+        self.node.loop.call(self.drop)
 
     # -- in any thread, without the lock --------------------------------------------------------------------------
 
@@ -136,10 +139,10 @@ class Link:
             finally:
                 self._token.release()
             if error is not None:
-                self._lost(error)
+                self.lost(error)
                 return
             if not batches:
-                self._node.loop.call(self._go_on_writing)
+                self.node.loop.call(self._go_on_writing)
                 return
 
     def _write(self, batches: int) -> int:
@@ -158,7 +161,7 @@ class Link:
 
     def _take(self) -> bool:
         """Get the next bytes from the core; at the end of a closing connection, say so to the peer."""
-        with self._node.inside as now:
+        with self.node.inside as now:
             buffers = self.connection.data_to_send(now)
         if buffers:
             self._left = memoryview(b"".join(buffers))

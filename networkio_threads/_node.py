@@ -7,35 +7,27 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 from networkio_proto import (
-    Authenticator,
-    Close,
-    Codec,
-    Config,
     ConfigurationError,
-    Dial,
+    Connection,
     Event,
     ForkedProcess,
-    Instrumentation,
     Ledger,
     Log,
     MessageNotHeld,
     NodeClosed,
-    RandomSource,
     Session,
     Target,
-    Transmit,
-    Wake,
     WrongThread,
 )
 from networkio_proto.nodes import NodeHandle, address_error, in_use
-from networkio_proto.operations import Operation
+from networkio_proto.operations import Operation, Steps
 from networkio_proto.turns import Turns
 
 from ._dial import Address, Attempt, Resolver, prepare, resolve_numeric, resolver_for
@@ -131,40 +123,25 @@ class Node(NodeHandle[Peer]):
     Every method may be called from any thread.  What waits takes ``timeout`` (seconds) and raises TimeoutError.
     """
 
-    def __init__(
-        self,
-        peer_id: str,
-        *,
-        config: Config | None = None,
-        auth: Authenticator | Literal["insecure"] | None = None,
-        codec: Codec | None = None,
-        random: RandomSource | None = None,
-        instrumentation: Instrumentation | None = None,
-    ) -> None:
-        super().__init__(
-            peer_id, config=config, auth=auth, codec=codec, random=random, instrumentation=instrumentation
-        )
+    def prepare(self) -> None:
+        """Set up what is this adapter's own; nothing is open yet."""
         self._lock = threading.Lock()
         #: the thread that has the lock
         self._owner = 0
         self.looking = self.inside
-        self._links: dict[Any, Link] = {}
-        self._listeners: list[Listener] = []
         self._resolver = Resolver()
         self._due = 0.0
+        #: links to be written by whoever is inside, and what else it has to do once it has left
+        self.writers: list[Link] = []
         self._calls: list[Callable[[], object]] = []
         self._forked = False
         #: the node's own thread; None before the beginning
         self._loop: Loop | None = None
 
-    def __repr__(self) -> str:
-        return f"<Node {self.id} {'closed' if self.closed else f'{len(self._links)} connections'}>"
-
     # -- life ---------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        if self._loop is not None or self.closed:
-            raise NodeClosed(f"node {self.id} was used before; make a new one")
+        self.begin()
         self._loop = loop = Loop(self)
         watch_for_fork(self)
         INTERRUPTS.opened(loop)
@@ -193,7 +170,7 @@ class Node(NodeHandle[Peer]):
         self._check_waiting()
         try:
             if not self.closed:
-                self.drain(self.config.drain_timeout if timeout is None else timeout)
+                self.drain(self.drain_time(timeout))
         finally:
             self._leave()
         return self.ledger
@@ -213,9 +190,7 @@ class Node(NodeHandle[Peer]):
         try:
             for listener in self._listeners:
                 listener.close()
-            self.run(self._emptying(), self.config.linger + 0.5)
-        except TimeoutError:
-            pass
+            self.run(self.emptying(), self.config.linger + 0.5)
         finally:
             for link in list(self._links.values()):
                 self.loop.call(link.drop)
@@ -223,11 +198,6 @@ class Node(NodeHandle[Peer]):
             self.loop.stop()
             self.loop.join()
             INTERRUPTS.closed(self.loop)
-
-    def _emptying(self) -> Operation[None]:
-        """Until there is no connection any more."""
-        while self._links:
-            yield from self.changing()
 
     def drain(self, timeout: float | None = None) -> Ledger:
         """Wait until every peer has read everything accepted so far, or for ``timeout`` seconds; the ledger.
@@ -281,12 +251,13 @@ class Node(NodeHandle[Peer]):
         """After it: carry out what the core wants done; what may take long without the lock."""
         try:
             endpoint = self.endpoint
-            writers: Iterable[Link] = ()
+            writers: list[Link] = []
+            calls: list[Callable[[], object]] = []
             try:
                 if endpoint.effects:
-                    writers = self._effects()
+                    self.carry_out()
                 sooner = endpoint.timers.sooner
-                calls, self._calls = self._calls, []
+                writers, self.writers, calls, self._calls = self.writers, writers, self._calls, calls
             finally:
                 self._owner = 0
                 self._lock.release()
@@ -299,29 +270,6 @@ class Node(NodeHandle[Peer]):
         finally:
             INTERRUPTS.leave()
 
-    def _effects(self) -> list[Link]:
-        """Inside: what the core wants done; returns those who are to write now, in this thread."""
-        writers: list[Link] = []
-        next_effect = self.endpoint.next_effect
-        while (effect := next_effect()) is not None:
-            if type(effect) is Transmit:
-                link = self._links.get(effect.connection)
-                if link is not None and (effect.connection.prompt or self.loop.here):
-                    writers.append(link)
-                elif link is not None:
-                    self.loop.call(link.flush)
-            elif type(effect) is Close:
-                link = self._links.get(effect.connection)
-                if link is not None:
-                    link.close(effect)
-            elif type(effect) is Dial:
-                self.loop.call(partial(self._dial, effect.target))
-            elif type(effect) is Wake:
-                self.wake(effect.session)
-            elif type(effect) is Log:  # a handler may be slow, or look at the node: without the lock
-                self._calls.append(partial(logger.log, effect.level, effect.text, *effect.arguments))
-        return writers
-
     def on_notice(self, callback: Callable[[], object]) -> None:
         """As in :class:`NodeHandle`; the callback comes from any thread, mostly from the node's own."""
         with self.inside:
@@ -330,6 +278,10 @@ class Node(NodeHandle[Peer]):
     def call(self, callback: Callable[[], object]) -> None:
         """Inside: what ``on_notice`` was given is run without the lock."""
         self._calls.append(callback)
+
+    def log(self, line: Log) -> None:
+        """A handler of the log may be slow, or look at the node: it is called without the lock."""
+        self._calls.append(partial(logger.log, line.level, line.text, *line.arguments))
 
     def nudge(self) -> None:
         """Something waits for the next ``enter``: the loop's, soon."""
@@ -346,21 +298,17 @@ class Node(NodeHandle[Peer]):
 
     def run(self, operation: Operation[T], timeout: float | None = None) -> T:
         """Run one of the core's operations: a step with the lock, a wait without, until it returns."""
+        steps: Steps[T] = Steps(operation, self.inside)
         deadline = None if timeout is None else monotonic() + timeout
-        resume: Callable[[], Any] = operation.__next__
         INTERRUPTS.enter()
         try:
-            while True:
-                token = self._step(resume)
-                resume = operation.__next__
+            while (token := steps.next()) is not None:
                 self._check_waiting()
                 if not INTERRUPTS.wait(token, deadline):
-                    resume = partial(operation.throw, TimeoutError(f"not within {timeout:g} s"))
-        except StopIteration as done:
-            result: T = done.value
-            return result
+                    steps.time_is_up(timeout)
+            return steps.result
         except BaseException:
-            self._step(operation.close)
+            steps.close()
             raise
         finally:
             INTERRUPTS.leave()
@@ -368,10 +316,6 @@ class Node(NodeHandle[Peer]):
     def _check_waiting(self) -> None:
         if self._loop is not None and self._loop.here:
             raise WrongThread(f"the thread of node {self.id} must not wait; wake a thread of your own")
-
-    def _step(self, resume: Callable[[], Any]) -> Any:
-        with self.inside:
-            return resume()
 
     def due(self) -> float | None:
         """For the loop: when ``tick`` must be called next."""
@@ -383,8 +327,7 @@ class Node(NodeHandle[Peer]):
     def tick(self) -> None:
         """For the loop, each time around: serve the timers.  It never waits, and writes only what a socket takes."""
         if self._due <= monotonic() or self._given_back:
-            with self.inside as now:
-                self.endpoint.handle_timer(now)
+            super().tick()
 
     # -- listening and connecting -------------------------------------------------------------------------------
 
@@ -448,9 +391,7 @@ class Node(NodeHandle[Peer]):
     def serve_stream(self, sock: socket.socket, *, source: str = "") -> None:
         """Take a connected socket that somebody else accepted.  ``source`` groups strangers (an address)."""
         prepare(sock)
-        with self.inside as now:
-            self.check_open()
-            self._link(self.endpoint.accept(now, source=source), sock)
+        super().serve_stream(sock, source=source)
 
     def connect(self, host: str, port: int, peer_id: str | None = None, timeout: float | None = None) -> Peer:
         """Keep a connection to ``peer_id`` at this address, from now until ``disconnect``, ``end`` or the node's end.
@@ -476,20 +417,17 @@ class Node(NodeHandle[Peer]):
         return self._connect(Address(name or "a stream", open_stream), peer_id, timeout)
 
     def _connect(self, address: Address, peer_id: str | None, timeout: float | None) -> Peer:
-        self.check_open()
-        with self.inside as now:
-            target = self.endpoint.add_target(address, now, to=peer_id)
-            if peer_id is not None:
-                return self.peer_within(peer_id, now)
-        return self.run(self._answering(target), timeout)
+        return self.run(self.connecting(address, peer_id), timeout)
 
     # -- dialling, in the loop ----------------------------------------------------------------------------------
 
-    def _dial(self, target: Target) -> None:
-        address: Any = target.key
-        Attempt(self.loop, self._resolver, address, self.config.dial_timeout, partial(self._dialled, target))
+    def dial(self, target: Target) -> None:
+        """Inside: the core wants a stream."""
+        done = partial(self.dialled, target)
+        self.loop.call(lambda: Attempt(self.loop, self._resolver, target.key, self.config.dial_timeout, done))
 
-    def _dialled(self, target: Target, sock: socket.socket | None, error: BaseException | None) -> None:
+    def dialled(self, target: Target, sock: socket.socket | None, error: BaseException | None) -> None:
+        """In the loop: a dial ended."""
         try:
             if sock is not None:
                 prepare(sock)
@@ -499,22 +437,13 @@ class Node(NodeHandle[Peer]):
             if sock is not None:
                 sock.close()
             return
-        with self.inside as now:
-            if sock is not None:
-                self._link(self.endpoint.connect(target, now), sock)
-            else:
-                self.endpoint.dial_failed(target, now, error or OSError("there is no socket"))
-            self.wake_watchers()
+        super().dialled(target, sock, error)
 
-    def _link(self, connection: Any, sock: socket.socket) -> None:
-        link = self._links[connection] = Link(self, connection, sock)
+    def make_link(self, connection: Connection, sock: socket.socket) -> Link:
+        """The loop carries bytes between the two."""
+        link = Link(self, connection, sock)
         self.loop.call(link.start)
-
-    def unlink(self, link: Link) -> None:
-        """Its stream is over."""
-        with self.inside:
-            self._links.pop(link.connection, None)
-            self.wake_watchers()
+        return link
 
     # -- notices and handlers -----------------------------------------------------------------------------------
 
@@ -528,12 +457,7 @@ class Node(NodeHandle[Peer]):
 
     def notifications(self) -> Iterator[Event]:
         """The notices of all peers, one light queue; ends when the node is closed."""
-        while True:
-            try:
-                notice = self.next_notice()
-            except NodeClosed:
-                return
-            assert notice is not None
+        while (notice := self.run(self._noticing_to_the_end())) is not None:
             yield notice
 
     def serve(self, handler: Handler, *, max_attempts: int | None = None, workers: int = 8) -> None:
@@ -549,7 +473,7 @@ class Node(NodeHandle[Peer]):
                 for number in range(workers):
                     name, args = f"{self.id} worker {number}", (turns, handler, max_attempts)
                     threading.Thread(target=self._work, args=args, name=name, daemon=True).start()
-                self.run(self._ending())
+                self.run(self.ending())
             finally:
                 with self.inside:
                     turns.end()
@@ -564,11 +488,6 @@ class Node(NodeHandle[Peer]):
             for peer in self._peers.values():
                 turns.may_have(peer)
         return turns
-
-    def _ending(self) -> Operation[None]:
-        """Until the node is closed."""
-        while not self.closed:
-            yield from self.changing()
 
     def _work(self, turns: Turns, handler: Handler, max_attempts: int | None) -> None:
         while (message := self.run(turns.next())) is not None:

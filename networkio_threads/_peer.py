@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from networkio_proto import Ledger, NoMoreMessages, Session
-from networkio_proto.handles import MessageHandle, ReceiptHandle
+from networkio_proto.handles import IteratorHandle, MessageHandle, ReceiptHandle
 from networkio_proto.peers import PeerHandle
 
 if TYPE_CHECKING:
@@ -80,31 +80,20 @@ class Receipt(ReceiptHandle):
         return self._cancel()
 
 
-class MessageIterator:
+class MessageIterator(IteratorHandle[Message]):
     """``for message in peer``: each message is acknowledged when the next is asked for."""
 
-    __slots__ = ("_iteration", "_node")
-
-    def __init__(self, peer: Peer) -> None:
-        self._iteration = peer.iterate()
-        self._node = peer.node
+    __slots__ = ()
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Message:
         try:
-            return self._node.run(self._iteration.advancing())
+            message: Message = self._node.run(self._iteration.advancing())
         except NoMoreMessages:
             raise StopIteration from None
-
-    def close(self) -> None:
-        """The loop was left: what it held and did not settle is given back, and is the next to be taken."""
-        self._iteration.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_iteration"):  # else there was another one already
-            self._iteration.close()
+        return message
 
 
 class Peer(PeerHandle[Message, Receipt]):

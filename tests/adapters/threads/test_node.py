@@ -349,7 +349,7 @@ def test_whoever_comes_while_the_node_closes_is_let_go(monkeypatch: pytest.Monke
 # -- identity ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_second_of_two_nodes_with_one_id_is_told_and_the_first_undisturbed() -> None:
+def test_the_second_of_two_nodes_with_one_id_is_told_and_the_first_undisturbed(logged: list[str]) -> None:
     with connected() as pair:
         connection = pair.far.session.connection
         with node("client") as twin:
@@ -361,6 +361,9 @@ def test_the_second_of_two_nodes_with_one_id_is_told_and_the_first_undisturbed()
                 twin.connect("127.0.0.1", pair.listener.port, timeout=5)
         assert pair.far.session.connection is connection
         talk(pair.client, pair.server)
+    assert all("uses" in line and "id" in line for line in logged)
+    assert len(logged) >= 2  # both sides say so
+    logged.clear()
 
 
 def test_a_node_that_dials_itself_is_told() -> None:
