@@ -69,7 +69,7 @@ def _resolve(host: str, port: int, flags: int) -> Places:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     except UnicodeError as error:  # a label that is too long, or empty
-        raise socket.gaierror(socket.EAI_NONAME, str(error)) from error
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known: no host can be called so") from error
     return list(dict.fromkeys((family, kind, protocol, address) for family, kind, protocol, _, address in found))
 
 

@@ -10,7 +10,7 @@ from time import monotonic
 
 import pytest
 
-from networkio_command._bridge import Peer, open_node
+from networkio_command._bridge import ADAPTERS, Peer, open_node
 from networkio_command._output import Output
 from networkio_proto import Ledger
 from tests.command.helpers import listening, proxied, real_text, run, running
@@ -24,11 +24,12 @@ ODD = (
 # -- text -------------------------------------------------------------------------------------------------------------
 
 
-def test_lines_come_out_byte_for_byte_whatever_they_hold(tmp_path: Path) -> None:
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_lines_come_out_byte_for_byte_whatever_they_hold(adapter: str, tmp_path: Path) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
     source.write_bytes(ODD)
-    with listening("--output", target) as (listener, port):
-        result = run("send", port, "--id", "sender", source)
+    with listening("--output", target, "--adapter", adapter) as (listener, port):
+        result = run("send", port, "--id", "sender", "--adapter", adapter, source)
         assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
         assert target.read_bytes() == ODD
         errors = listener.interrupt()
@@ -66,14 +67,18 @@ def test_senders_of_one_id_and_of_others_follow_each_other(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_two_megabytes_come_out_byte_for_byte_though_the_connection_is_cut_again_and_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sends", ADAPTERS)
+@pytest.mark.parametrize("listens", ADAPTERS)
+def test_two_megabytes_come_out_byte_for_byte_though_the_connection_is_cut_again_and_again(
+    sends: str, listens: str, tmp_path: Path
+) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
     source.write_bytes(real_text(2_000_000))
     with (
-        listening("--output", target) as (_, port),
+        listening("--output", target, "--adapter", listens) as (_, port),
         proxied(port, "--cut-every", 20_000, "--seed", 7) as (proxy, door),
     ):
-        result = run("send", door, "--id", "sender", source)
+        result = run("send", door, "--id", "sender", "--adapter", sends, source)
         assert result.returncode == 0, result.stderr
         cuts = proxy.interrupt()
     assert target.read_bytes() == source.read_bytes()
@@ -81,20 +86,21 @@ def test_two_megabytes_come_out_byte_for_byte_though_the_connection_is_cut_again
 
 
 @pytest.mark.slow
-def test_listener_that_is_killed_and_started_again_misses_no_line_and_tears_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_listener_that_is_killed_and_started_again_misses_no_line_and_tears_none(adapter: str, tmp_path: Path) -> None:
     target = tmp_path / "out"
     lines = [b"%d %s" % pair for pair in zip(count(), real_text(3_000_000).splitlines(), strict=False)]
     source = tmp_path / "in"
     source.write_bytes(b"\n".join(lines) + b"\n")
     with running("proxy", 0, 1, "--rate", "1M") as door:  # a port that is free, and not given to anybody else
         port = int(door.output.expect(r":(\d+)")[1])
-    with running("send", port, "--id", "sender", source) as sender:
+    with running("send", port, "--id", "sender", "--adapter", adapter, source) as sender:
         for size in (100_000, 300_000, 900_000):
-            with listening("--output", target, port=port) as (listener, _):
+            with listening("--output", target, "--adapter", adapter, port=port) as (listener, _):
                 while target.stat().st_size < size:
                     assert listener.process.poll() is None
                 listener.process.kill()
-        with listening("--output", target, port=port):
+        with listening("--output", target, "--adapter", adapter, port=port):
             assert sender.wait() == 0
     written = target.read_bytes()
     assert written.endswith(b"\n")
