@@ -29,8 +29,7 @@ define install
 	&& touch $(1)/.installed
 endef
 
-.PHONY: help demo test check docs clean
-.NOTPARALLEL:
+.PHONY: help demo test test-core test-rest check docs clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -46,13 +45,19 @@ demo: $(STAMP)  ## watch two peers talk while their connection is cut
 	@$(BIN)/networkio demo $(ARGS)
 
 test: $(STAMP)  ## run every test, and the quick ones on each other Python found here
+	@echo "==> the core by its own tests alone, and everything else beside it; this takes some minutes"
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-core test-rest
+	@tools/test-others "$$($(BIN)/python -c '$(VERSION)')" $(PYTHONS)
+
+test-core: $(STAMP)
 	@echo "==> the core by its own tests alone: every line, every branch"
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run $(PYTEST) tests/proto
 	@$(BIN)/coverage report --include='networkio_proto/*' --fail-under=100
+
+test-rest: $(STAMP)
 	@echo "==> everything else"
 	@$(BIN)/python $(PYTEST) tests --ignore=tests/proto
-	@tools/test-others "$$($(BIN)/python -c '$(VERSION)')" $(PYTHONS)
 
 check: $(STAMP)  ## lint with ruff, type-check with mypy --strict
 	@$(BIN)/ruff check .
