@@ -183,7 +183,6 @@ class Assembly:
             self._counters.redelivered += 1
         self._adopt_run(inbox)
         return int(inbox.accept_special(sequence, bytes(partial.chunks), partial.flags, partial.details))
-        return 1
 
     def _first(self, inbox: Inbox, sequence: int, flags: int, position: int, end: int) -> _Partial:
         """The first fragment, or the whole: its prefix, its cost, its place."""

@@ -13,7 +13,7 @@ waiting; it is built from the facts when it is taken, so it always tells the pre
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from .errors import ConnectionFailure
 from .ledger import Ledger
@@ -184,6 +184,7 @@ Event: TypeAlias = (
 # -- effects ----------------------------------------------------------------------------------------------------------
 
 
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class Dial:
     """Make a byte stream to ``target.key``, then call ``Endpoint.connect`` or ``Endpoint.dial_failed``."""
@@ -191,6 +192,7 @@ class Dial:
     target: Target
 
 
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class Transmit:
     """``connection.data_to_send`` has something: write it out, and ask again until it returns an empty list."""
@@ -198,6 +200,7 @@ class Transmit:
     connection: Connection
 
 
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class Close:
     """Close the byte stream.
@@ -211,6 +214,7 @@ class Close:
     flush: bool
 
 
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class Wake:
     """Something that somebody waits for may have happened: look again.
@@ -222,6 +226,7 @@ class Wake:
     session: Session | None
 
 
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class Log:
     """Something rare happened that whoever runs this node may want to read of.  A driver may ignore it.

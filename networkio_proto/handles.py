@@ -224,6 +224,7 @@ class ReceiptHandle:
         outbox = self.peer.session.outbox
         return bool(self.sequence <= (outbox.read if read else max(outbox.received, outbox.read)))
 
+
 class Iteration(Generic[M]):
     """``for message in peer``: each message is acknowledged when the next is asked for.
 

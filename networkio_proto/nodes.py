@@ -312,7 +312,7 @@ class NodeHandle(Generic[P]):
                     link.close(effect)
             elif type(effect) is Dial:
                 self.dial(effect.target)
-            elif type(effect) is Log:
+            else:
                 self.log(effect)
 
     def serve_stream(self, stream: Any, *, source: str = "") -> None:

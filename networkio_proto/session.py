@@ -577,6 +577,7 @@ class Session(Timed):
         if inbox is None:
             return
         replies, inbox.replies = inbox.replies, []
+        self.counters.taken_in += len(replies)
         for delivery in replies:
             if not self.requests.answer(delivery):
                 delivery[0].settle(delivery[1])

@@ -43,8 +43,7 @@ class Turns:
         if peer not in self._queued and peer not in self._busy:
             self._queued.add(peer)
             self._queue.append(peer)
-            if self._idle:
-                self._idle.pop(0).set()
+            self._rouse()
 
     def finished(self, peer: Any) -> None:
         """Its message was handled; the next one may be."""
@@ -68,10 +67,19 @@ class Turns:
             self._idle.append(token)
             try:
                 yield token
+            except BaseException:  # it does not look again: what it was woken for is another one's
+                if token not in self._idle:
+                    self._rouse()
+                raise
             finally:
                 if token in self._idle:
                     self._idle.remove(token)
         return None
+
+    def _rouse(self) -> None:
+        """There may be a turn for one who waits."""
+        if self._idle:
+            self._idle.pop(0).set()
 
     def _message(self) -> Any:
         while self._queue:

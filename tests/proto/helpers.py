@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from networkio_proto import Config
 from networkio_proto.frames import PREAMBLE
+from networkio_proto.nodes import NodeHandle
 from networkio_proto.operations import Operation
 from networkio_testing.node import Flag, SimulatedNode, SimulatedPeer
 from networkio_testing.world import Wire, World
@@ -73,7 +74,7 @@ def two(config: Config | None = None, *, b: Config | None = None, connected: boo
 class Waiting(Generic[T]):
     """An operation that was begun, and is resumed, timed out or cancelled by hand; the world stands still meanwhile."""
 
-    def __init__(self, node: SimulatedNode, operation: Operation[T]) -> None:
+    def __init__(self, node: NodeHandle[Any], operation: Operation[T]) -> None:
         self.node = node
         self._operation = operation
         self.flag: Flag | None = None

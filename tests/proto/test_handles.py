@@ -21,6 +21,7 @@ from networkio_proto import (
     Outcome,
     SkipReason,
 )
+from networkio_proto.handles import IteratorHandle
 from networkio_testing.node import SimulatedMessage
 from tests.proto.helpers import Two, Waiting, two
 
@@ -284,6 +285,25 @@ def test_one_iterator_at_a_time() -> None:
     with pytest.raises(IteratorBusy):
         iter(pair.to_a)
     again.close()
+
+
+def test_an_iterator_that_could_not_be_made_leaves_the_other_one_alone() -> None:
+    pair = two()
+    said(pair, 0, 1)
+    messages: IteratorHandle[SimulatedMessage] = IteratorHandle(pair.to_a)
+    first = Waiting(pair.b, messages._iteration.advancing()).result
+    with pytest.raises(IteratorBusy):
+        IteratorHandle(pair.to_a)
+    gc.collect()  # its finalizer has nothing to close
+    pair.world.run(0.0)
+    assert first.held
+    with pytest.raises(IteratorBusy):
+        iter(pair.to_a)
+    assert messages._node is pair.b
+    messages.close()
+    messages.close()
+    pair.world.run(0.0)
+    assert waiting_to_be_taken(pair) == [(0, 2), (1, 1)]
 
 
 def test_an_iteration_that_is_cancelled_takes_nothing_and_is_over() -> None:

@@ -11,11 +11,13 @@ import pytest
 from networkio_proto import (
     AddressError,
     AuthenticationFailed,
+    Close,
     Config,
     ConfigurationError,
     DialFailed,
     EncodeError,
     Limits,
+    Log,
     MessagesReady,
     MessageTooLarge,
     MsgpackCodec,
@@ -25,15 +27,19 @@ from networkio_proto import (
     PeerDisconnected,
     SelfConnection,
     SessionClosed,
+    Target,
     TargetState,
+    Transmit,
     Watch,
 )
 from networkio_proto.auth import Insecure
 from networkio_proto.nodes import NodeHandle, address_error, in_use
+from networkio_proto.turns import Turns
 from networkio_testing.node import SimulatedNode, SimulatedPeer, SimulatedReceipt
 from networkio_testing.world import World
 from tests.proto.helpers import Waiting, two
 from tests.proto.helpers_auth import HmacAuth
+from tests.proto.helpers_node import Driver, Net, Stream
 
 
 def star(*names: str, config: Config | None = None, codec: MsgpackCodec | None = None) -> tuple[World, SimulatedNode]:
@@ -67,8 +73,10 @@ class Counting(MsgpackCodec):
 def test_what_only_a_driver_has_the_core_has_not() -> None:
     node: NodeHandle[object] = NodeHandle("n", auth="insecure")
     session = node.endpoint.session("a")
+    target = Target(node.endpoint, "somewhere", None)
     missing: list[Callable[[], object]] = [
-        node.enter, node.leave, node.token, node.nudge, lambda: node.make_peer(session),
+        node.enter, node.leave, node.token, node.nudge, lambda: node.make_peer(session), lambda: node.dial(target),
+        lambda: node.make_link(node.endpoint.accept(0.0), object()), lambda: node.log(Log(20, "", ())),
     ]  # fmt: skip
     for part in missing:
         with pytest.raises(NotImplementedError):
@@ -118,6 +126,29 @@ def test_why_an_address_cannot_be_listened_on_is_said_in_words_that_help() -> No
     assert str(address_error("nowhere", socket.gaierror(8, "no"))).endswith("the host name does not resolve")
     assert str(address_error("here", OSError(errno.EACCES, "Permission\ndenied"))).endswith("here: Permission\\ndenied")
     assert str(address_error("here", OSError("odd"))) == "cannot listen on here: odd"
+
+
+def test_a_driver_prepares_its_own_when_the_rest_is_there() -> None:
+    prepared: list[str] = []
+
+    class Prepared(NodeHandle[object]):
+        def prepare(self) -> None:
+            assert (self.closed, self._links, self.turns, self.endpoint.peer_id) == (False, {}, None, self.id)
+            prepared.append(self.id)
+
+    Prepared("n")
+    assert prepared == ["n"]
+
+
+def test_a_node_shows_how_many_connections_it_has() -> None:
+    net = Net()
+    a = net.node("a")
+    assert repr(a) == "<Node a 0 connections>"
+    net.connected(a, net.node("b"))
+    net.connected(a, net.node("c"))
+    assert repr(a) == "<Node a 2 connections>"
+    a.close()
+    assert repr(a) == "<Node a closed>"
 
 
 # -- peers ------------------------------------------------------------------------------------------------------------
@@ -405,3 +436,233 @@ def test_the_end_of_the_node_is_told_to_those_who_watch_it() -> None:
     told = [pair.b.next_notice(0) for _ in range(2)]
     assert [type(notice) for notice in told if notice is not None] == [PeerDisconnected]
     assert not isinstance(told[0], PeerConnected)
+
+
+# -- streams ----------------------------------------------------------------------------------------------------------
+
+
+def dialling(node: Driver, address: str) -> Target:
+    """Let it dial; the dial is not answered yet."""
+    with node.inside as now:
+        target = node.endpoint.add_target(address, now, to=address)
+    assert node.dials == [target]
+    node.dials.clear()
+    return target
+
+
+def test_every_effect_goes_where_it_belongs() -> None:
+    net = Net()
+    a = net.node("a")
+    net.connected(a, net.node("b"))
+    net.connected(a, net.node("c"))
+    to_b, to_c = a.links
+    to_b.told.clear()
+    to_c.told.clear()
+    a.lines.clear()
+    line, target = Log(30, "%s happened", ("this",)), Target(a.endpoint, "somewhere", None)
+    with a.inside:
+        a.endpoint.effects.extend([Transmit(to_b.connection), line])
+        a.endpoint.dial(target)
+        a.endpoint.effects.append(Close(to_c.connection, False))
+    assert (to_b.told, to_c.told) == (["transmit"], ["drop"])
+    assert (a.lines, a.dials) == ([line], [target])
+    assert a.endpoint.next_effect() is None
+
+
+def test_effects_for_links_that_are_gone_are_passed_over() -> None:
+    net = Net()
+    a = net.node("a")
+    net.connected(a, net.node("b"))
+    net.connected(a, net.node("c"))
+    gone, other = a.links
+    gone.drop()
+    gone.told.clear()
+    other.told.clear()
+    with a.inside:
+        a.endpoint.effects.extend([Transmit(gone.connection), Close(gone.connection, True), Transmit(other.connection)])
+    assert (gone.told, other.told) == ([], ["transmit"])
+    a.unlink(gone)  # once more is harmless
+    assert a.links == [other]
+
+
+def test_a_stream_that_somebody_else_accepted_is_served_and_its_source_counts() -> None:
+    net = Net()
+    b = net.node("b", Config(max_pending_per_source=1))
+    streams = [Stream() for _ in range(3)]
+    b.serve_stream(streams[0], source="192.0.2.1")
+    b.serve_stream(streams[1], source="192.0.2.1")
+    b.serve_stream(streams[2], source="192.0.2.2")
+    assert [link.stream for link in b.links] == streams
+    assert [link.closing for link in b.links] == [False, True, False]
+
+
+def test_a_closed_node_serves_no_stream() -> None:
+    a = Net().node("a")
+    a.close()
+    stream = Stream()
+    with pytest.raises(NodeClosed, match="node a is closed"):
+        a.serve_stream(stream)
+    assert (a.links, stream.link, list(a.endpoint.connections)) == ([], None, [])
+
+
+def test_connecting_to_a_peer_does_not_wait_and_connecting_to_an_address_does() -> None:
+    net = Net()
+    a = net.node("a")
+    named = Waiting(a, a.connecting("b", "b"))
+    assert named.result is a.peer("b")
+    anybody = Waiting(a, a.connecting("c", None))
+    assert [target.key for target in a.dials] == ["b", "c"]
+    net.node("b")
+    net.node("c")
+    net.run()
+    assert a.peer("b").connected
+    assert anybody.look().result is a.peer("c")
+    assert a.peer("c").connected
+
+
+def test_connecting_that_is_cancelled_dials_no_more_and_closed_nodes_do_not_begin() -> None:
+    a = Net().node("a")
+    waiting = Waiting(a, a.connecting("nobody", None))
+    (target,) = a.dials
+    waiting.cancel()
+    assert (target.state, list(a.endpoint.targets), a._watchers) == (TargetState.STOPPED, [], [])
+    a.close()
+    a.dials.clear()
+    for peer_id in ("b", None):
+        with pytest.raises(NodeClosed, match="node a is closed"):
+            _ = Waiting(a, a.connecting("b", peer_id)).result
+    assert (a.dials, a.peers) == ([], [])
+
+
+def test_a_driver_may_have_its_own_reason_to_refuse_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_yet() -> None:
+        raise NodeClosed("not open yet")
+
+    a = Net().node("a")
+    monkeypatch.setattr(a, "check_open", not_yet)
+    with pytest.raises(NodeClosed, match="not open yet"):
+        _ = Waiting(a, a.connecting("b", "b")).result
+    assert (a.dials, list(a.endpoint.targets)) == ([], [])
+
+
+def test_a_dial_ends_in_a_stream_or_in_an_error() -> None:
+    net = Net()
+    a = net.node("a")
+    target = dialling(a, "b")
+    refused = ConnectionRefusedError("refused")
+    a.dialled(target, None, refused)
+    assert isinstance(target.error, DialFailed)
+    assert target.error.__cause__ is refused
+    assert (target.state, a.links) == (TargetState.WAITING, [])
+    net.wait(60.0)  # its timer is served; nobody is there yet
+    assert target.attempts == 2
+    with a.inside:
+        a.endpoint.dial(target)
+    a.dials.clear()
+    a.dialled(target, None, None)
+    assert str(target.error) == "dialling failed: b: there is no stream"
+    with a.inside:
+        a.endpoint.dial(target)
+    stream = Stream()
+    a.dialled(target, stream, None)
+    assert (target.state, [link.stream for link in a.links]) == (TargetState.HANDSHAKING, [stream])
+    assert a.links[0].told == ["transmit"]
+    assert stream.out
+
+
+def test_a_stream_that_nobody_wants_any_more_is_closed() -> None:
+    a = Net().node("a")
+    target = dialling(a, "b")
+    a.peer("b").disconnect()
+    a.dialled(target, Stream(), None)
+    assert [link.closing for link in a.links] == [True]
+
+
+def test_timers_are_served_when_they_are_due() -> None:
+    net = Net()
+    a = net.node("a")
+    target = dialling(a, "b")
+    a.dialled(target, None, OSError("no"))
+    assert target.retry_at is not None
+    net.now = target.retry_at - 0.001
+    a.tick()
+    assert a.dials == []
+    net.now = target.retry_at
+    a.tick()
+    assert a.dials == [target]
+
+
+# -- opening, and waiting for the end ---------------------------------------------------------------------------------
+
+
+def test_a_node_is_opened_once_and_not_after_its_end() -> None:
+    a, b = Net().node("a"), Net().node("b")
+    a.begin()
+    with pytest.raises(NodeClosed, match="node a was used before; make a new one"):
+        a.begin()
+    b.close()
+    with pytest.raises(NodeClosed, match="node b was used before"):
+        b.begin()
+
+
+def test_it_is_empty_when_the_last_stream_is_gone() -> None:
+    net = Net()
+    a = net.node("a")
+    assert Waiting(a, a.emptying()).over
+    net.connected(a, net.node("b"))
+    net.connected(a, net.node("c"))
+    first, second = a.links
+    waiting, impatient = Waiting(a, a.emptying()), Waiting(a, a.emptying())
+    first.drop()
+    assert waiting.woken
+    assert not waiting.look().over
+    assert impatient.time_up().over
+    assert impatient.result is None
+    second.drop()
+    assert waiting.look().over
+    assert a._watchers == []
+
+
+def test_the_end_is_waited_for_until_it_comes() -> None:
+    a = Net().node("a")
+    waiting = Waiting(a, a.ending())
+    with a.inside:
+        a.wake_watchers()
+    assert waiting.woken
+    assert not waiting.look().over
+    a.close()
+    assert waiting.look().over
+    assert Waiting(a, a.ending()).over
+
+
+def test_how_long_to_drain_is_as_given_or_configured_and_nothing_after_the_end() -> None:
+    a = Net().node("a", Config(drain_timeout=7.0))
+    assert [a.drain_time(timeout) for timeout in (None, 0.0, 2.0)] == [7.0, 0.0, 2.0]
+    a.close()
+    assert [a.drain_time(timeout) for timeout in (None, 2.0)] == [0.0, 0.0]
+
+
+def test_notices_are_followed_to_the_end_of_the_node() -> None:
+    net = Net()
+    a, b = net.node("a"), net.node("b")
+    waiting = Waiting(a, a._noticing_to_the_end())
+    net.connected(a, b)
+    notice = waiting.look().result
+    assert isinstance(notice, PeerConnected)
+    assert notice.peer is a.peer("b")
+    last = Waiting(a, a._noticing_to_the_end())
+    a.close()
+    assert isinstance(last.look().result, PeerDisconnected)  # what is there can still be taken
+    assert Waiting(a, a._noticing_to_the_end()).result is None
+
+
+def test_peers_that_come_are_told_to_those_who_serve() -> None:
+    net = Net()
+    a = net.node("a")
+    net.connected(a, net.node("before"))
+    turns = a.turns = Turns(a)
+    assert list(turns._queue) == []
+    later = a.peer("later")
+    assert list(turns._queue) == [later]
+    a.close()
+    assert turns.over

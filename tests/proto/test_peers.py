@@ -21,7 +21,9 @@ from networkio_proto import (
     SessionClosed,
     Watch,
 )
+from networkio_proto.turns import Turns
 from tests.proto.helpers import Two, Waiting, two
+from tests.proto.helpers_node import Net
 
 #: an outbox that is full after one message
 TIGHT = Config(outbox_limit=1)
@@ -279,6 +281,20 @@ def test_what_the_handler_settled_by_itself_stays_so(error: Exception | None) ->
     message.release()
     assert pair.to_a.judged(message, error, 1) == 0.0
     assert pair.to_a.receive_nowait().attempt == 2
+
+
+def test_a_peer_that_is_woken_tells_those_who_serve_many() -> None:
+    net = Net()
+    a, b = net.node("a"), net.node("b")
+    to_b, to_a = net.connected(a, b)
+    turns = b.turns = Turns(b)
+    receiving = Waiting(b, to_a.receiving())  # whoever waits at the peer itself is woken as well
+    assert list(turns._queue) == []
+    to_b.send_nowait(1)
+    net.run()
+    assert list(turns._queue) == [to_a]
+    assert receiving.look().result.data == 1
+    assert turns._queue.count(to_a) == 1
 
 
 def test_serving_waits_the_peers_end_out() -> None:

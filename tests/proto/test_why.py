@@ -23,6 +23,19 @@ def test_why_says_what_the_messages_wait_for_with_the_peers_own_words() -> None:
     assert "no address to dial" in session.why(world.now)
 
 
+def test_why_says_that_nothing_waits_when_everything_is_read() -> None:
+    world = pair()
+    a, b = hosts(world)
+    session = a.session("b")
+    assert session.why(world.now) == "nothing is waiting: b has read every message"
+    a.send("b", b"x")
+    assert session.why(world.now) == "message 1 is on its way to b, for 0.0 s now"
+    world.run(1.0)
+    b.read("a")
+    world.run(1.0)
+    assert session.why(world.now) == "nothing is waiting: b has read every message"
+
+
 def test_why_of_a_peer_that_refuses_this_side_names_its_words() -> None:
     world = World()
     a = world.host("a")

@@ -1,0 +1,191 @@
+"""The smallest driver there is: complete nodes whose network is a few byte arrays, moved by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from networkio_proto import Close, Config, Connection, Log, Session, Target
+from networkio_proto.handles import MessageHandle, ReceiptHandle
+from networkio_proto.links import LinkHandle
+from networkio_proto.nodes import NodeHandle
+from networkio_proto.peers import PeerHandle
+from networkio_testing.node import Flag
+
+__all__ = ["Driver", "Far", "Link", "Net", "Stream"]
+
+#: a peer of a Driver
+Far = PeerHandle[MessageHandle, ReceiptHandle]
+
+
+class Stream:
+    """One end of a byte stream."""
+
+    def __init__(self, other: Stream | None = None) -> None:
+        self.link: Link | None = None
+        self.out = bytearray()
+        self.other: Stream = Stream(self) if other is None else other
+
+
+class Link(LinkHandle):
+    """Moves bytes between the core and one end of a stream."""
+
+    def __init__(self, node: Driver, connection: Connection, stream: Stream) -> None:
+        super().__init__(node, connection)
+        self.stream = stream
+        stream.link = self
+        #: what the core wanted, in order
+        self.told: list[str] = []
+
+    def transmit(self) -> None:
+        """The core has something to send."""
+        self.told.append("transmit")
+        self._write()
+
+    def _write(self) -> None:
+        while buffers := self.connection.data_to_send(self.node.time):
+            self.stream.out += b"".join(buffers)
+
+    def close(self, effect: Close) -> None:
+        """The core is done with it."""
+        self.told.append("flush" if effect.flush else "drop")
+        self.closing = True
+        if effect.flush:
+            self._write()
+
+    def move(self) -> bool:
+        """Let what the other end said arrive, or its end; False if nothing happened."""
+        other = self.stream.other
+        if other.out:
+            data = bytes(other.out)
+            other.out.clear()
+            with self.node.inside as now:
+                self.connection.receive_data(data, now)
+            return True
+        if self.closing:
+            self.drop()
+            return True
+        return False
+
+    def drop(self) -> None:
+        """Its end is gone, and the other one learns of it when everything has arrived."""
+        self.stream.link = None
+        self.node.unlink(self)
+
+
+class Driver(NodeHandle[Far]):
+    """A node of a Net.  Nothing enters it twice."""
+
+    def __init__(self, net: Net, peer_id: str, config: Config | None = None) -> None:
+        self.net = net
+        self.entered = False
+        #: dials that wait to be answered
+        self.dials: list[Target] = []
+        self.lines: list[Log] = []
+        super().__init__(peer_id, config=config)
+
+    def enter(self) -> float:
+        """Before every touch of the core."""
+        assert not self.entered
+        self.entered = True
+        self.time = self.net.now
+        self.take_back()
+        return self.time
+
+    def leave(self) -> None:
+        """After it."""
+        self.carry_out()
+        self.entered = False
+
+    def token(self) -> Flag:
+        """Something to wait for."""
+        return Flag()
+
+    def make_peer(self, session: Session) -> Far:
+        """A peer without a way of waiting."""
+        return PeerHandle(self, session, MessageHandle, ReceiptHandle)
+
+    def make_link(self, connection: Connection, stream: Any) -> Link:
+        """Begin to carry bytes."""
+        assert self.entered
+        return Link(self, connection, stream)
+
+    def dial(self, target: Target) -> None:
+        """Note it; the net answers."""
+        assert self.entered
+        self.dials.append(target)
+
+    def log(self, line: Log) -> None:
+        """Keep it."""
+        assert self.entered
+        self.lines.append(line)
+
+    @property
+    def links(self) -> list[Link]:
+        """Its ends of streams."""
+        return list(self._links.values())
+
+    def close(self) -> None:
+        """End it."""
+        self.enter()
+        self.gone()
+        self.leave()
+
+
+class Net:
+    """The nodes, and the time, which only :meth:`wait` lets go on."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.nodes: dict[str, Driver] = {}
+
+    def node(self, peer_id: str, config: Config | None = None) -> Driver:
+        """A new node; its id is its address."""
+        node = self.nodes[peer_id] = Driver(self, peer_id, config)
+        return node
+
+    def connected(self, dialer: Driver, acceptor: Driver) -> tuple[Far, Far]:
+        """Connect two nodes: (the acceptor as the dialer sees it, the other way round)."""
+        with dialer.inside as now:
+            dialer.endpoint.add_target(acceptor.id, now, to=acceptor.id)
+        self.run()
+        peers = dialer.peer(acceptor.id), acceptor.peer(dialer.id)
+        assert [peer.connected for peer in peers] == [True, True]
+        return peers
+
+    def run(self) -> None:
+        """Answer dials and move bytes until nothing moves."""
+        for _ in range(1000):
+            moved = False
+            for node in self.nodes.values():
+                moved |= self._answer(node) | self._move(node)
+            if not moved:
+                return
+        raise AssertionError("it never comes to rest")
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, and what is due happen."""
+        self.now += seconds
+        for node in self.nodes.values():
+            node.tick()
+        self.run()
+
+    def _answer(self, node: Driver) -> bool:
+        dials, node.dials = node.dials, []
+        for target in dials:
+            acceptor, stream = self.nodes.get(target.key), Stream()
+            if acceptor is None:
+                node.dialled(target, None, ConnectionRefusedError("refused"))
+            else:
+                acceptor.serve_stream(stream.other, source=node.id)
+                node.dialled(target, stream, None)
+        return bool(dials)
+
+    def _move(self, node: Driver) -> bool:
+        moved = False
+        for link in node.links:
+            moved = link.move() or moved
+            if link.stream.link is not None and link.stream.other.link is None and not link.stream.other.out:
+                link.lost(None)
+                link.drop()
+                moved = True
+        return moved

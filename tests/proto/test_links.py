@@ -1,0 +1,75 @@
+"""A link: what the core wants done with a stream, and what becomes of a stream that breaks or ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from networkio_proto import Close, NodeClosed, PeerDisconnected
+from networkio_proto.links import LinkHandle
+from tests.proto.helpers import Waiting
+from tests.proto.helpers_node import Driver, Net
+
+
+def linked() -> tuple[Net, Driver, Driver]:
+    """Two nodes with one connection."""
+    net = Net()
+    a, b = net.node("a"), net.node("b")
+    net.connected(a, b)
+    return net, a, b
+
+
+def test_what_is_done_with_a_stream_is_the_drivers() -> None:
+    _, a, _ = linked()
+    connection = a.links[0].connection
+    link = LinkHandle(a, connection)
+    assert (link.node, link.connection, link.closing) == (a, connection, False)
+    with pytest.raises(NotImplementedError):
+        link.transmit()
+    with pytest.raises(NotImplementedError):
+        link.close(Close(connection, True))
+
+
+def test_messages_and_their_acknowledgements_go_over_it() -> None:
+    net, a, b = linked()
+    receipt = a.peer("b").send_nowait("over there")
+    assert a.links[0].told[-1] == "transmit"
+    net.run()
+    assert b.peer("a").read_nowait() == "over there"
+    net.wait(1.0)
+    assert receipt.done(read=True)
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError("reset")])
+def test_a_stream_that_is_over_is_told_to_the_core_and_what_that_causes_is_carried_out(
+    error: BaseException | None,
+) -> None:
+    net, a, b = linked()
+    (link,) = a.links
+    while a.endpoint.next_event() is not None:
+        pass
+    watching = Waiting(a, a._noticing())
+    link.lost(error)
+    assert not a.peer("b").connected
+    notice = watching.look().result
+    assert isinstance(notice, PeerDisconnected)
+    assert ("reset" in str(notice.error)) == (error is not None)
+    link.lost(error)  # both ways of learning of it may come
+    link.drop()
+    net.run()
+    assert not b.peer("a").connected
+    assert (a.links, b.links) == ([], [])
+    net.wait(60.0)  # it is dialled anew
+    assert a.peer("b").connected
+
+
+def test_the_core_closes_it_with_its_last_words() -> None:
+    net, a, b = linked()
+    near, far = a.links[0], b.links[0]
+    a.close()
+    assert (near.closing, near.told[-1], far.closing) == (True, "flush", False)
+    net.run()
+    assert not b.peer("a").connected
+    assert far.closing
+    assert (a.links, b.links) == ([], [])
+    with pytest.raises(NodeClosed):
+        a.peer("b").send_nowait(1)
