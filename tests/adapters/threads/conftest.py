@@ -15,7 +15,7 @@ import pytest
 from tests.adapters.conftest import descriptors
 
 #: seconds for one test that is not marked slow
-_LIMIT = 15.0
+_LIMIT = 30
 
 
 @pytest.fixture
