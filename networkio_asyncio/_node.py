@@ -239,7 +239,7 @@ class Node(NodeHandle[Peer]):
             multi = await anyio.create_tcp_listener(local_host=host, local_port=port, backlog=4096)
         except OSError as error:
             raise address_error(f"{host} port {port}", error) from error
-        return self._accept_on([listener for listener in multi.listeners])  # noqa: C416 (typed anew)
+        return await self._accept_on([listener for listener in multi.listeners])  # noqa: C416 (typed anew)
 
     async def listen_unix(self, path: str) -> Listener:
         """Accept connections on a UNIX socket; one that a dead process left behind is taken over.
@@ -253,10 +253,13 @@ class Node(NodeHandle[Peer]):
             listener = await anyio.create_unix_listener(path, backlog=4096)
         except OSError as error:
             raise address_error(path, error) from error
-        return self._accept_on([listener])
+        return await self._accept_on([listener])
 
-    def _accept_on(self, listeners: list[Any]) -> Listener:
+    async def _accept_on(self, listeners: list[Any]) -> Listener:
         made = Listener(listeners)
+        if self.closed:  # meanwhile
+            await made.aclose()
+            self.check_open()
         self._listeners.append(made)
         for listener in listeners:
             self._tasks.start_soon(self._accept, listener)
@@ -276,7 +279,10 @@ class Node(NodeHandle[Peer]):
                 await anyio.sleep(_ACCEPT_PAUSE)
                 continue
             failing = False
-            self.serve_stream(stream, source=_source(stream))
+            try:
+                self.serve_stream(stream, source=_source(stream))
+            except NodeClosed:  # it came too late
+                await anyio.aclose_forcefully(stream)
 
     async def connect(self, host: str, port: int, peer_id: str | None = None) -> Peer:
         """Keep a connection to ``peer_id`` at this address, from now until ``disconnect``, ``end`` or the node's end.

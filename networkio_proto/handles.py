@@ -134,7 +134,10 @@ class MessageHandle:
         self._command("acknowledged")
 
     def reject(self, reason: str = "", code: int = 0) -> None:
-        """Refuse it for good: the sender learns REJECTED with these words.  Raises MessageNotHeld, WrongThread."""
+        """Refuse it for good: the sender learns REJECTED with these words (``code``: 0 to 65535).
+
+        Raises MessageNotHeld, ConfigurationError (a code or reason that cannot be sent), WrongThread.
+        """
         self._command("rejected", (code, reason))
 
     def release(self) -> None:

@@ -393,12 +393,16 @@ class Session(Timed):
     ) -> None:
         """The application is done with a held message: acknowledge it, or reject it with a code and a reason.
 
-        Raises MessageNotHeld if it was settled or released before.
+        Raises MessageNotHeld if it was settled or released before, ConfigurationError for a code that is none.
         """
         inbox = delivery[0]
         if reject is None:
             inbox.settle(delivery[1])
         else:
+            if not isinstance(reject[0], int) or not 0 <= reject[0] < 2**16:
+                raise ConfigurationError(f"the code of a rejection is {reject[0]!r}; it must be from 0 to 65535")
+            if not isinstance(reject[1], str):
+                raise ConfigurationError(f"the reason of a rejection is {type(reject[1]).__name__}; it must be a str")
             told = inbox.reject(delivery[1], *reject)
             if told is not None and inbox is self.inbox:
                 self.acknowledger.reject(told)

@@ -562,6 +562,31 @@ async def test_a_closed_node_is_used_no_more() -> None:
 
 
 @bounded(5)
+@pytest.mark.parametrize("ticks", range(4))
+@bounded(10)
+async def test_who_comes_while_the_node_closes_is_turned_away_and_disturbs_nobody(ticks: int) -> None:
+    for _ in range(8):
+        async with node("server") as there:
+            listener = await there.listen("127.0.0.1", 0)
+            with socket.create_connection(("127.0.0.1", listener.port)):
+                for _ in range(ticks):  # the loop sees it come: now, or in this or that moment of the closing
+                    await anyio.lowlevel.checkpoint()
+                await there.aclose(0)
+
+
+@bounded(5)
+async def test_a_listener_that_is_made_while_the_node_closes_is_closed_too() -> None:
+    async with node("server") as there, anyio.create_task_group() as tasks:
+
+        async def listen() -> None:
+            with pytest.raises(NodeClosed):
+                await there.listen("127.0.0.1", 0)
+
+        tasks.start_soon(listen)
+        await anyio.lowlevel.checkpoint()
+        await there.aclose(0)
+
+
 async def test_a_node_is_used_only_inside_its_block() -> None:
     outside = node("client")
     for call in (lambda: outside.listen("127.0.0.1", 0), lambda: outside.connect("127.0.0.1", 1, "server")):

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from networkio_proto import COST_PER_MESSAGE, Config, Limits, MessagesFailed, MessagesRead, MessagesReceived, Outcome
+from networkio_proto import (
+    COST_PER_MESSAGE,
+    Config,
+    ConfigurationError,
+    Limits,
+    MessagesFailed,
+    MessagesRead,
+    MessagesReceived,
+    Outcome,
+)
 from networkio_proto.frames import ACK, DATA, FIN, REJECT
 from tests.proto.helpers import live, pair
 from tests.proto.helpers_session import (
@@ -301,6 +312,22 @@ def test_a_rejection_ends_the_message_with_its_code_and_reason_and_is_settled_on
     assert inbox.idle
     assert inbox.unsettled == 0
     assert inbox.first == 4
+
+
+@pytest.mark.parametrize("reject", [(-1, ""), (65536, ""), ("7", ""), (0.5, ""), (7, None), (7, b"bad")])
+def test_a_rejection_that_cannot_be_told_is_refused_and_changes_nothing(reject: Any) -> None:
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"bad")
+    hear(world, DIALER)
+    (bad,) = b.take("a", 1)
+    with pytest.raises(ConfigurationError, match="of a rejection is"):
+        b.settle("a", bad, reject=reject)
+    b.settle("a", bad, reject=(65535, "it is held as before"))
+    world.run(0.1)
+    failure = a.session("b").failure(2)
+    assert failure is not None
+    assert failure.code == 65535
 
 
 def test_a_rejection_goes_before_any_ack_that_passes_it() -> None:
