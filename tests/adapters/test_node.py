@@ -561,7 +561,6 @@ async def test_a_closed_node_is_used_no_more() -> None:
             pytest.fail("it was used before")
 
 
-@bounded(5)
 @pytest.mark.parametrize("ticks", range(4))
 @bounded(10)
 async def test_who_comes_while_the_node_closes_is_turned_away_and_disturbs_nobody(ticks: int) -> None:
@@ -587,6 +586,7 @@ async def test_a_listener_that_is_made_while_the_node_closes_is_closed_too() -> 
         await there.aclose(0)
 
 
+@bounded(5)
 async def test_a_node_is_used_only_inside_its_block() -> None:
     outside = node("client")
     for call in (lambda: outside.listen("127.0.0.1", 0), lambda: outside.connect("127.0.0.1", 1, "server")):
