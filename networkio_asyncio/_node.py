@@ -257,9 +257,9 @@ class Node(NodeHandle[Peer]):
 
     async def _accept_on(self, listeners: list[Any]) -> Listener:
         made = Listener(listeners)
-        if self.closed:  # meanwhile
+        if self.endpoint.closed:
             await made.aclose()
-            self.check_open()
+            raise NodeClosed(f"node {self.id} is closed: it was while this listener was made")
         self._listeners.append(made)
         for listener in listeners:
             self._tasks.start_soon(self._accept, listener)
@@ -279,10 +279,10 @@ class Node(NodeHandle[Peer]):
                 await anyio.sleep(_ACCEPT_PAUSE)
                 continue
             failing = False
-            try:
-                self.serve_stream(stream, source=_source(stream))
-            except NodeClosed:  # it came too late
+            if self.endpoint.closed:  # it came too late
                 await anyio.aclose_forcefully(stream)
+            else:
+                self.serve_stream(stream, source=_source(stream))
 
     async def connect(self, host: str, port: int, peer_id: str | None = None) -> Peer:
         """Keep a connection to ``peer_id`` at this address, from now until ``disconnect``, ``end`` or the node's end.

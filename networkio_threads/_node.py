@@ -126,8 +126,8 @@ class Node(NodeHandle[Peer]):
     def prepare(self) -> None:
         """Set up what is this adapter's own; nothing is open yet."""
         self._lock = threading.Lock()
-        #: the thread that has the lock
-        self._owner = 0
+        #: the threads that have the lock, are about to take it, or have just given it back
+        self._entered: set[int] = set()
         self.looking = self.inside
         self._resolver = Resolver()
         self._due = 0.0
@@ -228,14 +228,14 @@ class Node(NodeHandle[Peer]):
         if self._loop is None:
             self.check_open()
         thread = threading.get_ident()
-        if thread == self._owner:
+        if thread in self._entered:
             raise WrongThread(
                 f"node {self.id} is called in the middle of another call of the same thread: by a codec, an "
                 f"authenticator, a finalizer or a signal handler; let them only note what is to be done"
             )
         INTERRUPTS.enter()
+        self._entered.add(thread)  # not behind the lock: a signal handler may run in between, and would wait for ever
         self._lock.acquire()
-        self._owner = thread
         self.time = now = monotonic()
         if self._given_back:
             self.take_back()
@@ -259,8 +259,8 @@ class Node(NodeHandle[Peer]):
                 sooner = endpoint.timers.sooner
                 writers, self.writers, calls, self._calls = self.writers, writers, self._calls, calls
             finally:
-                self._owner = 0
                 self._lock.release()
+                self._entered.discard(threading.get_ident())
             for link in writers:
                 link.flush()
             if sooner and not self.loop.here:

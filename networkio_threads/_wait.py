@@ -66,7 +66,8 @@ class Interrupts:
     def reset(self) -> None:
         """At the beginning, and in a forked child, which has no open node and maybe another main thread."""
         self._depth = 0
-        self._waiting = False
+        #: the depth at which the main thread waits; a handler's call in the middle of a wait is deeper.  0: it does not
+        self._waiting = 0
         #: a Ctrl-C was held back
         self._pending = False
         #: the next SIGINT is a held back one, raised anew
@@ -126,23 +127,23 @@ class Interrupts:
         """Between enter and leave: wait for the token; here Ctrl-C may strike."""
         if threading.get_ident() != self._main:
             return token.wait(deadline)
-        self._waiting = True
+        before, self._waiting = self._waiting, self._depth
         try:
             return token.wait(deadline)
         finally:
-            self._waiting = False
+            self._waiting = before
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         anew, self._anew = self._anew, False
         if anew and not self._pending:  # it came out meanwhile
             return
-        if self._depth and not self._waiting:
+        if self._depth not in (0, self._waiting):
             before, self._pending = self._pending, True
             if self._loops and not before:
                 loop = self._loops[-1]
                 loop.call(partial(self._again, loop))
             return
-        self._pending = self._waiting = False
+        self._pending, self._waiting = False, 0
         signal.default_int_handler(signum, frame)
 
     def _again(self, loop: Loop) -> None:
@@ -150,7 +151,7 @@ class Interrupts:
         if not self._ours():  # the program has another handler now, which was not there when this one came
             self._pending = False
         if self._pending:
-            if not self._depth or self._waiting:
+            if self._depth in (0, self._waiting):
                 self._anew = True
                 if hasattr(signal, "pthread_kill"):
                     signal.pthread_kill(self._main, signal.SIGINT)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from networkio_threads import WrongThread
 from tests.adapters.threads.helpers import Crew, Pair, connected, node, until
 
 
@@ -134,6 +135,93 @@ def test_a_handler_of_the_programs_own_is_left_alone() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert struck == [signal.SIGINT]
+
+
+class StruckLock:
+    """A lock whose owner is struck by a signal right behind the taking and right before the giving back."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+
+    def acquire(self) -> None:
+        self._lock.acquire()
+        signal.raise_signal(signal.SIGUSR1)
+
+    def release(self) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+        self._lock.release()
+
+
+def test_a_signal_handler_that_calls_the_node_at_the_edge_of_a_command_is_told_and_does_not_hang() -> None:
+    told: list[str] = []
+    with connected() as pair:
+
+        def handle(number: int, frame: Any) -> None:
+            try:
+                pair.near.send_nowait("from the handler")
+            except WrongThread as error:
+                told.append(str(error))
+
+        before = signal.signal(signal.SIGUSR1, handle)
+        lock, pair.client._lock = pair.client._lock, StruckLock(pair.client._lock)  # type: ignore[assignment]
+        try:
+            with pair.client.inside:
+                pass
+        finally:
+            pair.client._lock = lock
+            signal.signal(signal.SIGUSR1, before)
+        assert len(told) == 2
+        assert all("in the middle of another call" in text for text in told)
+
+
+def test_it_strikes_a_call_that_went_on_waiting_behind_another_handlers_call() -> None:
+    """A handler of the program's own waits at the node in the middle of a call that waits."""
+    with connected() as pair, Crew() as crew:
+        waited: list[str] = []
+
+        def handle(number: int, frame: Any) -> None:
+            with pytest.raises(TimeoutError):
+                pair.near.receive(0.01)
+            waited.append("here")
+
+        def strike() -> None:
+            main = threading.main_thread().ident or 0
+            until(lambda: pair.near._waiters)
+            signal.pthread_kill(main, signal.SIGUSR1)
+            until(lambda: waited and len(pair.near._waiters) == 1)
+            signal.pthread_kill(main, signal.SIGINT)
+
+        before = signal.signal(signal.SIGUSR1, handle)
+        try:
+            crew.start(strike)
+            with pytest.raises(KeyboardInterrupt):
+                pair.near.receive(5)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+
+def test_it_does_not_strike_a_command_of_a_handler_that_came_in_the_middle_of_a_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with connected() as pair, Crew() as crew:
+
+        def handle(number: int, frame: Any) -> None:
+            strike_in(monkeypatch, type(pair.near.session), "send")
+            pair.near.send_nowait("whole")
+
+        def strike() -> None:
+            until(lambda: pair.near._waiters)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+        before = signal.signal(signal.SIGUSR1, handle)
+        try:
+            crew.start(strike)
+            with pytest.raises(KeyboardInterrupt):
+                pair.near.receive(5)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert pair.far.read(5) == "whole"
+        assert pair.near.ledger.accepted == 1
 
 
 def test_closing_can_be_interrupted_and_closes_at_once() -> None:
