@@ -35,6 +35,9 @@ __all__ = ["INTERRUPTS", "Interrupts", "Token", "watch_for_fork"]
 #: a Ctrl-C that came at a bad moment is tried again after this (seconds)
 _AGAIN = 0.001
 
+#: a signal that comes right before the main thread blocks, or in another thread, does not wake it: it looks up so often
+_GLANCE = 0.2
+
 
 class Token:
     """Something to wait for, once."""
@@ -129,7 +132,12 @@ class Interrupts:
             return token.wait(deadline)
         before, self._waiting = self._waiting, self._depth
         try:
-            return token.wait(deadline)
+            while True:
+                glance = monotonic() + _GLANCE
+                if deadline is not None and deadline <= glance:
+                    return token.wait(deadline)
+                if token.wait(glance):
+                    return True
         finally:
             self._waiting = before
 

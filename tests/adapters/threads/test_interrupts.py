@@ -264,3 +264,20 @@ def test_struck_again_and_again_at_random_moments_under_load(way: str) -> None:
         finally:
             child.kill()
         assert strikes > 2
+
+
+def test_a_ctrl_c_that_does_not_wake_the_waiting_thread_comes_out_all_the_same() -> None:
+    """The system may run the handler's first half in another thread, or right before the main thread blocks."""
+    with connected() as pair:
+
+        def elsewhere() -> None:
+            time.sleep(0.1)  # the main thread waits by then, and if not, it is no worse
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            pair.near.receive()
+        thread.join()
+        pair.far.send("still there", timeout=5)
+        assert pair.near.read(timeout=5) == "still there"
