@@ -23,6 +23,7 @@ import signal
 import threading
 import weakref
 from functools import partial
+from math import inf
 from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -87,8 +88,7 @@ class Interrupts:
     def closed(self, loop: Loop) -> None:
         """A node closed; the last one puts the default handler back, which only the main thread can."""
         self._loops.remove(loop)
-        if not self._ours():
-            self._pending = False
+        self._pending = self._pending and self._ours()
         if self._loops and self._pending:
             self._loops[-1].call(partial(self._again, self._loops[-1]))
         if not self._loops and threading.get_ident() == self._main:
@@ -132,12 +132,10 @@ class Interrupts:
             return token.wait(deadline)
         before, self._waiting = self._waiting, self._depth
         try:
-            while True:
-                glance = monotonic() + _GLANCE
-                if deadline is not None and deadline <= glance:
-                    return token.wait(deadline)
-                if token.wait(glance):
-                    return True
+            while not (done := token.wait(min(monotonic() + _GLANCE, inf if deadline is None else deadline))):
+                if deadline is not None and deadline <= monotonic():
+                    break
+            return done
         finally:
             self._waiting = before
 
@@ -156,8 +154,7 @@ class Interrupts:
 
     def _again(self, loop: Loop) -> None:
         """In the thread of a node: raise the one that was held back, when the main thread is outside or waits."""
-        if not self._ours():  # the program has another handler now, which was not there when this one came
-            self._pending = False
+        self._pending = self._pending and self._ours()  # else the program has another handler now
         if self._pending:
             if self._depth in (0, self._waiting):
                 self._anew = True
