@@ -21,8 +21,9 @@ from typing import Any, Protocol
 
 from networkio_proto import Config, ConnectionFailure, Event, Failure, Ledger
 from networkio_proto.handles import MessageHandle
+from networkio_proto.peers import PeerHandle
 
-__all__ = ["ADAPTERS", "Node", "Peer", "Receipt", "of_peer", "open_node"]
+__all__ = ["ADAPTERS", "Node", "Peer", "PeerFacts", "Receipt", "of_peer", "open_node"]
 
 ADAPTERS = ("asyncio", "threads")
 
@@ -109,6 +110,26 @@ class Peer(Protocol):
     def end(self) -> None:
         """Nothing more follows from this side."""
         ...
+
+
+class PeerFacts:
+    """What can be read off a peer from any thread, whichever adapter it is of."""
+
+    def __init__(self, peer: PeerHandle[Any, Any]) -> None:
+        self.id = peer.id
+        self._session = peer.session
+
+    @property
+    def connected(self) -> bool:
+        return self._session.connected
+
+    @property
+    def incarnation(self) -> str:
+        return (self._session.peer_incarnation or b"").hex()
+
+    @property
+    def reconnects(self) -> int:
+        return max(0, self._session.connections - 1)
 
 
 class Node(Protocol):

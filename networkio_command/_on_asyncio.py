@@ -82,27 +82,15 @@ async def _within(timeout: float, wait: Callable[[], Any]) -> None:
         await wait()
 
 
-class _Peer:
+class _Peer(_bridge.PeerFacts):
     def __init__(self, crossing: _Crossing, peer: networkio_asyncio.Peer) -> None:
         self._crossing = crossing
         self._peer = peer
-        self.id = peer.id
-
-    @property
-    def connected(self) -> bool:
-        return self._peer.connected
-
-    @property
-    def incarnation(self) -> str:
-        return (self._peer.session.peer_incarnation or b"").hex()
+        super().__init__(peer)
 
     @property
     def ledger(self) -> Ledger:
         return self._crossing.call(lambda: self._peer.ledger)
-
-    @property
-    def reconnects(self) -> int:
-        return max(0, self._peer.session.connections - 1)
 
     def why(self) -> str:
         return self._crossing.call(self._peer.why)

@@ -49,26 +49,14 @@ def _begin(function: Callable[[], T]) -> Future[T]:
     return future
 
 
-class _Peer:
+class _Peer(_bridge.PeerFacts):
     def __init__(self, peer: networkio_threads.Peer) -> None:
         self._peer = peer
-        self.id = peer.id
-
-    @property
-    def connected(self) -> bool:
-        return self._peer.connected
-
-    @property
-    def incarnation(self) -> str:
-        return (self._peer.session.peer_incarnation or b"").hex()
+        super().__init__(peer)
 
     @property
     def ledger(self) -> Ledger:
         return self._peer.ledger
-
-    @property
-    def reconnects(self) -> int:
-        return max(0, self._peer.session.connections - 1)
 
     def why(self) -> str:
         return self._peer.why()
