@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .errors import CloseCode, ConnectionFailure, ConnectionLost, DuplicateIdentity, printable
+from .errors import CloseCode, ConnectionFailure, ConnectionLost, DialFailed, DuplicateIdentity, printable
 from .events import Log, ResumeReport
 from .handshake import Why
 from .reconnect import TargetState
@@ -146,8 +146,10 @@ class Logbook:
         if isinstance(error, DuplicateIdentity):
             self._say(NAMESAKE, now, printable(target.key), printable(error, _WORDS))
         else:
-            stopped = target.state is TargetState.STOPPED
-            self._say(GIVEN_UP if stopped else DIALLING, now, printable(target.key), printable(error, _WORDS))
+            line = GIVEN_UP if target.state is TargetState.STOPPED else DIALLING
+            reason = error.__cause__ if isinstance(error, DialFailed) else error  # the line says the rest
+            words = printable(reason, _WORDS) or type(reason).__name__
+            self._say(line, now, printable(target.key), words)
 
     def impostor(self, connection: Connection, now: float) -> None:
         """A newcomer uses the id of a peer that is there."""

@@ -207,7 +207,7 @@ async def test_a_dial_that_fails_is_told_once(caplog: pytest.LogCaptureFixture) 
             await until(lambda: peer.statistics().dials_failed >= 3)
     [(level, text)] = lines(caplog, "client")
     assert level == logging.WARNING
-    assert text.startswith(f"node client: dialling 127.0.0.1:{port} fails, and is tried again: dialling failed: ")
+    assert text.startswith(f"node client: dialling 127.0.0.1:{port} fails, and is tried again: ")
 
 
 @bounded(20)

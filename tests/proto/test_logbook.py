@@ -176,8 +176,8 @@ def test_each_way_of_failing_is_told_once_until_a_connection_stands() -> None:
         node.refuse(TimeoutError("no answer in time"))
         node.advance(60.0)
     assert lines(node) == [
-        (WARNING, "node m: dialling host:1 fails, and is tried again: dialling failed: host:1: refused"),
-        (WARNING, "node m: dialling host:1 fails, and is tried again: dialling failed: host:1: no answer in time"),
+        (WARNING, "node m: dialling host:1 fails, and is tried again: refused"),
+        (WARNING, "node m: dialling host:1 fails, and is tried again: no answer in time"),
     ]
     line = node.answer(target)
     line.say(PREAMBLE, peer.hello_ack(), peer.attach())
@@ -186,6 +186,13 @@ def test_each_way_of_failing_is_told_once_until_a_connection_stands() -> None:
     assert [level for level, _ in lines(node)] == [INFO, INFO]
     node.refuse()
     assert [level for level, _ in lines(node)] == [WARNING]
+
+
+def test_a_dial_that_failed_without_a_word_is_told_by_the_kind_of_its_error() -> None:
+    node = Node()
+    node.add_target("a", "host:1")
+    node.refuse(ConnectionRefusedError())
+    assert lines(node) == [(WARNING, "node m: dialling host:1 fails, and is tried again: ConnectionRefusedError")]
 
 
 def test_a_dial_that_is_given_up_says_so() -> None:
