@@ -50,10 +50,12 @@ test: $(STAMP)  ## run every test, and the quick ones on each other Python found
 	@tools/test-others "$$($(BIN)/python -c '$(VERSION)')" $(PYTHONS)
 
 test-core: $(STAMP)
-	@echo "==> the core by its own tests alone: every line, every branch"
+	@echo "==> the core by its own quick tests alone: every line, every branch"
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run $(PYTEST) tests/proto
+	@$(BIN)/coverage run $(PYTEST) tests/proto -m 'not slow'
 	@$(BIN)/coverage report --include='networkio_proto/*' --fail-under=100
+	@echo "==> its slow tests, at full speed"
+	@$(BIN)/python $(PYTEST) tests/proto -m slow
 
 test-rest: $(STAMP)
 	@echo "==> everything else"

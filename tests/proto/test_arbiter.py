@@ -341,6 +341,7 @@ def explore(links: int, losses: int, keeps_back: Collection[str] = KEEPS_BACK) -
     return agreed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("links", "losses"), [(2, 2), (3, 1)])
 def test_in_every_order_both_sides_choose_the_same_connection_and_never_one_with_old_facts(
     links: int, losses: int

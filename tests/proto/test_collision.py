@@ -248,6 +248,7 @@ def survives(world: Scene) -> None:
     assert world.connections_made == made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("met", [False, True], ids=["strangers", "after a cut"])
 def test_in_every_order_of_two_simultaneous_dials_one_connection_survives(met: bool) -> None:
     """The same on both sides, for good, and no message is lost or doubled."""
@@ -262,6 +263,7 @@ def test_in_every_order_of_two_dials_of_one_node_one_connection_survives(dialer:
     assert orders > 500
 
 
+@pytest.mark.slow
 def test_whenever_a_connection_is_lost_in_such_a_collision_another_survives() -> None:
     def judge(world: Scene) -> None:
         for host in world.hosts.values():
@@ -288,6 +290,7 @@ def test_of_more_dials_one_connection_survives(dials: tuple[str, ...]) -> None:
 stale = Arbitration.stale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "name", "without", "dials"),
     [

@@ -177,6 +177,7 @@ def test_the_same_inputs_give_the_same_outputs(seed: int) -> None:
     assert fingerprint(node.endpoint) == fingerprint(again.endpoint)
 
 
+@pytest.mark.slow
 @given(SEEDS, st.lists(st.one_of(st.integers(1, 40), st.integers(1, 9000)), min_size=1, max_size=20))
 @settings(derandomize=True, deadline=None, max_examples=25)
 def test_how_a_stream_is_cut_makes_no_difference(seed: int, sizes: list[int]) -> None:
@@ -225,6 +226,7 @@ def damaged(steps: Sequence[Step], damage: Damage, place: int, size: int, junk: 
     return result
 
 
+@pytest.mark.slow
 @given(SEEDS, st.sampled_from(Damage), st.integers(0, 1 << 20), st.integers(1, 300), st.binary(min_size=1, max_size=60))
 @settings(derandomize=True, deadline=None, max_examples=200)
 def test_a_damaged_conversation_ends_in_one_clean_close(
@@ -253,6 +255,7 @@ FRAMES = st.sampled_from([
 ])  # fmt: skip
 
 
+@pytest.mark.slow
 @given(
     role=st.sampled_from(["dialer", "acceptor"]),
     peer_id=st.sampled_from(["a", "z"]),

@@ -304,6 +304,7 @@ class InboxMachine(RuleBasedStateMachine):
         assert len(self.inbox.scattered) + len(self.inbox.ranges) <= len(ahead)
 
 
+@pytest.mark.slow
 def test_an_inbox_agrees_with_its_model_whatever_arrives_and_is_done() -> None:
     run_state_machine_as_test(
         InboxMachine,

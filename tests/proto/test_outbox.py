@@ -523,6 +523,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert self.outbox.newly_failed or not failed
 
 
+@pytest.mark.slow
 def test_an_outbox_agrees_with_its_model_whatever_is_asked_of_it() -> None:
     run_state_machine_as_test(
         OutboxMachine,

@@ -180,6 +180,7 @@ objects = st.recursive(
 )
 
 
+@pytest.mark.slow
 @thorough
 @given(objects)
 def test_an_object_comes_back_as_it_was(value: object) -> None:
@@ -641,6 +642,7 @@ def test_any_extensions_are_an_object_or_a_decode_error(value: object) -> None:
     decodes_or_refuses(msgpack.packb(value))
 
 
+@pytest.mark.slow
 @thorough
 @given(objects, st.data())
 def test_damaged_bytes_are_an_object_or_a_decode_error(value: object, draw: st.DataObject) -> None:

@@ -516,6 +516,7 @@ deeds = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(st.lists(deeds, max_size=60))
 def test_every_message_is_handed_over_once_in_order_and_read_however_the_connections_break(

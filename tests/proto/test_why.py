@@ -5,6 +5,7 @@ from __future__ import annotations
 from networkio_testing.world import World
 from tests.proto.helpers import pair
 from tests.proto.helpers_session import hosts
+from tests.proto.helpers_wire import ack, opened
 
 
 def test_why_says_what_the_messages_wait_for_with_the_peers_own_words() -> None:
@@ -45,3 +46,11 @@ def test_why_of_a_peer_that_refuses_this_side_names_its_words() -> None:
     world.run(60.0)
     assert "another peer answered than the one that was meant" in a.session("b").why(world.now)
     assert "dialling has stopped" in a.session("b").why(world.now)
+
+
+def test_why_says_that_the_peer_gives_no_credit() -> None:
+    node, peer, line = opened(credit=1)
+    node.send(peer, b"one", b"two")
+    line.say(ack(1, 1, credit=0))
+    node.advance(3.0)
+    assert node.session(peer).why(node.now) == "a gives no credit for message 2: its inbox is full, for 3.0 s now"
