@@ -279,11 +279,6 @@ class Outbox:
         return self.ledger.unread
 
     @property
-    def accepted(self) -> int:
-        """Messages accepted in the life of this object."""
-        return self.ledger.accepted
-
-    @property
     def all_read(self) -> bool:
         return self.first == self.next or (self.fin_read and self.first == self.fin)
 
