@@ -427,7 +427,7 @@ def _take_over(path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         code = sock.connect_ex(path)
-    if code in (0, errno.EAGAIN):  # or its queue is full
+    if code in (0, errno.EAGAIN, errno.EINPROGRESS):  # somebody does, be it that the queue is full
         raise in_use(path)
     if code == errno.ECONNREFUSED and stat.S_ISSOCK(os.stat(path).st_mode):  # a file is refused as well
         os.unlink(path)

@@ -15,9 +15,9 @@ import networkio_threads
 
 #: the command and its demonstration are programs that use the adapter
 PROGRAMS = {"__main__.py", "_demo.py"}
-#: the share of an adapter's statements that may stand in the other one too: what it should be, and what it is
+#: the share of an adapter's statements that may stand in the other one too
 GOAL = 0.15
-MOST = {networkio_asyncio: 0.30, networkio_threads: 0.14}
+ADAPTERS = (networkio_asyncio, networkio_threads)
 
 
 @pytest.fixture
@@ -94,18 +94,12 @@ def test_async_and_await_are_dropped_wherever_they_are() -> None:
 
 def shares() -> tuple[dict[ModuleType, float], str]:
     """The share of each adapter that stands in the other one too, and those statements."""
-    adapters = {package: adapter(package) for package in MOST}
+    adapters = {package: adapter(package) for package in ADAPTERS}
     shared = adapters[networkio_asyncio] & adapters[networkio_threads]
     report = "\n".join(f"{count} {text}" for text, count in shared.most_common())
     return {package: shared.total() / every.total() for package, every in adapters.items()}, report
 
 
-def test_the_adapters_do_not_grow_alike() -> None:
-    found, report = shares()
-    assert all(found[package] <= most for package, most in MOST.items()), f"{found}\n{report}"
-
-
-@pytest.mark.xfail(reason="what is left is the frame of the calls: try, return, self.check_open()", strict=True)
 def test_the_adapters_have_little_in_common() -> None:
     found, report = shares()
     assert all(share < GOAL for share in found.values()), f"{found}\n{report}"

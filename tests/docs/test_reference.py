@@ -19,9 +19,7 @@ import networkio_asyncio
 import networkio_proto
 import networkio_threads
 from networkio_proto import Config, Limits, MsgpackCodec, errors, events
-from networkio_proto.handles import MessageHandle, ReceiptHandle
-from networkio_proto.nodes import NodeHandle
-from networkio_proto.peers import PeerHandle
+from networkio_proto.blocking import BlockingMessage, BlockingNode, BlockingPeer, BlockingReceipt
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -180,7 +178,7 @@ def test_adapters_have_the_same_names() -> None:
     assert set(networkio_proto.__all__) <= set(networkio_asyncio.__all__)
 
 
-@pytest.mark.parametrize("cls", [NodeHandle, PeerHandle, MessageHandle, ReceiptHandle])
+@pytest.mark.parametrize("cls", [BlockingNode, BlockingPeer, BlockingMessage, BlockingReceipt])
 def test_everything_public_has_a_docstring(cls: type) -> None:
     for name in public(cls):
         found = getattr(cls, name)
