@@ -21,9 +21,12 @@ HASTY = Config(ack_delay=0.002, linger=0.2, drain_timeout=5.0, outbox_limit=4000
 def strike_proof(step: Callable[[], bool]) -> None:
     """Call until it says that the work is done, whatever strikes."""
 
-    def once(sign: bytes) -> bool:
+    signs = [b"+"]
+
+    def once() -> bool:
         try:
-            os.write(1, sign)
+            if signs:
+                os.write(1, signs.pop())  # gone before it is written, and whoever strikes has read it
             while not step():
                 pass
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -32,12 +35,10 @@ def strike_proof(step: Callable[[], bool]) -> None:
             os.write(1, b"!")
             return False
 
-    sign = b"+"
     while True:
         try:
-            if once(sign):
+            if once():
                 return
-            sign = b""
         except KeyboardInterrupt:
             os.write(1, b"!")
 
