@@ -8,76 +8,60 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from math import inf
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskGroup
 
-from networkio_proto import (
-    ConfigurationError,
-    Connection,
-    Event,
-    Ledger,
-    Log,
-    NodeClosed,
-    Session,
-    Target,
-    WrongThread,
-)
-from networkio_proto.nodes import NodeHandle, address_error, in_use
-from networkio_proto.operations import Operation, Steps
+from networkio_proto import Connection, Event, Ledger, Log, NodeClosed, Session, Target, WrongThread
+from networkio_proto.links import ListenerHandle
+from networkio_proto.nodes import Address, NodeHandle, in_use
+from networkio_proto.operations import Operation, Steps, T
 
 from ._link import Link
 from ._peer import Message, Peer, Receipt
-
-__all__ = ["Handler", "Listener", "Node"]
 
 logger = logging.getLogger("networkio.asyncio")
 
 Handler: TypeAlias = Callable[[Message], Awaitable[None]]
 OpenStream: TypeAlias = Callable[[], Awaitable[ByteStream]]
-T = TypeVar("T")
 
 #: awaits that need not wait let others run once in so many calls
 _BREATH = 256
 
-#: out of descriptors or memory, most likely: accepting pauses for so long (seconds), and does not spin
-_ACCEPT_PAUSE = 0.1
 
-
-class Address:
-    """Where a target's byte stream comes from; hashable by identity, printable for messages."""
-
-    __slots__ = ("_name", "open")
-
-    def __init__(self, name: str, open_stream: OpenStream) -> None:
-        self._name = name
-        self.open = open_stream
-
-    def __str__(self) -> str:
-        return self._name
-
-
-class Listener:
+class Listener(ListenerHandle[SocketListener]):
     """Addresses that a node accepts connections on."""
-
-    def __init__(self, listeners: list[SocketListener]) -> None:
-        self._listeners = listeners
 
     @property
     def addresses(self) -> list[Any]:
         """The local addresses: ``(host, port)`` pairs or UNIX paths."""
-        return [listener.extra(SocketAttribute.local_address) for listener in self._listeners]
+        return [listener.extra(SocketAttribute.local_address) for listener in self._sockets]
 
     @property
     def port(self) -> int:
         """The (first) TCP port, useful after listening on port 0."""
-        return int(self._listeners[0].extra(SocketAttribute.local_port))
+        return int(self._sockets[0].extra(SocketAttribute.local_port))
 
     async def aclose(self) -> None:
         """Accept no more; what was accepted stays."""
-        for listener in self._listeners:
+        for listener in self._sockets:
             await listener.aclose()
+
+    async def accept_on(self, listener: SocketListener) -> None:
+        """Serve whatever comes to one of the addresses, until it is closed."""
+        while True:
+            try:
+                stream = await listener.accept()
+            except anyio.ClosedResourceError:
+                return
+            except OSError as error:
+                await anyio.sleep(self.failed(error))
+                continue
+            try:
+                self.accepted(stream, _source(stream))
+            except NodeClosed:  # it came too late
+                await anyio.aclose_forcefully(stream)
 
 
 class Node(NodeHandle[Peer]):
@@ -98,9 +82,10 @@ class Node(NodeHandle[Peer]):
     All methods belong to the event loop's thread (else WrongThread).
     """
 
+    opened_by = "async with"
+
     def prepare(self) -> None:
         """Set up what is this adapter's own; nothing is open yet."""
-        self._served: Callable[[Peer], None] | None = None
         self._calls = 0
         self._inside = 0
         self._pumping = False
@@ -162,36 +147,26 @@ class Node(NodeHandle[Peer]):
 
     def enter(self) -> float:
         """Before every touch of the core: the right thread?  Returns the time."""
-        self.check_thread()
-        self._inside += 1
-        self.time = now = self._clock()
-        if self._given_back:
-            self.take_back()
-        return now
-
-    def check_thread(self) -> None:
-        """Raise WrongThread, or NodeClosed where there is none yet."""
         if threading.get_ident() != self._thread:
-            if not self._thread:
-                raise NodeClosed(f"node {self.id} is not open: use it inside of `async with Node(...) as node:`")
-            raise WrongThread(f"node {self.id} belongs to another thread's event loop; call it from there")
+            self._refuse()
+        self._inside += 1
+        return self.arrive(self._clock())
 
-    def check_open(self) -> None:
-        """Raise NodeClosed before the beginning and after the end, and WrongThread."""
-        super().check_open()
-        self.check_thread()
+    def _refuse(self) -> None:
+        if not self._thread:
+            self.check_open()
+        raise WrongThread(f"node {self.id} belongs to another thread's event loop; call it from there")
 
     def leave(self) -> None:
         """After it: carry out what the core wants done."""
-        if self.endpoint.effects or self.endpoint.timers.sooner:
-            self._pump()
+        if (self.endpoint.effects or self.endpoint.timers.sooner) and not self._pumping:
+            self._pump()  # else an effect led to a command, and the pump sees to its effects
         self._inside -= 1
 
     def nudge(self) -> None:
         """Something waits for the next ``enter``."""
         if not self._inside and threading.get_ident() == self._thread and not self.closed:
-            with self.inside:
-                pass
+            self.visit()
 
     def token(self) -> anyio.Event:
         """Something to wait for."""
@@ -203,9 +178,8 @@ class Node(NodeHandle[Peer]):
 
     async def run(self, operation: Operation[T], timeout: float | None = None) -> T:
         """Run one of the core's operations: a step inside, a wait outside, until it returns."""
-        steps: Steps[T] = Steps(operation, self.inside)
         deadline = inf if timeout is None else self.now() + timeout
-        try:
+        with Steps(operation, self) as steps:
             while (event := steps.next()) is not None:
                 if timeout is None:
                     await event.wait()
@@ -214,10 +188,7 @@ class Node(NodeHandle[Peer]):
                     await event.wait()
                 if scope.cancelled_caught:
                     steps.time_is_up(timeout)
-        except BaseException:
-            steps.close()
-            raise
-        return steps.result
+            return steps.result
 
     async def breathe(self) -> None:
         """Let others run once in a while, even if the caller never has to wait."""
@@ -233,12 +204,8 @@ class Node(NodeHandle[Peer]):
         Raises AddressError (in use, not permitted, not resolvable), ConfigurationError (an unprotected address off
         loopback), NodeClosed.
         """
-        self.check_open()
-        self.check_address(host, port, least=0)
-        try:
+        with self.listening(host, port):
             multi = await anyio.create_tcp_listener(local_host=host, local_port=port, backlog=4096)
-        except OSError as error:
-            raise address_error(f"{host} port {port}", error) from error
         return await self._accept_on([listener for listener in multi.listeners])  # noqa: C416 (typed anew)
 
     async def listen_unix(self, path: str) -> Listener:
@@ -246,43 +213,20 @@ class Node(NodeHandle[Peer]):
 
         Raises AddressError, NodeClosed.
         """
-        self.check_open()
-        if await _answers(path):
-            raise in_use(path)
-        try:
+        with self.listening(path):
+            await _check_unused(path)
             listener = await anyio.create_unix_listener(path, backlog=4096)
-        except OSError as error:
-            raise address_error(path, error) from error
         return await self._accept_on([listener])
 
     async def _accept_on(self, listeners: list[Any]) -> Listener:
-        made = Listener(listeners)
+        made = Listener(self, listeners)
         if self.endpoint.closed:
             await made.aclose()
             raise NodeClosed(f"node {self.id} is closed: it was while this listener was made")
         self._listeners.append(made)
         for listener in listeners:
-            self._tasks.start_soon(self._accept, listener)
+            self._tasks.start_soon(made.accept_on, listener)
         return made
-
-    async def _accept(self, listener: SocketListener) -> None:
-        failing = False
-        while True:
-            try:
-                stream = await listener.accept()
-            except anyio.ClosedResourceError:
-                return
-            except OSError as error:
-                if not failing:  # once, until it works again
-                    logger.warning("accepting a connection failed: %s", error)
-                failing = True
-                await anyio.sleep(_ACCEPT_PAUSE)
-                continue
-            failing = False
-            if self.endpoint.closed:  # it came too late
-                await anyio.aclose_forcefully(stream)
-            else:
-                self.serve_stream(stream, source=_source(stream))
 
     async def connect(self, host: str, port: int, peer_id: str | None = None) -> Peer:
         """Keep a connection to ``peer_id`` at this address, from now until ``disconnect``, ``end`` or the node's end.
@@ -291,8 +235,7 @@ class Node(NodeHandle[Peer]):
         somebody has answered there, whoever it is; then it raises the ConnectionFailure that only a human can mend
         (wrong key, version, itself, a host name that does not resolve).  Cancelled, it stops trying.
         """
-        self.check_address(host, port, least=1)
-        return await self.connect_stream(lambda: anyio.connect_tcp(host, port), peer_id, name=f"{host}:{port}")
+        return await self.connect_stream(lambda: anyio.connect_tcp(host, port), peer_id, name=self.dialling(host, port))
 
     async def connect_unix(self, path: str, peer_id: str | None = None) -> Peer:
         """As :meth:`connect`, over a UNIX socket."""
@@ -351,49 +294,21 @@ class Node(NodeHandle[Peer]):
         after a pause; at its ``max_attempts``-th failure it is rejected instead.  Runs until cancelled, or until the
         node is closed.
         """
-        self.check_open()
-        if self._served is not None:
-            raise ConfigurationError(f"node {self.id} is served already; one handler serves all peers")
+        with self.inside:
+            self.check_unserved()  # out here: the task group would wrap what it raises
         async with anyio.create_task_group() as tasks:
-
-            def begin(peer: Peer) -> None:
-                tasks.start_soon(peer.serve, handler, max_attempts)
-
-            self._served = begin
-            try:
-                for peer in self.peers:
-                    begin(peer)
+            with self.serving(lambda peer: tasks.start_soon(peer.serve, handler, max_attempts)):
                 await self.run(self.ending())
-            finally:
-                self._served = None
             tasks.cancel_scope.cancel()
-
-    def met(self, peer: Peer) -> None:
-        """A peer is new: its messages are served too, by a task of its own."""
-        if self._served is not None:
-            self._served(peer)
-
-    def report(self, message: Message, error: Exception) -> None:
-        """A handler failed."""
-        logger.error("the handler failed on message %d of %s", message.sequence, message.peer.id, exc_info=error)
 
     def log(self, line: Log) -> None:
         """Write a line."""
-        logger.log(line.level, line.text, *line.arguments)
-
-    def call(self, callback: Callable[[], object]) -> None:
-        """Run what ``on_notice`` was given; its errors are its own."""
-        try:
-            callback()
-        except Exception:
-            logger.exception("what on_notice was given failed")
+        logger.log(line.level, line.text, *line.arguments, exc_info=line.error)
 
     # -- the pump -----------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
         """Carry out what the core wants done."""
-        if self._pumping:  # an effect led to a command: the loop below sees to its effects
-            return
         self._pumping = True
         try:
             self.carry_out()
@@ -406,8 +321,7 @@ class Node(NodeHandle[Peer]):
     async def _tick(self) -> None:
         """Serve the core's timers; never write."""
         while True:
-            due = self.endpoint.get_timer()
-            self._tick_at = inf if due is None else due
+            self._tick_at = self.due()
             with anyio.CancelScope(deadline=self._tick_at) as self._alarm:
                 await anyio.sleep_forever()  # the pump moves the deadline when something earlier comes up
             self.tick()
@@ -421,13 +335,14 @@ def _cause(error: BaseException) -> BaseException:
     return error if cause is None else cause
 
 
-async def _answers(path: str) -> bool:
-    """Does a process listen on the UNIX socket?  One that a dead process left behind is taken over."""
+async def _check_unused(path: str) -> None:
+    """Raise AddressError if a process listens on the UNIX socket; one that a dead process left behind is taken over."""
     try:
-        await (await anyio.connect_unix(path)).aclose()
+        stream = await anyio.connect_unix(path)
     except OSError:
-        return False
-    return True
+        return
+    await stream.aclose()
+    raise in_use(path)
 
 
 def _source(stream: ByteStream) -> str:

@@ -18,8 +18,6 @@ from networkio_proto.peers import PeerHandle
 if TYPE_CHECKING:
     from ._node import Node
 
-__all__ = ["Message", "MessageIterator", "Peer", "Receipt"]
-
 
 class Message(MessageHandle):
     """A received message.  ``async with message:`` acknowledges it on success and releases it on an exception."""
@@ -176,13 +174,6 @@ class Peer(PeerHandle[Message, Receipt]):
     async def serve(self, handler: Any, max_attempts: int | None = None) -> None:
         """The part of ``Node.serve`` that is this peer's."""
         while (message := await self.node.run(self.serving())) is not None:
-            error: Exception | None = None
-            try:
+            with self.handling(message, max_attempts) as handling:
                 await handler(message)
-            except Exception as failed:
-                error = failed
-                self.node.report(message, failed)
-            except BaseException:
-                message.handled(failed=True)
-                raise
-            await anyio.sleep(self.judged(message, error, max_attempts))
+            await anyio.sleep(handling.pause)

@@ -233,11 +233,13 @@ class Log:
 
     ``level`` is one of the standard library's (20 INFO, 30 WARNING, 40 ERROR); ``text`` is a constant %-format and
     ``arguments`` what goes into it, escaped where another process chose it: ``logger.log(level, text, *arguments)``.
+    ``error``: what the application's own code raised, if that is what the line is about; its traceback belongs to it.
     """
 
     level: int
     text: str
     arguments: tuple[object, ...]
+    error: BaseException | None = None
 
 
 Effect: TypeAlias = Dial | Transmit | Close | Wake | Log

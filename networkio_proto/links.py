@@ -1,20 +1,29 @@
-"""One byte stream as its driver holds it: the part that every driver shares.
+"""Byte streams, and where they come from, as their driver holds them: the part that every driver shares.
 
 Theory of operation
 -------------------
 A driver's link moves bytes between a stream and the core's :class:`~networkio_proto.connection.Connection`, and carries
 out what the core wants done with the stream: :meth:`LinkHandle.transmit` and :meth:`LinkHandle.close`.  Both are called
 inside, and only note what is to be done.
+
+A driver's listener accepts streams.  When the operating system lets that fail, it tells so
+(:meth:`ListenerHandle.failed`), and pauses.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from .connection import Connection
-from .events import Close
+from .events import Close, Log
+from .logbook import WARNING
 
-__all__ = ["LinkHandle"]
+__all__ = ["LinkHandle", "ListenerHandle"]
+
+S = TypeVar("S")
+
+#: out of descriptors or memory, most likely: accepting pauses for so long (seconds), and does not spin
+_ACCEPT_PAUSE = 0.1
 
 
 class LinkHandle:
@@ -40,3 +49,26 @@ class LinkHandle:
         """From the driver: the stream broke (``error``) or ended."""
         with self.node.inside as now:
             self.connection.connection_lost(now, error)
+
+
+class ListenerHandle(Generic[S]):
+    """Addresses that a node accepts connections on."""
+
+    def __init__(self, node: Any, sockets: list[S]) -> None:
+        self._node: Any = node
+        #: the driver's own kind of what accepts, one for each address
+        self._sockets = sockets
+        self._failing = False
+
+    def accepted(self, stream: Any, source: str) -> None:
+        """A stream came, from ``source``.  Raises NodeClosed if it came too late; the driver closes it then."""
+        self._failing = False
+        self._node.serve_stream(stream, source=source)
+
+    def failed(self, error: OSError) -> float:
+        """Accepting failed, which is told once until it works again: how long to pause (seconds)."""
+        if not self._failing:
+            self._failing = True
+            with self._node.inside:
+                self._node.log(Log(WARNING, "accepting a connection failed: %s", (error,)))
+        return _ACCEPT_PAUSE

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
+from math import inf
 from typing import Any, Generic, Literal, TypeVar
 
 from .auth import Authenticator, Insecure, check_exposure
@@ -27,6 +28,7 @@ from .handles import MessageHandle
 from .instrumentation import Instrumentation
 from .ledger import Ledger
 from .links import LinkHandle
+from .logbook import ERROR
 from .operations import Operation, Token
 from .payload import Codec, MsgpackCodec
 from .randomness import RandomSource
@@ -35,11 +37,28 @@ from .session import Session
 from .statistics import NodeStatistics
 from .turns import Turns
 
-__all__ = ["NodeHandle", "address_error", "in_use"]
+__all__ = ["Address", "NodeHandle", "address_error", "in_use"]
 
 P = TypeVar("P")
 
 _IN_USE = "the address is in use by another process; choose another one or stop it"
+
+
+class Address:
+    """Where a target is, for a driver that opens streams by calling something; printable for messages.
+
+    Hashable by identity: each ``connect`` makes a target of its own.
+    """
+
+    __slots__ = ("_name", "open")
+
+    def __init__(self, name: str, open_stream: Callable[[], Any]) -> None:
+        self._name = name
+        #: makes a stream to there; the driver knows how to call it
+        self.open = open_stream
+
+    def __str__(self) -> str:
+        return self._name
 
 
 class Inside:
@@ -65,6 +84,8 @@ class NodeHandle(Generic[P]):
     ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
     """
 
+    #: how a node of this driver is opened ("with" or "async with"); empty if it needs no opening
+    opened_by = ""
     #: what guards a mere look at the core, where several threads may be in it
     looking: AbstractContextManager[Any] = nullcontext()
 
@@ -96,6 +117,8 @@ class NodeHandle(Generic[P]):
         self._announced = False  # the callbacks know that notices wait
         self._given_back: deque[MessageHandle] = deque()
         self._requests = 0
+        #: serving: what is called with every peer
+        self._served_by: Callable[[P], object] | None = None
         #: for drivers that serve many peers with a few workers
         self.turns: Turns | None = None
         self._links: dict[Connection, Any] = {}
@@ -112,7 +135,7 @@ class NodeHandle(Generic[P]):
         """Set up what is the driver's own; nothing is open yet."""
 
     def enter(self) -> float:
-        """Before every touch of the core: its lock, or its thread; sets and returns ``time``, and takes back."""
+        """Before every touch of the core: its lock, or its thread, then :meth:`arrive`."""
         raise NotImplementedError
 
     def leave(self) -> None:
@@ -139,6 +162,15 @@ class NodeHandle(Generic[P]):
         """Inside: write a line."""
         raise NotImplementedError
 
+    # -- the way in -----------------------------------------------------------------------------------------------
+
+    def arrive(self, now: float) -> float:
+        """For ``enter``, at its end: this is the time, which it returns; what was given back is taken back."""
+        self.time = now
+        if self._given_back:
+            self.take_back()
+        return now
+
     # -- facts ----------------------------------------------------------------------------------------------------
 
     @property
@@ -160,9 +192,11 @@ class NodeHandle(Generic[P]):
             return self.endpoint.statistics(now, peers)
 
     def check_open(self) -> None:
-        """Raise NodeClosed after the end."""
+        """Raise NodeClosed before the beginning and after the end."""
         if self.closed:
             raise NodeClosed(f"node {self.id} is closed")
+        if self.opened_by and not self._opened:
+            raise NodeClosed(f"node {self.id} is not open: use it inside of `{self.opened_by} Node(...) as node:`")
 
     def payload(self, data: Any, raw: bool) -> bytes:
         """The payload of a message; raises EncodeError."""
@@ -179,6 +213,11 @@ class NodeHandle(Generic[P]):
         check_exposure(host, self._auth)
         if not isinstance(port, int) or not least <= port < 65536:
             raise ConfigurationError(f"{printable(repr(port))} is not a port: a number from {least} to 65535")
+
+    def dialling(self, host: str, port: int) -> str:
+        """What to call an address that is to be dialled; raises ConfigurationError as :meth:`check_address` does."""
+        self.check_address(host, port, least=1)
+        return f"{host}:{port}"
 
     # -- peers ----------------------------------------------------------------------------------------------------
 
@@ -212,9 +251,9 @@ class NodeHandle(Generic[P]):
                 self.met(peer)
 
     def met(self, peer: P) -> None:
-        """A peer is new, and may have brought messages to be served."""
-        if self.turns is not None:
-            self.turns.may_have(peer)
+        """A peer is new: it is served too."""
+        if self._served_by is not None:
+            self._served_by(peer)
 
     def broadcast(
         self,
@@ -269,8 +308,11 @@ class NodeHandle(Generic[P]):
             self.call(callback)
 
     def call(self, callback: Callable[[], object]) -> None:
-        """Run what ``on_notice`` was given."""
-        callback()
+        """Run what ``on_notice`` was given; its errors are its own."""
+        try:
+            callback()
+        except Exception as error:
+            self.log(Log(ERROR, "what on_notice was given failed", (), error))
 
     def _noticing(self) -> Operation[Event | None]:
         """The next notice; None when time is up."""
@@ -294,6 +336,43 @@ class NodeHandle(Generic[P]):
         except NodeClosed:
             return None
 
+    # -- serving --------------------------------------------------------------------------------------------------
+
+    def check_unserved(self) -> None:
+        """Raise ConfigurationError while the node is served, NodeClosed."""
+        self.check_open()
+        if self._served_by is not None:
+            raise ConfigurationError(f"node {self.id} is served already; one handler serves all peers")
+
+    def begin_serving(self, serve: Callable[[P], object], turns: Turns | None = None) -> None:
+        """Between enter and leave: ``serve(peer)`` is called for every peer, known already or to come.
+
+        ``turns``: those by which they are served, if it is a few workers that serve them.  Until :meth:`end_serving`.
+        Raises ConfigurationError while the node is served already, NodeClosed.
+        """
+        self.check_unserved()
+        self.meet()
+        self._served_by, self.turns = serve, turns
+        for peer in self._peers.values():
+            serve(peer)
+
+    def end_serving(self) -> None:
+        """Between enter and leave: nobody serves the peers any more."""
+        self._served_by = None
+        if self.turns is not None:
+            self.turns.end()
+
+    @contextmanager
+    def serving(self, serve: Callable[[P], object], turns: Turns | None = None) -> Iterator[None]:
+        """The time between :meth:`begin_serving` and :meth:`end_serving`."""
+        with self.inside:
+            self.begin_serving(serve, turns)
+        try:
+            yield
+        finally:
+            with self.inside:
+                self.end_serving()
+
     # -- streams --------------------------------------------------------------------------------------------------
 
     def carry_out(self) -> None:
@@ -314,6 +393,25 @@ class NodeHandle(Generic[P]):
                 self.dial(effect.target)
             else:
                 self.log(effect)
+
+    @contextmanager
+    def listening(self, place: str, port: int | None = None) -> Iterator[None]:
+        """Around the making of listeners on a host's port, or (without one) on a path.
+
+        An OSError in it comes out as the AddressError that says what to do.  Raises NodeClosed, and ConfigurationError
+        for what is no port or not protected.
+        """
+        with self.inside:
+            self.check_open()
+        if port is not None:
+            self.check_address(place, port, least=0)
+            place = f"{place} port {port}"
+        try:
+            yield
+        except AddressError:
+            raise
+        except OSError as error:
+            raise address_error(place, error) from error
 
     def serve_stream(self, stream: Any, *, source: str = "") -> None:
         """Take a stream that somebody else accepted.  ``source`` groups strangers (an address without its port)."""
@@ -345,6 +443,17 @@ class NodeHandle(Generic[P]):
         with self.inside:
             self._links.pop(link.connection, None)
             self.wake_watchers()
+
+    def visit(self) -> None:
+        """Enter and leave: whatever waits for that is done then."""
+        with self.inside:
+            pass
+
+    def due(self) -> float:
+        """Between enter and leave: when :meth:`tick` must be called next (the driver's clock; infinity: not yet known).
+        """
+        due = self.endpoint.get_timer()
+        return inf if due is None else due
 
     def tick(self) -> None:
         """Serve the core's timers."""
@@ -436,15 +545,20 @@ class NodeHandle(Generic[P]):
                 peer.session.undrain()
         return self.ledger
 
-    def gone(self) -> None:
-        """Between enter and leave: the node ends; connections say CLOSE, whoever waits looks again."""
+    def gone(self) -> bool:
+        """Between enter and leave: the node ends; connections say CLOSE, whoever waits looks again.
+
+        False if it had ended before.
+        """
+        if self.closed:
+            return False
         self.closed = True
         self.endpoint.close(self.time)
         for peer in self._peers.values():
             peer.wake_everybody()
         self.wake_watchers()
-        if self.turns is not None:
-            self.turns.end()
+        self.end_serving()
+        return True
 
     def give_back(self, message: MessageHandle) -> None:
         """A message in hand was dropped, perhaps by a garbage collector in the middle of anything: note it.

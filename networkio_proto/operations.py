@@ -16,9 +16,8 @@ decides what that means; when the caller is cancelled, it is closed, and has lef
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 __all__ = ["Operation", "Steps", "Token"]
 
@@ -32,6 +31,16 @@ class Token(Protocol):
         """Wake whoever waits; harmless when nobody does, and when it was set before."""
 
 
+class Core(Protocol):
+    """What an operation is run in: a node, as far as its steps need it."""
+
+    def enter(self) -> object:
+        """Before a step."""
+
+    def leave(self) -> None:
+        """After it."""
+
+
 #: a generator that yields what to wait for and returns its result
 Operation: TypeAlias = Generator[Token, None, T]
 
@@ -41,20 +50,20 @@ class Steps(Generic[T]):
 
     ::
 
-        steps = Steps(operation, node.inside)
-        while (token := steps.next()) is not None:
-            if not <wait for the token>:
-                steps.time_is_up(timeout)
-        return steps.result
+        with Steps(operation, node) as steps:
+            while (token := steps.next()) is not None:
+                if not <wait for the token>:
+                    steps.time_is_up(timeout)
+            return steps.result
 
-    Whatever ends this early must :meth:`close` it.
+    Whatever ends this early must :meth:`close` it, as the ``with`` block does when it is left by an exception.
     """
 
-    __slots__ = ("_inside", "_operation", "_resume", "result")
+    __slots__ = ("_node", "_operation", "_resume", "result")
 
-    def __init__(self, operation: Operation[T], inside: AbstractContextManager[Any]) -> None:
+    def __init__(self, operation: Operation[T], node: Core) -> None:
         self._operation = operation
-        self._inside = inside
+        self._node = node
         self._resume: Callable[[], Token] = operation.__next__
         #: what the operation returned, once :meth:`next` has returned None
         self.result: T
@@ -64,12 +73,15 @@ class Steps(Generic[T]):
 
         Raises what the operation raises.
         """
+        node = self._node
+        node.enter()  # as ``with node.inside``; this is the way of every wait
         try:
-            with self._inside:
-                token = self._resume()
+            token = self._resume()
         except StopIteration as done:
             self.result = done.value
             return None
+        finally:
+            node.leave()
         self._resume = self._operation.__next__
         return token
 
@@ -79,5 +91,15 @@ class Steps(Generic[T]):
 
     def close(self) -> None:
         """Give the operation up: it leaves nothing behind."""
-        with self._inside:
+        self._node.enter()
+        try:
             self._operation.close()
+        finally:
+            self._node.leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if kind is not None:
+            self.close()

@@ -14,25 +14,29 @@ Whoever waits registers a token with what it waits for.  The core's Wake sets th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 
 from .errors import (
     DecodeError,
     IteratorBusy,
+    MessageNotHeld,
     NodeClosed,
     NoMessage,
     NoMoreMessages,
     OutboxFull,
 )
+from .events import Log
 from .handles import Iteration, MessageHandle, ReceiptHandle
 from .ledger import Failure, Ledger
+from .logbook import ERROR
 from .notices import Watch
 from .operations import Operation, Token
 from .requests import REQUEST
 from .session import Session
 from .statistics import Statistics
 
-__all__ = ["PeerHandle"]
+__all__ = ["Handling", "PeerHandle"]
 
 M = TypeVar("M", bound=MessageHandle)
 R = TypeVar("R", bound=ReceiptHandle)
@@ -41,6 +45,48 @@ _MISSING: Any = object()
 
 #: a handler that fails is called again after this, doubling up to the second (seconds)
 _HANDLER_PAUSE = (0.05, 5.0)
+
+
+class Handling:
+    """One call of a handler with a message.
+
+    ::
+
+        with peer.handling(message, max_attempts) as handling:
+            handler(message)
+        <wait for handling.pause>
+    """
+
+    __slots__ = ("_failures", "_max_attempts", "_message", "pause")
+
+    def __init__(self, message: MessageHandle, max_attempts: int | None, failures: type[BaseException]) -> None:
+        self._message = message
+        self._max_attempts = max_attempts
+        self._failures = failures
+        #: how long to wait before the next message of this peer (seconds)
+        self.pause = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        message, peer = self._message, self._message.peer
+        if error is not None:
+            if not isinstance(error, self._failures):  # whoever called the handler is cancelled
+                message.handled(failed=True)
+                return False
+            with peer.node.inside:
+                peer.node.log(
+                    Log(ERROR, "the handler failed on message %d of %s", (message.sequence, peer.id), error)
+                )
+        try:
+            if not peer.node.closed:
+                self.pause = peer.judged(message, error, self._max_attempts)
+        except MessageNotHeld:  # the handler gave it to another thread, which was faster
+            pass
+        return True
 
 
 class PeerHandle(Generic[M, R]):
@@ -293,6 +339,15 @@ class PeerHandle(Generic[M, R]):
         """An iteration is done."""
         if self._iteration is iteration:
             self._iteration = None
+
+    def handling(
+        self, message: M, max_attempts: int | None = None, failures: type[BaseException] = Exception
+    ) -> Handling:
+        """Around the call of a handler with a message: what becomes of the message, and when the next may come.
+
+        ``failures``: what counts as a failure of the handler, and ends here; anything else passes through.
+        """
+        return Handling(message, max_attempts, failures)
 
     def judged(self, message: M, error: BaseException | None, max_attempts: int | None) -> float:
         """What becomes of a message that a handler was called with: how long to pause before the next (seconds).

@@ -19,30 +19,16 @@ Handlers are called by the world between two things that happen, in order and on
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, TypeVar
 
-from networkio_proto import (
-    Codec,
-    ConfigurationError,
-    Event,
-    Ledger,
-    NodeClosed,
-    NoMoreMessages,
-    Session,
-)
-from networkio_proto.handles import IteratorHandle, MessageHandle, ReceiptHandle
-from networkio_proto.nodes import NodeHandle
-from networkio_proto.operations import Operation, Steps
-from networkio_proto.peers import PeerHandle
+from networkio_proto import Codec, NodeClosed, Session
+from networkio_proto.blocking import BlockingIterator, BlockingMessage, BlockingNode, BlockingPeer, BlockingReceipt
+from networkio_proto.operations import Operation, Steps, T
 
 from .world import Host
 
 __all__ = ["Flag", "SimulatedMessage", "SimulatedNode", "SimulatedPeer", "SimulatedReceipt", "Stuck"]
-
-T = TypeVar("T")
 
 
 class Stuck(AssertionError):
@@ -72,124 +58,35 @@ class Flag:
             self.set()
 
 
-class SimulatedMessage(MessageHandle):
+class SimulatedMessage(BlockingMessage["SimulatedPeer", "SimulatedReceipt"]):
     """A received message.  ``with message:`` acknowledges it on success and releases it on an exception."""
 
     __slots__ = ()
 
-    peer: SimulatedPeer
 
-    def reply(
-        self, data: Any, *, headers: Mapping[str, object] | None = None, raw: bool = False,
-        timeout: float | None = None,
-    ) -> SimulatedReceipt:
-        """Answer a request; waits while the outbox is full.  It does not settle the request.  Raises NotARequest."""
-        receipt: SimulatedReceipt = self.peer.node.run(self._replying(data, headers, raw), timeout)
-        return receipt
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.handled(failed=kind is not None)
-
-
-class SimulatedReceipt(ReceiptHandle):
+class SimulatedReceipt(BlockingReceipt["SimulatedPeer"]):
     """The sender's side of one accepted message."""
 
     __slots__ = ()
 
-    peer: SimulatedPeer
 
-    def received(self, timeout: float | None = None) -> None:
-        """Wait until the peer's library holds it; raises the typed DeliveryFailure, TimeoutError."""
-        self.peer.node.run(self._until(read=False), timeout)
-
-    def read(self, timeout: float | None = None) -> None:
-        """Wait until the peer's application has acknowledged it; raises the typed DeliveryFailure, TimeoutError."""
-        self.peer.node.run(self._until(read=True), timeout)
-
-    def cancel(self) -> bool:
-        """End it if nobody has seen it: True if it will never be seen, False if it may be."""
-        return self._cancel()
-
-
-class SimulatedIterator(IteratorHandle[SimulatedMessage]):
+class SimulatedIterator(BlockingIterator[SimulatedMessage]):
     """``for message in peer``: each message is acknowledged when the next is asked for."""
 
     __slots__ = ()
 
-    def __iter__(self) -> Self:
-        return self
 
-    def __next__(self) -> SimulatedMessage:
-        try:
-            message: SimulatedMessage = self._node.run(self._iteration.advancing())
-        except NoMoreMessages:
-            raise StopIteration from None
-        return message
-
-
-class SimulatedPeer(PeerHandle[SimulatedMessage, SimulatedReceipt]):
+class SimulatedPeer(BlockingPeer["SimulatedNode", SimulatedMessage, SimulatedReceipt, SimulatedIterator]):
     """Another node, and the conversation with it.  A ``timeout`` is in virtual seconds; TimeoutError says what lacked.
 
     ``send_nowait``, ``receive_nowait`` and ``read_nowait`` never let the world go on.
     """
 
-    node: SimulatedNode
-
     def __init__(self, node: SimulatedNode, session: Session) -> None:
-        super().__init__(node, session, SimulatedMessage, SimulatedReceipt)
-
-    def send(
-        self, data: Any, *, headers: Mapping[str, object] | None = None, ttl: float | None = None, raw: bool = False,
-        timeout: float | None = None,
-    ) -> SimulatedReceipt:
-        """Accept a message for this peer, connected or not; waits while the outbox is full."""
-        payload = self.node.payload(data, raw)
-        return self.node.run(self.accepting(payload, headers=headers, ttl=ttl, raw=raw), timeout)
-
-    def send_many(
-        self, many: Iterable[Any], *, headers: Mapping[str, object] | None = None, ttl: float | None = None,
-        raw: bool = False, timeout: float | None = None,
-    ) -> list[SimulatedReceipt]:
-        """Accept messages in order; when time is up, the receipts of those that were accepted."""
-        return self.node.run(self._accepting_many(many, headers, ttl, raw), timeout)
-
-    def request(
-        self, data: Any, timeout: float | None = None, *, headers: Mapping[str, object] | None = None, raw: bool = False
-    ) -> Any:
-        """Send a request and wait for the data of its reply."""
-        return self.node.run(self._requesting(data, headers, raw), timeout)
-
-    def receive(self, timeout: float | None = None) -> SimulatedMessage:
-        """The next message; the caller holds it and settles it.  Raises NoMoreMessages after the peer's end."""
-        return self.node.run(self.receiving(), timeout)
-
-    def read(self, timeout: float | None = None) -> Any:
-        """The next message's data, acknowledged at once."""
-        return self.node.run(self._reading(), timeout)
-
-    def read_many(self, limit: int = 100, timeout: float | None = None) -> list[Any]:
-        """The data of up to ``limit`` messages, acknowledged at once; waits for the first only."""
-        return self.node.run(self._reading_many(limit), timeout)
-
-    def __iter__(self) -> SimulatedIterator:
-        """Each message in turn, acknowledged when the next is asked for; one iterator at a time."""
-        return SimulatedIterator(self)
-
-    def wait_connected(self, timeout: float | None = None) -> None:
-        """Wait until there is a live connection."""
-        self.node.run(self._connecting(), timeout)
-
-    def drain(self, timeout: float | None = None) -> Ledger:
-        """Take no new messages until everything accepted is read, or time is up; the ledger."""
-        return self.node.run(self.draining(), timeout)
+        super().__init__(node, session, SimulatedMessage, SimulatedReceipt, SimulatedIterator)
 
 
-class SimulatedNode(NodeHandle[SimulatedPeer]):
+class SimulatedNode(BlockingNode[SimulatedPeer]):
     """The application's side of the process that runs on ``host`` now; a process started later needs its own.
 
     ``codec``: objects to bytes.  ``patience``: after so many virtual seconds a wait without a timeout raises Stuck.
@@ -224,9 +121,7 @@ class SimulatedNode(NodeHandle[SimulatedPeer]):
         """Before every touch of the core; raises NodeClosed if its process is dead."""
         self._check_alive()
         self._inside += 1
-        self.time = self.world.now
-        self.take_back()
-        return self.time
+        return self.arrive(self.world.now)
 
     def leave(self) -> None:
         """After it: carry out what the core wants done."""
@@ -245,11 +140,7 @@ class SimulatedNode(NodeHandle[SimulatedPeer]):
     def nudge(self) -> None:
         """Something waits for the next ``enter``; this may be in the middle of anything."""
         if self.alive:
-            self.host.call_at(self.world.now, self._visit)
-
-    def _visit(self) -> None:
-        self.enter()
-        self.leave()
+            self.host.call_at(self.world.now, self.visit)
 
     def token(self) -> Flag:
         """Something to wait for."""
@@ -262,7 +153,7 @@ class SimulatedNode(NodeHandle[SimulatedPeer]):
     def run(self, operation: Operation[T], timeout: float | None = None) -> T:
         """Run one of the core's operations; where it waits, the world goes on.  Raises Stuck."""
         until = self.world.now + (self.patience if timeout is None else timeout)
-        steps: Steps[T] = Steps(operation, self.inside)
+        steps: Steps[T] = Steps(operation, self)
         try:
             while (flag := steps.next()) is not None:
                 if not self._wait(flag, until):
@@ -294,44 +185,17 @@ class SimulatedNode(NodeHandle[SimulatedPeer]):
         With ``peer_id`` it returns at once; without, it waits until somebody has answered there, whoever it is, and
         raises the ConnectionFailure that only a human can mend.
         """
-        self.check_open()
-        now = self.enter()
-        try:
-            target = self.endpoint.add_target(address, now, to=peer_id)
-            if peer_id is not None:
-                return self.peer_within(peer_id, now)
-        finally:
-            self.leave()
-        return self.run(self._answering(target), timeout)
+        return self.run(self.connecting(address, peer_id), timeout)
 
-    def next_notice(self, timeout: float | None = None) -> Event | None:
-        """The next notice, or None after ``timeout`` virtual seconds."""
-        return self.run(self._noticing(), timeout)
+    def call(self, callback: Callable[[], object]) -> None:
+        """Run what ``on_notice`` was given; its errors are the test's, and come out of whatever lets the world run."""
+        callback()
 
-    def drain(self, timeout: float | None = None) -> Ledger:
-        """Wait until every peer has read everything accepted so far, or time is up; the ledger."""
-        return self.run(self._draining(), timeout)
-
-    def close(self, timeout: float | None = None) -> Ledger:
-        """Leave: drain for ``timeout`` (default ``config.drain_timeout``), and say goodbye; the ledger.  Idempotent."""
-        if self.closed:
-            return self.ledger
-        try:
-            return self.drain(self.config.drain_timeout if timeout is None else timeout)
-        finally:
-            if self.alive:
-                self.enter()
-                self.gone()
-                self.leave()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """Its process says goodbye, if it still can."""
         if self.alive:
-            self.close(None if kind is None else 0)
+            with self.inside:
+                self.gone()
 
     # -- serving ------------------------------------------------------------------------------------------------
 
@@ -342,21 +206,14 @@ class SimulatedNode(NodeHandle[SimulatedPeer]):
         when it raises, rejected at the ``max_attempts``-th failure.  An AssertionError is the test's own: it comes out
         of whatever lets the world run.
         """
-        self.check_open()
-        if self._handler is not None:
-            raise ConfigurationError(f"node {self.id} is served already; one handler serves all peers")
-        self._handler, self._max_attempts = handler, max_attempts
-        for peer in self.peers:
-            self.met(peer)
+        with self.inside:
+            self.check_unserved()
+            self._handler, self._max_attempts = handler, max_attempts
+            self.begin_serving(self._serve)
 
-    def met(self, peer: SimulatedPeer) -> None:
-        """A peer is new: its messages are served too."""
-        if self._handler is not None:
-            self._serve(peer, 0.0)
-
-    def _serve(self, peer: SimulatedPeer, pause: float) -> None:
+    def _serve(self, peer: SimulatedPeer, pause: float = 0.0) -> None:
         """After the pause: wait for the next message."""
-        self.host.call_at(self.world.now + pause, partial(self._look, peer, Steps(peer.serving(), self.inside)))
+        self.host.call_at(self.world.now + pause, partial(self._look, peer, Steps(peer.serving(), self)))
 
     def _look(self, peer: SimulatedPeer, steps: Steps[SimulatedMessage | None]) -> None:
         """A step of the wait for a message; with one, call the handler."""

@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -141,9 +142,9 @@ class Loop:
         if self._asked:
             return 0.0
         due = self._node.due()
-        if self._later and (due is None or self._later[0][0] < due):
-            due = self._later[0][0]
-        return None if due is None else max(0.0, due - monotonic())
+        if self._later:
+            due = min(due, self._later[0][0])
+        return None if due == inf else max(0.0, due - monotonic())
 
     def _serve(self) -> None:
         """Everything that is not a socket: what was asked, what is due."""

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from time import monotonic
-from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
-from networkio_proto import (
-    ConfigurationError,
-    Connection,
-    Event,
-    ForkedProcess,
-    Ledger,
-    Log,
-    MessageNotHeld,
-    NodeClosed,
-    Session,
-    Target,
-    WrongThread,
-)
-from networkio_proto.nodes import NodeHandle, address_error, in_use
-from networkio_proto.operations import Operation, Steps
+from networkio_proto import Connection, ForkedProcess, Log, NodeClosed, Session, Target, WrongThread
+from networkio_proto.blocking import BlockingNode
+from networkio_proto.links import ListenerHandle
+from networkio_proto.nodes import in_use
+from networkio_proto.operations import Operation, Steps, T
 from networkio_proto.turns import Turns
 
 from ._dial import Address, Attempt, Resolver, prepare, resolve_numeric, resolver_for
@@ -36,16 +27,10 @@ from ._loop import READ, Loop
 from ._peer import Message, Peer, Receipt
 from ._wait import INTERRUPTS, Token, watch_for_fork
 
-__all__ = ["Handler", "Listener", "Node"]
-
 logger = logging.getLogger("networkio.threads")
 
 Handler: TypeAlias = Callable[[Message], object]
 OpenSocket: TypeAlias = Callable[[], socket.socket]
-T = TypeVar("T")
-
-#: out of descriptors or memory, most likely: accepting pauses for so long (seconds), and does not spin
-_ACCEPT_PAUSE = 0.1
 
 #: so many connections are accepted before something else has its turn
 _ACCEPT_BATCH = 64
@@ -53,13 +38,11 @@ _ACCEPT_BATCH = 64
 _BACKLOG = 4096
 
 
-class Listener:
+class Listener(ListenerHandle[socket.socket]):
     """Addresses that a node accepts connections on."""
 
     def __init__(self, node: Node, sockets: list[socket.socket]) -> None:
-        self._node = node
-        self._sockets = sockets
-        self._failing = False
+        super().__init__(node, sockets)
         #: the local addresses: ``(host, port)`` pairs or UNIX paths
         self.addresses: list[Any] = [sock.getsockname() for sock in sockets]
         for sock in sockets:
@@ -92,20 +75,16 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if not self._failing:  # once, until it works again
-                    logger.warning("accepting a connection failed: %s", error)
-                self._failing = True
                 self._node.loop.forget(sock)
-                self._node.loop.later(_ACCEPT_PAUSE, lambda: self._listen(sock))
+                self._node.loop.later(self.failed(error), lambda: self._listen(sock))
                 return
-            self._failing = False
             try:
-                self._node.serve_stream(stream, source=str(address[0]) if isinstance(address, tuple) else "")
+                self.accepted(stream, str(address[0]) if isinstance(address, tuple) else "")
             except (NodeClosed, OSError):  # it came too late, or went too early
                 stream.close()
 
 
-class Node(NodeHandle[Peer]):
+class Node(BlockingNode[Peer]):
     """One identity on the network.
 
     ::
@@ -122,6 +101,8 @@ class Node(NodeHandle[Peer]):
 
     Every method may be called from any thread.  What waits takes ``timeout`` (seconds) and raises TimeoutError.
     """
+
+    opened_by = "with"
 
     def prepare(self) -> None:
         """Set up what is this adapter's own; nothing is open yet."""
@@ -140,19 +121,17 @@ class Node(NodeHandle[Peer]):
 
     # -- life ---------------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> Self:
-        self.begin()
+    def start(self) -> None:
+        """Begin to drive it, in a thread of its own."""
         self._loop = loop = Loop(self)
         watch_for_fork(self)
         INTERRUPTS.opened(loop)
         loop.thread.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._forked:
-            self.close(self.config.drain_timeout if kind is None else 0)
+    @property
+    def alive(self) -> bool:
+        """Does it belong to this process?"""
+        return not self._forked
 
     @property
     def loop(self) -> Loop:
@@ -162,25 +141,11 @@ class Node(NodeHandle[Peer]):
         assert self._loop is not None
         return self._loop
 
-    def close(self, timeout: float | None = None) -> Ledger:
-        """Leave: wait until everything is read, at most ``timeout`` (default ``config.drain_timeout``); the ledger.
-
-        Interrupted, the connections are closed at once.  Idempotent.  Raises WrongThread.
-        """
-        self._check_waiting()
-        try:
-            if not self.closed:
-                self.drain(self.drain_time(timeout))
-        finally:
-            self._leave()
-        return self.ledger
-
-    def _leave(self) -> None:
+    def stop(self) -> None:
+        """The end of the core, of the connections, and of the thread; whoever is not the first waits for that."""
         with INTERRUPTS:
             with self.inside:
-                first = not self.closed
-                if first:
-                    self.gone()
+                first = self.gone()
             if first:
                 self._end()
             else:
@@ -198,13 +163,6 @@ class Node(NodeHandle[Peer]):
             self.loop.stop()
             self.loop.join()
             INTERRUPTS.closed(self.loop)
-
-    def drain(self, timeout: float | None = None) -> Ledger:
-        """Wait until every peer has read everything accepted so far, or for ``timeout`` seconds; the ledger.
-
-        Meanwhile no peer takes new messages.
-        """
-        return self.run(self._draining(), timeout)
 
     def forked(self) -> None:
         """In a forked child: this node is the parent's.  Its sockets are closed here, and calls are refused."""
@@ -236,16 +194,7 @@ class Node(NodeHandle[Peer]):
         INTERRUPTS.enter()
         self._entered.add(thread)  # not behind the lock: a signal handler may run in between, and would wait for ever
         self._lock.acquire()
-        self.time = now = monotonic()
-        if self._given_back:
-            self.take_back()
-        return now
-
-    def check_open(self) -> None:
-        """Raise NodeClosed before the beginning and after the end."""
-        super().check_open()
-        if self._loop is None:
-            raise NodeClosed(f"node {self.id} is not open: use it inside of `with Node(...) as node:`")
+        return self.arrive(monotonic())
 
     def leave(self) -> None:
         """After it: carry out what the core wants done; what may take long without the lock."""
@@ -281,7 +230,7 @@ class Node(NodeHandle[Peer]):
 
     def log(self, line: Log) -> None:
         """A handler of the log may be slow, or look at the node: it is called without the lock."""
-        self._calls.append(partial(logger.log, line.level, line.text, *line.arguments))
+        self._calls.append(partial(logger.log, line.level, line.text, *line.arguments, exc_info=line.error))
 
     def nudge(self) -> None:
         """Something waits for the next ``enter``: the loop's, soon."""
@@ -298,31 +247,28 @@ class Node(NodeHandle[Peer]):
 
     def run(self, operation: Operation[T], timeout: float | None = None) -> T:
         """Run one of the core's operations: a step with the lock, a wait without, until it returns."""
-        steps: Steps[T] = Steps(operation, self.inside)
         deadline = None if timeout is None else monotonic() + timeout
         INTERRUPTS.enter()
         try:
-            while (token := steps.next()) is not None:
-                self._check_waiting()
-                if not INTERRUPTS.wait(token, deadline):
-                    steps.time_is_up(timeout)
-            return steps.result
-        except BaseException:
-            steps.close()
-            raise
+            with Steps(operation, self) as steps:
+                while (token := steps.next()) is not None:
+                    self.check_waiting()
+                    if not INTERRUPTS.wait(token, deadline):
+                        steps.time_is_up(timeout)
+                return steps.result
         finally:
             INTERRUPTS.leave()
 
-    def _check_waiting(self) -> None:
+    def check_waiting(self) -> None:
+        """Raise WrongThread in the node's own thread."""
         if self._loop is not None and self._loop.here:
             raise WrongThread(f"the thread of node {self.id} must not wait; wake a thread of your own")
 
-    def due(self) -> float | None:
+    def due(self) -> float:
         """For the loop: when ``tick`` must be called next."""
         with self.inside:
-            due = self.endpoint.get_timer()
-        self._due = float("inf") if due is None else due
-        return due
+            self._due = super().due()
+        return self._due
 
     def tick(self) -> None:
         """For the loop, each time around: serve the timers.  It never waits, and writes only what a socket takes."""
@@ -337,12 +283,10 @@ class Node(NodeHandle[Peer]):
         Raises AddressError (in use, not permitted, not resolvable), ConfigurationError (an unprotected address off
         loopback), NodeClosed.
         """
-        self.check_open()
-        self.check_address(host, port, least=0)
-        sockets: list[socket.socket] = []
-        try:
+        with self.listening(host, port), ExitStack() as unless_done:
+            sockets: list[socket.socket] = []
             for family, kind, protocol, address in resolver_for(host, port)():
-                sock = socket.socket(family, kind, protocol)
+                sock = unless_done.enter_context(socket.socket(family, kind, protocol))
                 sockets.append(sock)
                 if os.name == "posix":  # elsewhere it would let two processes listen on one port
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -351,41 +295,31 @@ class Node(NodeHandle[Peer]):
                 sock.bind((address[0], sockets[0].getsockname()[1] if not port and len(sockets) > 1 else port,
                            *address[2:]))
                 sock.listen(_BACKLOG)
-        except OSError as error:
-            for sock in sockets:
-                sock.close()
-            raise address_error(f"{host} port {port}", error) from error
-        return self._accept_on(sockets)
+            listener = self._accept_on(sockets)
+            unless_done.pop_all()
+        return listener
 
     def listen_unix(self, path: str) -> Listener:
         """Accept connections on a UNIX socket; one that a dead process left behind is taken over.
 
         Raises AddressError, NodeClosed.
         """
-        self.check_open()
-        if _answers(path):
-            raise in_use(path)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
+        with self.listening(path), ExitStack() as unless_done:
+            _take_over(path)
+            sock = unless_done.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             sock.bind(path)
             sock.listen(_BACKLOG)
-        except OSError as error:
-            sock.close()
-            raise address_error(path, error) from error
-        return self._accept_on([sock])
+            listener = self._accept_on([sock])
+            unless_done.pop_all()
+        return listener
 
     def _accept_on(self, sockets: list[socket.socket]) -> Listener:
         for sock in sockets:
             sock.setblocking(False)
-        try:
-            with self.inside:
-                self.check_open()
-                listener = Listener(self, sockets)
-                self._listeners.append(listener)
-        except BaseException:
-            for sock in sockets:
-                sock.close()
-            raise
+        with self.inside:
+            self.check_open()
+            listener = Listener(self, sockets)
+            self._listeners.append(listener)
         return listener
 
     def serve_stream(self, sock: socket.socket, *, source: str = "") -> None:
@@ -400,9 +334,8 @@ class Node(NodeHandle[Peer]):
         somebody has answered there, whoever it is; then it raises the ConnectionFailure that only a human can mend
         (wrong key, version, itself, a host name that does not resolve), or TimeoutError, and has stopped trying.
         """
-        self.check_address(host, port, least=1)
         return self._connect(
-            Address(f"{host}:{port}", resolver_for(host, port), resolve_numeric(host, port)), peer_id, timeout
+            Address(self.dialling(host, port), resolver_for(host, port), resolve_numeric(host, port)), peer_id, timeout
         )
 
     def connect_unix(self, path: str, peer_id: str | None = None, timeout: float | None = None) -> Peer:
@@ -451,15 +384,6 @@ class Node(NodeHandle[Peer]):
         """Send to the peer of that id, known already or not: ``node.peer(peer_id).send(data)``, with its options."""
         return self.peer(peer_id).send(data, timeout, **options)
 
-    def next_notice(self, timeout: float | None = None) -> Event | None:
-        """The next notice, or None after ``timeout`` seconds.  Each notice goes to one taker.  Raises NodeClosed."""
-        return self.run(self._noticing(), timeout)
-
-    def notifications(self) -> Iterator[Event]:
-        """The notices of all peers, one light queue; ends when the node is closed."""
-        while (notice := self.run(self._noticing_to_the_end())) is not None:
-            yield notice
-
     def serve(self, handler: Handler, *, max_attempts: int | None = None, workers: int = 8) -> None:
         """Call ``handler(message)`` for every message of every peer: in order and one at a time for each peer.
 
@@ -467,45 +391,21 @@ class Node(NodeHandle[Peer]):
         When it raises, the message is released and comes again after a pause; at its ``max_attempts``-th failure it is
         rejected instead.  Runs until the node is closed, or until it is interrupted.
         """
-        with INTERRUPTS:
-            turns = self._begin_serving()
-            try:
-                for number in range(workers):
-                    name, args = f"{self.id} worker {number}", (turns, handler, max_attempts)
-                    threading.Thread(target=self._work, args=args, name=name, daemon=True).start()
-                self.run(self.ending())
-            finally:
-                with self.inside:
-                    turns.end()
-
-    def _begin_serving(self) -> Turns:
-        with self.inside:
-            self.check_open()
-            if self.turns is not None and not self.turns.over:
-                raise ConfigurationError(f"node {self.id} is served already; one handler serves all peers")
-            turns = self.turns = Turns(self, self.turns)
-            self.meet()
-            for peer in self._peers.values():
-                turns.may_have(peer)
-        return turns
+        turns = Turns(self, self.turns)
+        with INTERRUPTS, self.serving(turns.may_have, turns):
+            for number in range(workers):
+                name, args = f"{self.id} worker {number}", (turns, handler, max_attempts)
+                threading.Thread(target=self._work, args=args, name=name, daemon=True).start()
+            self.run(self.ending())
 
     def _work(self, turns: Turns, handler: Handler, max_attempts: int | None) -> None:
         while (message := self.run(turns.next())) is not None:
-            error: BaseException | None = None
-            pause = 0.0
-            try:
+            peer: Peer = message.peer
+            with peer.handling(message, max_attempts, BaseException) as handling:  # sys.exit() would end this worker
                 handler(message)
-            except BaseException as failed:  # sys.exit() in a handler would end this worker only
-                error = failed
-                logger.exception("the handler failed on message %d of %s", message.sequence, message.peer.id)
-            try:
-                if not self.closed:
-                    pause = message.peer.judged(message, error, max_attempts)
-            except MessageNotHeld:  # the handler gave it to another thread, which was faster
-                pass
-            over = partial(self._turn_over, message.peer)
-            if pause:
-                self.loop.call(partial(self.loop.later, pause, over))
+            over = partial(self._turn_over, peer)
+            if handling.pause:
+                self.loop.call(partial(self.loop.later, handling.pause, over))
             else:
                 over()
 
@@ -522,18 +422,12 @@ def _call(callback: Callable[[], object]) -> None:
         logger.exception("what on_notice was given failed")
 
 
-def _answers(path: str) -> bool:
-    """Does a process listen on the UNIX socket?  One that a dead process left behind is removed."""
+def _take_over(path: str) -> None:
+    """Remove the UNIX socket that a dead process left behind; raises AddressError if a process listens there."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
-        try:
-            sock.connect(path)
-        except ConnectionRefusedError:
-            if stat.S_ISSOCK(os.stat(path).st_mode):  # a file is refused as well
-                os.unlink(path)
-            return False
-        except BlockingIOError:  # its queue is full
-            return True
-        except OSError:
-            return False
-    return True
+        code = sock.connect_ex(path)
+    if code in (0, errno.EAGAIN, errno.EINPROGRESS):  # somebody does, be it that the queue is full
+        raise in_use(path)
+    if code == errno.ECONNREFUSED and stat.S_ISSOCK(os.stat(path).st_mode):  # a file is refused as well
+        os.unlink(path)

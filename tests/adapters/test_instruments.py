@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from networkio_asyncio import HandedOver, Instrumentation, Message, Node, Outcome, WrongThread
+from networkio_asyncio import HandedOver, Instrumentation, Listener, Message, Node, Outcome, WrongThread
 from tests.adapters.helpers import HASTY, Pair, bounded, connected, until
 
 pytestmark = pytest.mark.anyio
@@ -271,10 +271,10 @@ async def test_a_log_handler_may_look_at_the_node(caplog: pytest.LogCaptureFixtu
 async def test_an_accept_that_keeps_failing_is_told_once_until_it_works_again(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("networkio_asyncio._node._ACCEPT_PAUSE", 0.0)
+    monkeypatch.setattr("networkio_proto.links._ACCEPT_PAUSE", 0.0)
     broken = OSError(24, "Too many open files")
 
-    class Listener:
+    class Failing:
         """Fails thrice, works once, fails twice, and is closed."""
 
         def __init__(self) -> None:
@@ -289,11 +289,11 @@ async def test_an_accept_that_keeps_failing_is_told_once_until_it_works_again(
             return await real.accept()
 
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as both, Node("server", config=HASTY) as node:
-        listener = Listener()
+        listener: Any = Failing()
         real: Any = both.listeners[0]
         port = real.extra(anyio.abc.SocketAttribute.local_port)
         async with await anyio.connect_tcp("127.0.0.1", port):
-            await node._accept(listener)  # type: ignore[arg-type]
+            await Listener(node, [listener]).accept_on(listener)
             assert node.endpoint.handshakes == 1
     assert [record.getMessage() for record in caplog.records] == [
         "accepting a connection failed: [Errno 24] Too many open files"

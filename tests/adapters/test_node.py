@@ -293,7 +293,7 @@ async def test_a_closed_listener_takes_nobody_and_keeps_who_is_there() -> None:
 async def test_without_descriptors_accepting_backs_off_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     async with node("server") as there, node("client") as here:
         listener = await there.listen("127.0.0.1", 0)
-        accepted = type(listener._listeners[0])
+        accepted = type(listener._sockets[0])
         real = accepted.accept
         tries: list[float] = []
         failures = [errno.EMFILE, errno.ECONNABORTED, errno.EMFILE]
@@ -325,7 +325,7 @@ async def test_real_exhaustion_of_descriptors_does_not_spin(monkeypatch: pytest.
     async with node("server") as there:
         listener = await there.listen("127.0.0.1", 0)
         await anyio.sleep(0.01)
-        monkeypatch.setattr(type(listener._listeners[0]), "accept", accept)
+        monkeypatch.setattr(type(listener._sockets[0]), "accept", accept)
         with socket.create_connection(("127.0.0.1", listener.port)):
             await anyio.sleep(0.25)
         monkeypatch.undo()

@@ -170,7 +170,7 @@ async def test_one_handler_serves_all_peers() -> None:
 
     async with connected() as pair, anyio.create_task_group() as tasks:
         tasks.start_soon(pair.server.serve, handler)
-        await until(lambda: pair.server._served)
+        await until(lambda: pair.server._served_by)
         with pytest.raises(ConfigurationError, match="served already"):
             await pair.server.serve(handler)
         tasks.cancel_scope.cancel()

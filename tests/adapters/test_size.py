@@ -15,7 +15,7 @@ import networkio_threads
 PROGRAMS = {"__main__.py"}
 #: statements and signatures of each adapter; that for threads brings what the other has from anyio: its loop, its
 #: dialling, and waiting that Ctrl-C and fork may strike
-BUDGETS = {networkio_asyncio: 500, networkio_threads: 800}
+BUDGETS = {networkio_asyncio: 350, networkio_threads: 720}
 
 
 @pytest.fixture

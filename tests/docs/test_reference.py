@@ -19,9 +19,7 @@ import networkio_asyncio
 import networkio_proto
 import networkio_threads
 from networkio_proto import Config, Limits, MsgpackCodec, errors, events
-from networkio_proto.handles import MessageHandle, ReceiptHandle
-from networkio_proto.nodes import NodeHandle
-from networkio_proto.peers import PeerHandle
+from networkio_proto.blocking import BlockingMessage, BlockingNode, BlockingPeer, BlockingReceipt
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -142,19 +140,20 @@ def public(cls: type) -> set[str]:
 #: what a driver needs of the shared handles and keeps for itself; not for applications
 DRIVERS = {
     "Node": {
-        "begin", "breathe", "call", "carry_out", "changing", "check_address", "check_open", "check_thread",
-        "connecting", "dial", "dialled", "drain_time", "due", "emptying", "ending", "enter", "forked", "give_back",
-        "gone", "leave", "log", "looking", "loop", "make_link", "make_peer", "meet", "met", "nudge", "now", "payload",
-        "peer_within", "prepare", "report", "request_number", "run", "take_back", "tick", "token", "unlink", "wake",
-        "wake_watchers",
+        "alive", "arrive", "begin", "begin_serving", "breathe", "call", "carry_out", "changing", "check_address",
+        "check_open", "check_unserved", "check_waiting", "connecting", "dial", "dialled", "dialling", "drain_time",
+        "due", "emptying", "end_serving", "ending", "enter", "forked", "give_back", "gone", "leave", "listening",
+        "log", "looking", "loop", "make_link", "make_peer", "meet", "met", "nudge", "now", "opened_by", "payload",
+        "peer_within", "prepare", "request_number", "run", "serving", "start", "stop", "take_back", "tick", "token",
+        "unlink", "visit", "wake", "wake_watchers",
     },
     "Peer": {
-        "accepting", "draining", "iterate", "iteration_over", "judged", "read_out", "receiving", "serve", "serving",
-        "take", "take_or_none", "waiting_for", "wake", "wake_everybody",
+        "accepting", "draining", "handling", "iterate", "iteration_over", "judged", "read_out", "receiving", "serve",
+        "serving", "take", "take_or_none", "waiting_for", "wake", "wake_everybody",
     },
     "Message": {"finish", "handled", "peer"},
     "Receipt": {"done", "peer", "sequence"},
-    "Listener": {"abandon"},
+    "Listener": {"abandon", "accept_on", "accepted", "failed"},
 }
 
 
@@ -179,7 +178,7 @@ def test_adapters_have_the_same_names() -> None:
     assert set(networkio_proto.__all__) <= set(networkio_asyncio.__all__)
 
 
-@pytest.mark.parametrize("cls", [NodeHandle, PeerHandle, MessageHandle, ReceiptHandle])
+@pytest.mark.parametrize("cls", [BlockingNode, BlockingPeer, BlockingMessage, BlockingReceipt])
 def test_everything_public_has_a_docstring(cls: type) -> None:
     for name in public(cls):
         found = getattr(cls, name)

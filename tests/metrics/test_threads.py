@@ -244,7 +244,7 @@ class Exhausted(socket.socket):
 def test_an_accept_that_keeps_failing_is_told_once_until_it_works_again(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("networkio_threads._node._ACCEPT_PAUSE", 0.005)
+    monkeypatch.setattr("networkio_proto.links._ACCEPT_PAUSE", 0.005)
     with Node("server", config=HASTY) as node, Exhausted() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()

@@ -87,9 +87,7 @@ class Driver(NodeHandle[Far]):
         """Before every touch of the core."""
         assert not self.entered
         self.entered = True
-        self.time = self.net.now
-        self.take_back()
-        return self.time
+        return self.arrive(self.net.now)
 
     def leave(self) -> None:
         """After it."""

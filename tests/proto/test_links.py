@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from networkio_proto import Close, NodeClosed, PeerDisconnected
-from networkio_proto.links import LinkHandle
+from networkio_proto.links import LinkHandle, ListenerHandle
 from tests.proto.helpers import Waiting
-from tests.proto.helpers_node import Driver, Net
+from tests.proto.helpers_node import Driver, Net, Stream
 
 
 def linked() -> tuple[Net, Driver, Driver]:
@@ -73,3 +73,31 @@ def test_the_core_closes_it_with_its_last_words() -> None:
     assert (a.links, b.links) == ([], [])
     with pytest.raises(NodeClosed):
         a.peer("b").send_nowait(1)
+
+
+def said(node: Driver) -> list[tuple[int, str]]:
+    """The lines that a node wrote."""
+    return [(line.level, line.text % line.arguments) for line in node.lines]
+
+
+def test_an_accept_that_fails_pauses_and_is_told_once_until_it_works_again() -> None:
+    a = Net().node("a")
+    listener, error = ListenerHandle(a, ["one", "two"]), OSError(24, "Too many open files")
+    assert [listener.failed(error), listener.failed(error)] == [0.1, 0.1]
+    told = [(30, "accepting a connection failed: [Errno 24] Too many open files")]
+    assert said(a) == told
+    stream = Stream()
+    listener.accepted(stream, "somewhere")
+    assert a.endpoint.handshakes == 1
+    assert stream.link in a.links
+    assert said(a) == told
+    listener.failed(error)
+    assert said(a) == told * 2
+
+
+def test_a_stream_that_comes_too_late_is_refused() -> None:
+    a = Net().node("a")
+    listener = ListenerHandle(a, ["one"])
+    a.close()
+    with pytest.raises(NodeClosed):
+        listener.accepted(Stream(), "somewhere")

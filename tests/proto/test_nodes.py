@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Mapping
+from math import inf
+from unittest.mock import Mock
 
 import pytest
 
@@ -33,7 +35,7 @@ from networkio_proto import (
     Watch,
 )
 from networkio_proto.auth import Insecure
-from networkio_proto.nodes import NodeHandle, address_error, in_use
+from networkio_proto.nodes import Address, NodeHandle, address_error, in_use
 from networkio_proto.turns import Turns
 from networkio_testing.node import SimulatedNode, SimulatedPeer, SimulatedReceipt
 from networkio_testing.world import World
@@ -660,9 +662,118 @@ def test_peers_that_come_are_told_to_those_who_serve() -> None:
     net = Net()
     a = net.node("a")
     net.connected(a, net.node("before"))
-    turns = a.turns = Turns(a)
-    assert list(turns._queue) == []
-    later = a.peer("later")
-    assert list(turns._queue) == [later]
-    a.close()
+    turns = Turns(a)
+    with a.serving(turns.may_have, turns):
+        assert list(turns._queue) == [a.peer("before")]
+        later = a.peer("later")
+        assert list(turns._queue) == [a.peer("before"), later]
+        assert not turns.over
     assert turns.over
+    a.peer("late")
+    assert len(turns._queue) == 2
+
+
+def test_a_node_is_served_once_at_a_time() -> None:
+    a, told = Net().node("a"), list[str]()
+    with a.serving(lambda peer: told.append(peer.id)):
+        with pytest.raises(ConfigurationError, match="node a is served already; one handler serves all peers"):
+            a.check_unserved()
+        with pytest.raises(ConfigurationError), a.serving(lambda peer: told.append("never")):
+            raise AssertionError("it was not refused")
+        a.peer("b")
+    with pytest.raises(ZeroDivisionError), a.serving(lambda peer: told.append(peer.id)):
+        _ = 1 // 0
+    assert told == ["b", "b"]
+    a.close()
+    with pytest.raises(NodeClosed):
+        a.begin_serving(lambda peer: told.append("never"))
+    assert told == ["b", "b"]
+
+
+def test_the_end_of_a_node_is_the_end_of_serving_and_comes_once() -> None:
+    a = Net().node("a")
+    turns = Turns(a)
+    with a.serving(turns.may_have, turns):
+        with a.inside:
+            assert a.gone()
+        assert turns.over
+        with a.inside:
+            assert not a.gone()
+
+
+# -- what the listeners and callbacks of a driver have in common ------------------------------------------------------
+
+
+def test_what_a_listener_cannot_do_is_told_in_words_that_help() -> None:
+    a = Net().node("a")
+    taken = OSError(errno.EADDRINUSE, "taken")
+    with pytest.raises(AddressError) as caught, a.listening("localhost", 0):
+        raise taken
+    assert str(caught.value) == str(in_use("localhost port 0"))
+    assert caught.value.__cause__ is taken
+    with pytest.raises(AddressError, match="cannot listen on /tmp/x: Permission denied"), a.listening("/tmp/x"):
+        raise OSError(errno.EACCES, "Permission denied")
+    with pytest.raises(AddressError) as caught, a.listening("/tmp/x"):
+        raise in_use("/tmp/y")
+    assert str(caught.value) == str(in_use("/tmp/y"))
+    with pytest.raises(ZeroDivisionError), a.listening("localhost", 1):
+        _ = 1 // 0
+    with pytest.raises(ConfigurationError, match="not loopback"), a.listening("192.0.2.1", 80):
+        raise AssertionError("it was not refused")
+    with pytest.raises(ConfigurationError, match="from 0 to 65535"), a.listening("localhost", -1):
+        raise AssertionError("it was not refused")
+    a.close()
+    with pytest.raises(NodeClosed), a.listening("localhost", 0):
+        raise AssertionError("it was not refused")
+
+
+def test_an_address_to_dial_has_a_name() -> None:
+    node, opened = NodeHandle[object]("n"), list[int]()
+    assert node.dialling("127.0.0.1", 80) == "127.0.0.1:80"
+    with pytest.raises(ConfigurationError, match="not loopback"):
+        node.dialling("192.0.2.1", 80)
+    with pytest.raises(ConfigurationError, match="from 1 to 65535"):
+        node.dialling("127.0.0.1", 0)
+    address = Address("over there", lambda: opened.append(1))
+    assert str(address) == "over there"
+    assert address not in {Address("over there", address.open)}
+    address.open()
+    assert opened == [1]
+
+
+def test_a_node_that_has_to_be_opened_says_how() -> None:
+    class Opened(NodeHandle[object]):
+        opened_by = "async with"
+
+    node = Opened("n")
+    with pytest.raises(NodeClosed, match=r"node n is not open: use it inside of `async with Node\(...\) as node:`"):
+        node.check_open()
+    node.begin()
+    node.check_open()
+
+
+def test_a_callback_that_fails_is_told_with_its_error_and_ends_nothing() -> None:
+    net = Net()
+    a, error = net.node("a"), ZeroDivisionError("mine")
+
+    def callback() -> None:
+        raise error
+
+    a.on_notice(callback)
+    a.lines.clear()
+    net.connected(a, net.node("b"))
+    (line,) = [line for line in a.lines if line.error]
+    assert (line.level, line.text, line.arguments, line.error) == (40, "what on_notice was given failed", (), error)
+    with pytest.raises(KeyboardInterrupt):
+        a.call(Mock(side_effect=KeyboardInterrupt))
+
+
+def test_a_driver_asks_when_something_is_due_and_may_look_in() -> None:
+    net = Net()
+    a = net.node("a")
+    assert a.due() == inf
+    net.connected(a, net.node("b"))
+    assert a.due() == a.endpoint.get_timer() != inf
+    net.now += 1.0
+    a.visit()
+    assert (a.time, a.entered) == (net.now, False)

@@ -9,17 +9,17 @@ from networkio_testing.node import Flag
 
 
 class Core:
-    """What a driver calls ``inside``; notes what happens, and that it happens there."""
+    """A node, as far as an operation needs it; notes what happens, and that it happens inside."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
         self.within = False
 
-    def __enter__(self) -> None:
+    def enter(self) -> None:
         assert not self.within
         self.within = True
 
-    def __exit__(self, *exc: object) -> None:
+    def leave(self) -> None:
         self.within = False
 
     def say(self, what: str) -> None:
@@ -128,3 +128,32 @@ def test_what_is_closed_before_it_began_does_nothing() -> None:
     core, steps = begin(Flag())
     steps.close()
     assert core.log == []
+
+
+def test_left_by_an_exception_it_is_closed_and_else_it_is_over() -> None:
+    core, steps = begin(Flag())
+    assert steps.next() is not None
+    with pytest.raises(ZeroDivisionError), steps:
+        _ = 1 // 0
+    assert (core.log, core.within) == (["begun", "over"], False)
+    core, steps = begin()
+    with steps as same:
+        assert same is steps
+        assert steps.next() is None
+    assert core.log == ["begun", "over"]
+
+
+def test_the_core_is_left_even_by_an_operation_that_fails_to_clear_up() -> None:
+    core = Core()
+
+    def messy() -> Operation[None]:
+        try:
+            yield Flag()
+        finally:
+            _ = 1 // 0
+
+    steps = Steps(messy(), core)
+    assert steps.next() is not None
+    with pytest.raises(ZeroDivisionError):
+        steps.close()
+    assert not core.within

@@ -283,6 +283,70 @@ def test_what_the_handler_settled_by_itself_stays_so(error: Exception | None) ->
     assert pair.to_a.receive_nowait().attempt == 2
 
 
+def test_around_the_call_of_a_handler_its_failure_is_told_and_ends() -> None:
+    net = Net()
+    a, b = net.node("a"), net.node("b")
+    to_b, to_a = net.connected(a, b)
+    to_b.send_nowait(1)
+    to_b.send_nowait(2)
+    net.run()
+    message, error = to_a.receive_nowait(), ValueError("mine")
+    b.lines.clear()
+    with to_a.handling(message) as handling:
+        raise error
+    assert (handling.pause, message.held, message.settled) == (0.05, False, False)
+    (line,) = b.lines
+    assert (line.level, line.text % line.arguments) == (40, "the handler failed on message 1 of a")
+    assert line.error is error
+    message = to_a.receive_nowait()
+    with to_a.handling(message, max_attempts=2) as handling:
+        raise error
+    assert (handling.pause, message.settled) == (0.0, True)
+    message = to_a.receive_nowait()
+    assert message.data == 2
+    with to_a.handling(message) as handling:
+        pass
+    assert (handling.pause, message.settled) == (0.0, True)
+    assert len(b.lines) == 2
+
+
+def test_what_is_no_failure_of_the_handler_passes_through_and_its_message_comes_again() -> None:
+    net = Net()
+    a, b = net.node("a"), net.node("b")
+    to_b, to_a = net.connected(a, b)
+    to_b.send_nowait(1)
+    net.run()
+    b.lines.clear()
+    with pytest.raises(KeyboardInterrupt), to_a.handling(to_a.receive_nowait()):
+        raise KeyboardInterrupt
+    assert b.lines == []
+    message = to_a.receive_nowait()
+    assert message.attempt == 2
+    with to_a.handling(message, failures=BaseException) as handling:
+        raise SystemExit
+    assert (len(b.lines), handling.pause) == (1, 0.1)
+
+
+def test_a_message_that_was_settled_elsewhere_meanwhile_or_whose_node_has_ended_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = Net()
+    a, b = net.node("a"), net.node("b")
+    to_b, to_a = net.connected(a, b)
+    to_b.send_nowait(1)
+    to_b.send_nowait(2)
+    net.run()
+    message, other = to_a.receive_nowait(), to_a.receive_nowait()
+    monkeypatch.setattr(type(message), "held", True)  # another thread is about to settle it
+    with to_a.handling(message) as handling:
+        message.release()
+    assert handling.pause == 0.0
+    monkeypatch.undo()
+    with to_a.handling(other):
+        b.close()
+    assert other.held
+
+
 def test_a_peer_that_is_woken_tells_those_who_serve_many() -> None:
     net = Net()
     a, b = net.node("a"), net.node("b")

@@ -27,10 +27,9 @@ class Served:
 
     def serve(self) -> Turns:
         """Begin to serve, or begin anew."""
-        turns = self.hub.turns = Turns(self.hub, self.hub.turns)
+        turns = Turns(self.hub, self.hub.turns)
         with self.hub.inside:
-            for peer in self.hub._peers.values():
-                turns.may_have(peer)
+            self.hub.begin_serving(turns.may_have, turns)
         return turns
 
     def say(self, name: str, *things: object) -> None:
@@ -213,7 +212,7 @@ def test_a_worker_that_is_cancelled_when_it_was_woken_leaves_the_message_to_the_
 def test_the_end_of_serving_is_told_to_every_worker_that_waits_or_asks() -> None:
     served = Served("a")
     workers = [served.ask() for _ in range(3)]
-    served.turns.end()
+    served.hub.end_serving()
     assert served.turns.over
     assert [worker.look().result for worker in workers] == [None, None, None]
     served.say("a", 1)
@@ -239,7 +238,7 @@ def test_a_handler_of_the_last_time_is_still_busy_when_serving_begins_anew() -> 
     served.say("a", "a1", "a2")
     old = served.ask()
     assert old.result.data == "a1"
-    served.turns.end()
+    served.hub.end_serving()
     served.turns = served.serve()
     worker = served.ask()
     assert not worker.over

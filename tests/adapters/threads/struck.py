@@ -19,27 +19,22 @@ HASTY = Config(ack_delay=0.002, linger=0.2, drain_timeout=5.0, outbox_limit=4000
 
 
 def strike_proof(step: Callable[[], bool]) -> None:
-    """Call until it says that the work is done, whatever strikes."""
+    """Call until it says that the work is done, whatever strikes.
 
-    def once(sign: bytes) -> bool:
+    Whoever strikes waits for the sign that the one before came out, so the signs are given only where the next one is
+    caught.
+    """
+    signs = [b"+"]
+    while True:
         try:
-            os.write(1, sign)
+            while signs:
+                os.write(1, signs.pop())
             while not step():
                 pass
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            return True
+            return
         except KeyboardInterrupt:
-            os.write(1, b"!")
-            return False
-
-    sign = b"+"
-    while True:
-        try:
-            if once(sign):
-                return
-            sign = b""
-        except KeyboardInterrupt:
-            os.write(1, b"!")
+            signs.append(b"!")
 
 
 def send(near: Peer, far: Peer) -> list[int]:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def test_one_that_comes_while_a_wait_is_given_up_comes_out_afterwards(monkeypatc
 
         monkeypatch.setattr(pair.client, "enter", enter)
         monkeypatch.setattr(pair.client, "tick", lambda: None)
-        monkeypatch.setattr(pair.client, "due", lambda: None)
+        monkeypatch.setattr(pair.client, "due", lambda: inf)
 
         def receive_and_go_on() -> None:
             with pytest.raises(KeyboardInterrupt):
