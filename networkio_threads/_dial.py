@@ -118,20 +118,25 @@ class Attempt:
         self,
         loop: Loop,
         resolver: Resolver,
-        address: Address,
-        timeout: float,
         done: Callable[[socket.socket | None, BaseException | None], object],
     ) -> None:
         self._loop = loop
+        self._resolver = resolver
         self._places: deque[Place] = deque()
         self._done: Callable[[socket.socket | None, BaseException | None], object] | None = done
         self._error: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
         self._trying: set[socket.socket] = set()
-        loop.later(timeout, lambda: self._finish(None, TimeoutError("no answer in time")))
+
+    def begin(self, address: Address) -> None:
+        """Look for places, and try them."""
         if address.places is None:
-            resolver.submit(partial(self._find, address))
+            self._resolver.submit(partial(self._find, address))
         else:
             self._found(address.places)
+
+    def abandon(self) -> None:
+        """Give it up, if it has not ended yet: ``done`` hears of an error that says nothing."""
+        self._finish(None, self._error)
 
     def _find(self, address: Address) -> None:
         """In a resolver's thread: ask for places, or for a socket."""

@@ -62,12 +62,9 @@ class Link(LinkHandle):
             self.node.loop.call(self.flush)
 
     def close(self, effect: Close) -> None:
-        """Inside: the core is done with it.  Flush, half-close and linger, or drop it now."""
+        """Inside: the core is done with it.  Flush, half-close and read on, or drop it now."""
         self.closing = True
-        if effect.flush:
-            self.node.loop.call(self._flush_last)
-        else:
-            self.node.loop.call(self.drop)
+        self.node.loop.call(self.flush if effect.flush else self.drop)
 
     def abandon(self) -> None:
         """In a forked child: it is the parent's."""
@@ -99,10 +96,6 @@ class Link(LinkHandle):
             return
         with self.node.inside as now:
             self.connection.receive_data(data, now)
-
-    def _flush_last(self) -> None:
-        self.node.loop.later(self.node.config.linger, self.drop)
-        self.flush()
 
     def _go_on_writing(self) -> None:
         if not self._gone:

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 from networkio_proto import (
     ConfigurationError,
     Connection,
+    Dial,
     Event,
     ForkedProcess,
     Ledger,
@@ -23,7 +24,6 @@ from networkio_proto import (
     MessageNotHeld,
     NodeClosed,
     Session,
-    Target,
     WrongThread,
 )
 from networkio_proto.nodes import NodeHandle, address_error, in_use
@@ -130,6 +130,8 @@ class Node(NodeHandle[Peer]):
         self._entered: set[int] = set()
         self.looking = self.inside
         self._resolver = Resolver()
+        #: the dials that are under way; only the loop touches it
+        self._attempts: dict[Dial, Attempt] = {}
         self._due = 0.0
         #: links to be written by whoever is inside, and what else it has to do once it has left
         self.writers: list[Link] = []
@@ -421,13 +423,25 @@ class Node(NodeHandle[Peer]):
 
     # -- dialling, in the loop ----------------------------------------------------------------------------------
 
-    def dial(self, target: Target) -> None:
+    def dial(self, dial: Dial) -> None:
         """Inside: the core wants a stream."""
-        done = partial(self.dialled, target)
-        self.loop.call(lambda: Attempt(self.loop, self._resolver, target.key, self.config.dial_timeout, done))
+        self.loop.call(partial(self._begin, dial))
 
-    def dialled(self, target: Target, sock: socket.socket | None, error: BaseException | None) -> None:
+    def abandon(self, dial: Dial) -> None:
+        """Inside: the core no longer wants it."""
+        self.loop.call(partial(self._abandon, dial))
+
+    def _begin(self, dial: Dial) -> None:
+        self._attempts[dial] = Attempt(self.loop, self._resolver, partial(self.dialled, dial))
+        self._attempts[dial].begin(dial.target.key)
+
+    def _abandon(self, dial: Dial) -> None:
+        if dial in self._attempts:
+            self._attempts[dial].abandon()
+
+    def dialled(self, dial: Dial, sock: socket.socket | None, error: BaseException | None) -> None:
         """In the loop: a dial ended."""
+        del self._attempts[dial]
         try:
             if sock is not None:
                 prepare(sock)
@@ -437,7 +451,7 @@ class Node(NodeHandle[Peer]):
             if sock is not None:
                 sock.close()
             return
-        super().dialled(target, sock, error)
+        super().dialled(dial, sock, error)
 
     def make_link(self, connection: Connection, sock: socket.socket) -> Link:
         """The loop carries bytes between the two."""

@@ -625,7 +625,7 @@ def test_counterexample_01_facts_from_before_a_connection_are_not_stated_after_i
     assert a.read("b") == [b"one"]
     finish(m)
     n.deliver(1)
-    assert n.ends[0] is None
+    assert n.closing[0]
     assert ATTACH not in [item.kind for item in frames(n.pipes[0].data)]
     world.run(5.0)
     assert world.live("a", "b") is m
