@@ -37,6 +37,6 @@ class LinkHandle:
         raise NotImplementedError
 
     def lost(self, error: BaseException | None) -> None:
-        """From the driver: the stream broke (``error``) or ended."""
+        """From the driver: the stream broke (``error``) or ended.  :meth:`close` follows."""
         with self.node.inside as now:
             self.connection.connection_lost(now, error)

@@ -109,11 +109,6 @@ class Link(LinkHandle):
                 self.node.loop.drop(self._socket)
             self.node.unlink(self)
 
-    def lost(self, error: BaseException | None) -> None:
-        """The stream is over."""
-        super().lost(error)
-        self.node.loop.call(self.drop)
-
     # -- in any thread, without the lock --------------------------------------------------------------------------
 
     def flush(self) -> None:

@@ -130,7 +130,7 @@ class Node(NodeHandle[Peer]):
         self._entered: set[int] = set()
         self.looking = self.inside
         self._resolver = Resolver()
-        #: the dials that are under way; only the loop touches it
+        #: the dials that are under way
         self._attempts: dict[Dial, Attempt] = {}
         self._due = 0.0
         #: links to be written by whoever is inside, and what else it has to do once it has left
@@ -425,28 +425,24 @@ class Node(NodeHandle[Peer]):
 
     def dial(self, dial: Dial) -> None:
         """Inside: the core wants a stream."""
-        self.loop.call(partial(self._begin, dial))
+        attempt = self._attempts[dial] = Attempt(
+            self.loop, self._resolver, dial.target.key, partial(self.dialled, dial)
+        )
+        self.loop.call(attempt.begin)
 
     def abandon(self, dial: Dial) -> None:
         """Inside: the core no longer wants it."""
-        self.loop.call(partial(self._abandon, dial))
-
-    def _begin(self, dial: Dial) -> None:
-        self._attempts[dial] = Attempt(self.loop, self._resolver, partial(self.dialled, dial))
-        self._attempts[dial].begin(dial.target.key)
-
-    def _abandon(self, dial: Dial) -> None:
         if dial in self._attempts:
-            self._attempts[dial].abandon()
+            self.loop.call(self._attempts[dial].abandon)
 
     def dialled(self, dial: Dial, sock: socket.socket | None, error: BaseException | None) -> None:
         """In the loop: a dial ended."""
-        del self._attempts[dial]
         try:
             if sock is not None:
                 prepare(sock)
         except Exception as failed:  # it is closed already, or no socket at all
             sock, error = None, failed
+        self._attempts.pop(dial, None)
         if self.closed:
             if sock is not None:
                 sock.close()

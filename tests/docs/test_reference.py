@@ -142,7 +142,7 @@ def public(cls: type) -> set[str]:
 #: what a driver needs of the shared handles and keeps for itself; not for applications
 DRIVERS = {
     "Node": {
-        "begin", "breathe", "call", "carry_out", "changing", "check_address", "check_open", "check_thread",
+        "abandon", "begin", "breathe", "call", "carry_out", "changing", "check_address", "check_open", "check_thread",
         "connecting", "dial", "dialled", "drain_time", "due", "emptying", "ending", "enter", "forked", "give_back",
         "gone", "leave", "log", "looking", "loop", "make_link", "make_peer", "meet", "met", "nudge", "now", "payload",
         "peer_within", "prepare", "report", "request_number", "run", "take_back", "tick", "token", "unlink", "wake",
