@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from itertools import cycle, repeat
+from math import inf
 
 import pytest
 from hypothesis import given, settings
@@ -519,6 +520,7 @@ def test_the_stream_is_dropped_as_soon_as_the_peer_has_closed_it(how: str) -> No
     getattr(line, how)()
     assert (line.state, line.dropped) == (ConnectionState.CLOSED, True)
     assert isinstance(line.connection.error, NormalClose)
+    assert line.connection.timer_at == inf
     node.advance(1e4)  # the helper watches that there is no third Close
     getattr(line, how)()
 

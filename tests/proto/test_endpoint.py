@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from math import inf
 
 import pytest
 
@@ -388,9 +389,10 @@ def test_what_happens_to_a_dial_that_is_not_under_way_is_ignored() -> None:
 @pytest.mark.parametrize("last", [b"", PREAMBLE])
 def test_a_dial_that_was_answered_in_time_is_not_given_up(last: bytes) -> None:
     node = Node(config=Config(dial_timeout=2.0, handshake_timeout=60.0))
-    node.add_target("a")
+    target = node.add_target("a")
     node.advance(1.9)
     line = node.answer()
+    assert target.timer_at == inf
     line.say(last)
     node.advance(50.0)
     assert node.abandoned == []
