@@ -33,7 +33,8 @@ def run_core(messages: int, size: int, batch: int = 256) -> float:
     config = Config(window=1 << 20)
     sender, receiver = Endpoint("sender", config), Endpoint("receiver", config)
     target = sender.add_target("receiver", 0.0, to="receiver")
-    a, b = sender.connect(target, 0.0), receiver.accept(0.0)
+    assert target.dial is not None
+    a, b = sender.connect(target.dial, 0.0), receiver.accept(0.0)
     _link(a, b, 0.0)
     outgoing, incoming = sender.session("receiver"), receiver.session("sender")
     payload = bytes(size)

@@ -43,8 +43,9 @@ def carry(a: Connection, b: Connection) -> None:
 
 def connected(client: Endpoint, server: Endpoint) -> tuple[Connection, Connection]:
     """A live connection."""
-    target = client.add_target(server.peer_id, 0.0, to=server.peer_id)
-    pair = client.connect(target, 0.0), server.accept(0.0)
+    dial = client.add_target(server.peer_id, 0.0, to=server.peer_id).dial
+    assert dial is not None
+    pair = client.connect(dial, 0.0), server.accept(0.0)
     carry(*pair)
     return pair
 

@@ -19,19 +19,18 @@ import networkio_proto as core
 class Link(asyncio.Protocol):
     """One byte stream and its connection."""
 
-    def __init__(self, driver: "Driver", target: core.Target | None = None) -> None:
-        self.driver, self.target = driver, target
-        self.closing = self.blocked = False
-        self.closed = driver.loop.create_future()
+    def __init__(self, driver: "Driver", dial: core.Dial | None = None) -> None:
+        self.driver, self.dial = driver, dial
 
     def connection_made(self, transport: Any) -> None:
         self.transport: asyncio.Transport = transport
+        transport.set_write_buffer_limits(0)  # it says so as soon as the socket is full: resume_writing() follows
         endpoint, now = self.driver.endpoint, self.driver.now()
-        if self.target is None:
-            source = transport.get_extra_info("peername") or ("",)
-            self.connection = endpoint.accept(now, source=source[0])
+        if self.dial is None:
+            self.connection = endpoint.accept(now, source=(transport.get_extra_info("peername") or [""])[0])
         else:
-            self.connection = endpoint.connect(self.target, now)
+            self.connection = endpoint.connect(self.dial, now)
+            self.driver.dials.pop(self.dial, None)
         self.driver.links[self.connection] = self
         self.driver.pump()
 
@@ -39,38 +38,22 @@ class Link(asyncio.Protocol):
         self.connection.receive_data(data, self.driver.now())
         self.driver.pump()
 
-    def eof_received(self) -> None:
-        self.connection.receive_eof(self.driver.now())
-        self.driver.pump()
-
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:  # or its end, without one
         self.connection.connection_lost(self.driver.now(), error)
         del self.driver.links[self.connection]
-        self.closed.set_result(None)
         self.driver.pump()
 
-    def pause_writing(self) -> None:
-        self.blocked = True
-
     def resume_writing(self) -> None:
-        self.blocked = False
         self.transmit()
         self.driver.pump()
 
     def transmit(self) -> None:
-        """Hand over what the core has to say, as long as the transport takes it."""
-        while not self.blocked and (buffers := self.connection.data_to_send(self.driver.now())):
+        """Hand over what the core has to say, as long as the socket takes it."""
+        blocked = self.transport.get_write_buffer_size
+        while not blocked() and (buffers := self.connection.data_to_send(self.driver.now())):
             self.transport.write(b"".join(buffers))  # writelines() harms a closing transport on Python 3.12.1
-        if self.closing and not self.blocked:
+        if self.connection.state is core.ConnectionState.CLOSING and not blocked():
             self.transport.write_eof()
-
-    def close(self, flush: bool) -> None:
-        if flush:
-            self.closing = True
-            self.driver.loop.call_later(self.driver.endpoint.config.linger, self.transport.abort)
-            self.transmit()
-        else:
-            self.transport.abort()
 
 
 class Driver:
@@ -82,56 +65,43 @@ class Driver:
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.links: dict[core.Connection, Link] = {}
-        self.dials: set[asyncio.Task[None]] = set()
-        self.alarm: asyncio.Handle = self.loop.call_soon(self.tick)
+        self.dials: dict[core.Dial, asyncio.Task[None]] = {}
+        self.alarm: asyncio.Handle = self.loop.call_soon(self.pump)
 
     def pump(self) -> None:
-        """After every input and every command."""
+        """After every input and every command, and when a timer is due."""
+        self.endpoint.handle_timer(self.now())
         while (effect := self.endpoint.next_effect()) is not None:
             match effect:
-                case core.Dial(target):
-                    task = self.loop.create_task(self.dial(target))
-                    self.dials.add(task)
-                    task.add_done_callback(self.dials.discard)
-                case core.Transmit(connection) if connection in self.links:
+                case core.Dial():
+                    self.dials[effect] = self.loop.create_task(self.dial(effect))
+                case core.Abandon(dial) if dial in self.dials:
+                    self.dials.pop(dial).cancel()
+                case core.Transmit(connection) | core.Close(connection, True) if connection in self.links:
                     self.links[connection].transmit()
-                case core.Close(connection, flush) if connection in self.links:
-                    self.links[connection].close(flush)
+                case core.Close(connection) if connection in self.links:
+                    self.links[connection].transport.abort()
                 case core.Wake(None):
                     self.hear()
-                case core.Wake():
-                    self.changed.set()
+        self.changed.set()
         due = self.endpoint.get_timer()
         self.alarm.cancel()
         if due is not None:
-            self.alarm = self.loop.call_at(due, self.tick)
+            self.alarm = self.loop.call_at(due, self.pump)
 
-    def tick(self) -> None:
-        self.endpoint.handle_timer(self.now())
-        self.pump()
-
-    async def dial(self, target: core.Target) -> None:
-        address: Any = target.key  # what add_target was given
+    async def dial(self, dial: core.Dial) -> None:
         try:
-            async with asyncio.timeout(self.endpoint.config.dial_timeout):
-                await self.loop.create_connection(lambda: Link(self, target), *address)
-        except OSError as error:  # TimeoutError is one
-            self.endpoint.dial_failed(target, self.now(), error)
+            await self.loop.create_connection(lambda: Link(self, dial), *dial.target.key)
+        except OSError as error:
+            del self.dials[dial]
+            self.endpoint.dial_failed(dial, self.now(), error)
             self.pump()
 
-    async def wait(self, session: core.Session, what: int) -> None:
-        """Until something of ``what`` may have happened to the session."""
-        session.watch = what
-        self.changed.clear()
-        await self.changed.wait()
-
-    async def leave(self) -> None:
-        """Say goodbye on every connection, and wait until that is out."""
-        self.endpoint.close(self.now())
-        self.pump()
-        for dial in self.dials:
-            dial.cancel()
-        await asyncio.gather(*self.dials, *(link.closed for link in self.links.values()), return_exceptions=True)
+    async def until(self, holds: Callable[[], object]) -> None:
+        """Wait for that; look again whenever something has happened."""
+        while not holds():
+            self.changed.clear()
+            await self.changed.wait()
 
 
 def hear(endpoint: core.Endpoint) -> None:
@@ -160,17 +130,17 @@ async def main(name: str, peer: str, how: str, host: str, port: str) -> None:
         driver.pump()
     try:
         while line := await keyboard.readline():
-            while not session.has_room:
-                await driver.wait(session, core.Watch.ROOM)
+            await driver.until(lambda: session.has_room)
             session.send(line.rstrip(b"\n"), driver.now(), raw=True)
             driver.pump()
-        while session.unacknowledged:
-            await driver.wait(session, core.Watch.PROGRESS)
+        await driver.until(lambda: not session.unacknowledged)
     finally:
         pipe.close()
         if server is not None:
             server.close()
-        await driver.leave()
+        endpoint.close(driver.now())
+        driver.pump()
+        await driver.until(lambda: not driver.links)  # the goodbyes are out
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def carry(*endpoints: Endpoint) -> None:
                 match effect:
                     case Dial(target):
                         other: Any = target.key  # an address is whatever the driver dials by: here, the endpoint
-                        near, far = endpoint.connect(target, now), other.accept(now)
+                        near, far = endpoint.connect(effect, now), other.accept(now)
                         ends.update({near: far, far: near})
                     case Transmit(connection) | Close(connection):
                         while buffers := connection.data_to_send(now):

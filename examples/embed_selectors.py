@@ -10,23 +10,11 @@ import os
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
-from errno import EINPROGRESS
-from math import inf
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from time import monotonic
 from typing import Any
 
 import networkio_proto as core
-
-
-@dataclass
-class Link:
-    """A socket that connects for a target, serves a connection, or lingers after its end."""
-
-    sock: socket.socket
-    deadline: float = inf  # of connecting, or of lingering
-    unsent: bytes | memoryview = b""  # what the core has handed out and the socket has not taken
 
 
 class Driver:
@@ -36,16 +24,13 @@ class Driver:
         self.endpoint = endpoint
         self.selector = DefaultSelector()
         self.listener: Any = None  # a socket, if it listens at all
-        self.links: dict[core.Connection | core.Target, Link] = {}
+        self.links: dict[core.Dial | core.Connection, socket.socket] = {}  # those that connect, and those that have
 
     def step(self) -> None:
         """Wait until something happens, tell the core, and do what it wants done."""
-        timer = self.endpoint.get_timer()
-        due = min([inf if timer is None else timer, *(link.deadline for link in self.links.values())])
-        for key, events in self.selector.select(None if due == inf else max(0.0, due - monotonic())):
+        due = self.endpoint.get_timer()
+        for key, events in self.selector.select(None if due is None else max(0.0, due - monotonic())):
             key.data() if callable(key.data) else self.ready(key.data, events)
-        for overdue in [which for which, link in self.links.items() if link.deadline <= monotonic()]:
-            self.drop(overdue, TimeoutError("no answer in time"))
         self.endpoint.handle_timer(monotonic())
         self.pump()
 
@@ -53,29 +38,22 @@ class Driver:
         """After every input and every command: do what the core wants done."""
         while (effect := self.endpoint.next_effect()) is not None:
             match effect:
-                case core.Dial(target):
-                    self.dial(target)
-                case core.Transmit(connection) if connection in self.links:
-                    self.ready(connection, EVENT_WRITE)
-                case core.Close(connection, True) if connection in self.links:
-                    self.links[connection].deadline = monotonic() + self.endpoint.config.linger
-                    self.ready(connection, EVENT_WRITE)
-                case core.Close(connection) if connection in self.links:
-                    self.drop(connection)
+                case core.Dial():
+                    self.dial(effect)
+                case core.Transmit(link) | core.Close(link, True) if link in self.links:
+                    self.ready(link, EVENT_WRITE)
+                case core.Abandon(link) | core.Close(link, False) if link in self.links:
+                    self.drop(link)
                 case core.Wake(session):
                     news(self.endpoint) if session is None else echo(session)
 
     def leave(self) -> None:
-        """The endpoint is closed: wait until the goodbyes are out."""
+        """Say goodbye; the last link is gone when that is out."""
         self.selector.unregister(sys.stdin)
         if self.listener is not None:
             self.selector.unregister(self.listener)
             self.listener.close()
-        for target in [which for which in self.links if isinstance(which, core.Target)]:
-            self.drop(target)
-        self.pump()
-        while self.links:
-            self.step()
+        self.endpoint.close(monotonic())
 
     def listen(self, address: tuple[str, int]) -> None:
         self.listener = socket.create_server(address)
@@ -85,61 +63,54 @@ class Driver:
     def accept(self) -> None:
         with suppress(OSError):  # whoever it was may have gone again
             sock, address = self.listener.accept()
-            sock.setblocking(False)
-            connection = self.endpoint.accept(monotonic(), source=address[0])
-            self.links[connection] = Link(sock)
-            self.selector.register(sock, EVENT_READ, connection)
+            self.add(self.endpoint.accept(monotonic(), source=address[0]), sock)
 
-    def dial(self, target: core.Target) -> None:
-        address: Any = target.key
-        link = self.links[target] = Link(socket.socket(), monotonic() + self.endpoint.config.dial_timeout)
-        link.sock.setblocking(False)
-        self.selector.register(link.sock, EVENT_WRITE, target)
-        error = link.sock.connect_ex(address)
-        if error not in (0, EINPROGRESS):
-            self.drop(target, OSError(error, os.strerror(error)))
-
-    def ready(self, which: core.Connection | core.Target, events: int) -> None:
-        """Its socket can be read or written, or the core has something for it."""
-        link = self.links[which]
+    def dial(self, dial: core.Dial) -> None:
+        sock = socket.socket()
+        self.add(dial, sock)
         try:
-            if isinstance(which, core.Target):
-                if error := link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                    raise OSError(error, os.strerror(error))
-                del self.links[which]
-                which = self.endpoint.connect(which, monotonic())
-                link = self.links[which] = Link(link.sock)
-            if events & EVENT_WRITE:
-                self.write(which, link)
-            if events & EVENT_READ and (data := link.sock.recv(65536)):
-                which.receive_data(data, monotonic())
-            elif events & EVENT_READ:
-                self.drop(which)  # the end of the stream
+            sock.connect(dial.target.key)
         except BlockingIOError:
-            pass
+            pass  # it can be written when it is connected, or has failed
         except OSError as error:
-            self.drop(which, error)
+            self.endpoint.dial_failed(dial, monotonic(), error)
 
-    def write(self, connection: core.Connection, link: Link) -> None:
+    def add(self, link: core.Dial | core.Connection, sock: socket.socket) -> None:
+        self.links[link] = sock
+        sock.setblocking(False)
+        self.selector.register(sock, EVENT_WRITE, link)
+
+    def ready(self, link: core.Dial | core.Connection, events: int) -> None:
+        """Its socket can be read or written, or the core has something for it."""
+        sock = self.links[link]
         try:
-            while link.unsent or (buffers := connection.data_to_send(monotonic())):
-                link.unsent = memoryview(link.unsent or b"".join(buffers))
-                link.unsent = link.unsent[link.sock.send(link.unsent) :]
-            if link.deadline < inf:
-                link.sock.shutdown(socket.SHUT_WR)
-        except BlockingIOError:
-            pass  # no further Transmit comes before all is taken: the selector has to say when to go on
-        events = EVENT_READ | (EVENT_WRITE if link.unsent else 0)
-        self.selector.modify(link.sock, events, connection)
+            if isinstance(link, core.Dial):
+                if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    raise OSError(error, os.strerror(error))
+                del self.links[link]
+                link = self.endpoint.connect(link, monotonic())
+                self.links[link] = sock
+            if events & EVENT_READ:
+                data = sock.recv(65536)
+                link.receive_data(data, monotonic()) if data else link.receive_eof(monotonic())
+            if events & EVENT_WRITE:
+                while unsent := link.unsent(monotonic()):
+                    link.sent(sock.send(unsent), monotonic())
+                if link.state is core.ConnectionState.CLOSING:
+                    sock.shutdown(socket.SHUT_WR)
+                self.selector.modify(sock, EVENT_READ, link)
+        except BlockingIOError:  # no further Transmit comes before all is taken: the selector says when to go on
+            self.selector.modify(sock, EVENT_READ | EVENT_WRITE, link)
+        except OSError as error:  # which leads to Abandon or Close
+            if isinstance(link, core.Dial):
+                self.endpoint.dial_failed(link, monotonic(), error)
+            else:
+                link.connection_lost(monotonic(), error)
 
-    def drop(self, which: core.Connection | core.Target, error: OSError | None = None) -> None:
-        sock = self.links.pop(which).sock
+    def drop(self, link: core.Dial | core.Connection) -> None:
+        sock = self.links.pop(link)
         self.selector.unregister(sock)
         sock.close()
-        if isinstance(which, core.Target):
-            self.endpoint.dial_failed(which, monotonic(), error or ConnectionAbortedError("nobody needs it"))
-        else:
-            which.connection_lost(monotonic(), error)  # means nothing when the core has closed it
 
 
 def news(endpoint: core.Endpoint) -> None:
@@ -166,10 +137,9 @@ def main(name: str, how: str, host: str, port: str) -> None:
     else:
         endpoint.add_target((host, int(port)), monotonic())
         driver.pump()
-    driver.selector.register(sys.stdin, EVENT_READ, lambda: endpoint.close(monotonic()))
-    while not endpoint.closed:
+    driver.selector.register(sys.stdin, EVENT_READ, driver.leave)
+    while driver.links or not endpoint.closed:
         driver.step()
-    driver.leave()
 
 
 if __name__ == "__main__":

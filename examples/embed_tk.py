@@ -10,22 +10,11 @@ import socket
 import sys
 import tkinter
 from collections.abc import Callable
-from errno import EINPROGRESS
-from math import ceil, inf
+from math import ceil
 from time import monotonic
-from tkinter import READABLE, WRITABLE
 from typing import Any
 
 import networkio_proto as core
-
-
-class Link:
-    """A socket that connects for a target, serves a connection, or lingers after its end."""
-
-    def __init__(self, sock: socket.socket, deadline: float = inf) -> None:
-        self.sock = sock
-        self.deadline = deadline  # of connecting, or of lingering
-        self.unsent: bytes | memoryview = b""  # what the core has handed out and the socket has not taken
 
 
 class Driver:
@@ -33,100 +22,83 @@ class Driver:
 
     def __init__(self, endpoint: core.Endpoint, root: tkinter.Tk, hear: Callable[[], None]) -> None:
         self.endpoint, self.root, self.hear = endpoint, root, hear
-        self.links: dict[core.Connection | core.Target, Link] = {}
-        self.alarm = root.after(0, self.tick)
+        self.links: dict[core.Dial | core.Connection, socket.socket] = {}  # those that connect, and those that have
+        self.alarm = root.after(0, self.pump)
 
     def pump(self) -> None:
-        """Do what the core wants done: after every input and every command."""
+        """After every input and every command, and when a timer is due: do what the core wants done."""
+        self.endpoint.handle_timer(monotonic())
         while (effect := self.endpoint.next_effect()) is not None:
             match effect:
-                case core.Dial(target):
-                    self.dial(target)
-                case core.Transmit(connection) if connection in self.links:
-                    self.ready(connection, WRITABLE)
-                case core.Close(connection, True) if connection in self.links:
-                    self.links[connection].deadline = monotonic() + self.endpoint.config.linger
-                    self.ready(connection, WRITABLE)
-                case core.Close(connection) if connection in self.links:
-                    self.drop(connection)
+                case core.Dial():
+                    self.dial(effect)
+                case core.Transmit(link) | core.Close(link, True) if link in self.links:
+                    self.ready(link, tkinter.WRITABLE)
+                case core.Abandon(link) | core.Close(link, False) if link in self.links:
+                    self.drop(link)
                 case core.Wake():
                     self.hear()
-        timer = self.endpoint.get_timer()
-        due = min([monotonic() + 3600 if timer is None else timer, *(link.deadline for link in self.links.values())])
+        due = self.endpoint.get_timer()
         self.root.after_cancel(self.alarm)
-        self.alarm = self.root.after(ceil(max(0.0, due - monotonic()) * 1000), self.tick)
+        if due is not None:
+            self.alarm = self.root.after(ceil(max(0.0, due - monotonic()) * 1000), self.pump)
         if self.endpoint.closed and not self.links:
             self.root.quit()
-
-    def tick(self) -> None:
-        for overdue in [which for which, link in self.links.items() if link.deadline <= monotonic()]:
-            self.drop(overdue, TimeoutError("no answer in time"))
-        self.endpoint.handle_timer(monotonic())
-        self.pump()
 
     def leave(self) -> None:
         """Say goodbye; the main loop ends when that is out."""
         self.endpoint.close(monotonic())
-        for target in [which for which in self.links if isinstance(which, core.Target)]:
-            self.drop(target)
         self.pump()
 
-    def dial(self, target: core.Target) -> None:
-        address: Any = target.key
-        link = self.links[target] = Link(socket.socket(), monotonic() + self.endpoint.config.dial_timeout)
-        link.sock.setblocking(False)
-        self.watch(target, WRITABLE)
-        error = link.sock.connect_ex(address)
-        if error not in (0, EINPROGRESS):
-            self.drop(target, OSError(error, os.strerror(error)))
+    def dial(self, dial: core.Dial) -> None:
+        sock = self.links[dial] = socket.socket()
+        sock.setblocking(False)
+        self.watch(dial, tkinter.WRITABLE)
+        try:
+            sock.connect(dial.target.key)
+        except BlockingIOError:
+            pass  # it can be written when it is connected, or has failed
+        except OSError as error:
+            self.endpoint.dial_failed(dial, monotonic(), error)
 
-    def watch(self, which: core.Connection | core.Target, events: int) -> None:
+    def watch(self, link: core.Dial | core.Connection, events: int) -> None:
         def handle(sock: Any, events: int) -> None:
-            self.ready(which, events)
+            self.ready(link, events)
             self.pump()
 
-        self.root.createfilehandler(self.links[which].sock, events, handle)
+        self.root.createfilehandler(self.links[link], events, handle)
 
-    def ready(self, which: core.Connection | core.Target, events: int) -> None:
+    def ready(self, link: core.Dial | core.Connection, events: int) -> None:
         """Its socket can be read or written, or the core has something for it."""
-        link = self.links[which]
+        sock = self.links[link]
         try:
-            if isinstance(which, core.Target):
-                if error := link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            if isinstance(link, core.Dial):
+                if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise OSError(error, os.strerror(error))
-                del self.links[which]
-                which = self.endpoint.connect(which, monotonic())
-                link = self.links[which] = Link(link.sock)
-            if events & WRITABLE:
-                self.write(which, link)
-            if events & READABLE and (data := link.sock.recv(65536)):
-                which.receive_data(data, monotonic())
-            elif events & READABLE:
-                self.drop(which)  # the end of the stream
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            self.drop(which, error)
+                del self.links[link]
+                link = self.endpoint.connect(link, monotonic())
+                self.links[link] = sock
+            if events & tkinter.READABLE:
+                data = sock.recv(65536)
+                link.receive_data(data, monotonic()) if data else link.receive_eof(monotonic())
+            if events & tkinter.WRITABLE:
+                while unsent := link.unsent(monotonic()):
+                    link.sent(sock.send(unsent), monotonic())
+                if link.state is core.ConnectionState.CLOSING:
+                    sock.shutdown(socket.SHUT_WR)
+                self.watch(link, tkinter.READABLE)
+        except BlockingIOError:  # no further Transmit comes before all is taken: Tk says when to go on
+            self.watch(link, tkinter.READABLE | tkinter.WRITABLE)
+        except OSError as error:  # which leads to Abandon or Close
+            if isinstance(link, core.Dial):
+                self.endpoint.dial_failed(link, monotonic(), error)
+            else:
+                link.connection_lost(monotonic(), error)
 
-    def write(self, connection: core.Connection, link: Link) -> None:
-        try:
-            while link.unsent or (buffers := connection.data_to_send(monotonic())):
-                link.unsent = memoryview(link.unsent or b"".join(buffers))
-                link.unsent = link.unsent[link.sock.send(link.unsent) :]
-            if link.deadline < inf:
-                link.sock.shutdown(socket.SHUT_WR)
-        except BlockingIOError:
-            pass  # no further Transmit comes before all is taken: Tk has to say when to go on
-        self.watch(connection, READABLE | (WRITABLE if link.unsent else 0))
-
-    def drop(self, which: core.Connection | core.Target, error: OSError | None = None) -> None:
-        sock = self.links.pop(which).sock
+    def drop(self, link: core.Dial | core.Connection) -> None:
+        sock = self.links.pop(link)
         self.root.deletefilehandler(sock)
         sock.close()
-        if isinstance(which, core.Target):
-            self.endpoint.dial_failed(which, monotonic(), error or ConnectionAbortedError("nobody needs it"))
-        else:
-            which.connection_lost(monotonic(), error)  # means nothing when the core has closed it
 
 
 class Window:
@@ -144,13 +116,12 @@ class Window:
         root.protocol("WM_DELETE_WINDOW", self.driver.leave)
 
     def say(self, event: object = None) -> None:
-        if not (self.session.can_send and self.session.has_room):
-            return  # what was typed stays there
-        sequence = self.session.send(self.entry.get().encode(), monotonic(), raw=True)
-        self.text.insert("end", f"{self.entry.get()}\n", f"sent{sequence}")
-        self.text.tag_config(f"sent{sequence}", foreground="grey")
-        self.entry.delete(0, "end")
-        self.driver.pump()
+        if self.session.can_send and self.session.has_room:  # else what was typed stays there
+            sequence = self.session.send(self.entry.get().encode(), monotonic(), raw=True)
+            self.text.insert("end", f"{self.entry.get()}\n", f"sent{sequence}")
+            self.text.tag_config(f"sent{sequence}", foreground="grey")
+            self.entry.delete(0, "end")
+            self.driver.pump()
 
     def hear(self) -> None:
         while (notice := self.endpoint.next_event()) is not None:

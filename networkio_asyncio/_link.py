@@ -42,10 +42,9 @@ class Link(LinkHandle):
         self._wake.set()
 
     def close(self, effect: Close) -> None:
-        """The core is done with it: flush, half-close and linger, or drop it now."""
+        """The core is done with it: flush, half-close and read on, or drop it now."""
         self.closing = True
         if effect.flush:
-            self._scope.deadline = self.node.now() + self.node.config.linger
             self._wake.set()
         else:
             self._scope.cancel()

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeAlias
 import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskGroup
 
-from networkio_proto import Connection, Event, Ledger, Log, NodeClosed, Session, Target, WrongThread
+from networkio_proto import Connection, Dial, Event, Ledger, Log, NodeClosed, Session, WrongThread
 from networkio_proto.links import ListenerHandle
 from networkio_proto.nodes import Address, NodeHandle, in_use
 from networkio_proto.operations import Operation, Steps, T
@@ -92,6 +92,8 @@ class Node(NodeHandle[Peer]):
         self._tick_at = inf
         self._alarm: anyio.CancelScope | None = None
         self._thread = 0
+        #: what cancels each dial that is under way
+        self._dials: dict[Dial, anyio.CancelScope] = {}
         self._clock: Callable[[], float] = anyio.current_time
         self._tasks: TaskGroup
 
@@ -245,24 +247,29 @@ class Node(NodeHandle[Peer]):
         """As :meth:`connect`, over byte streams that ``open_stream`` makes: called for every dial."""
         return await self.run(self.connecting(Address(name or "a stream", open_stream), peer_id))
 
-    def dial(self, target: Target) -> None:
+    def dial(self, dial: Dial) -> None:
         """The core wants a stream."""
-        self._tasks.start_soon(self._dial, target)
+        self._dials[dial] = anyio.CancelScope()
+        self._tasks.start_soon(self._dial, dial, self._dials[dial])
 
-    async def _dial(self, target: Target) -> None:
+    def abandon(self, dial: Dial) -> None:
+        """The core no longer wants it."""
+        if dial in self._dials:
+            self._dials[dial].cancel()
+
+    async def _dial(self, dial: Dial, scope: anyio.CancelScope) -> None:
         stream: ByteStream | None = None
         error: BaseException | None = None
-        try:
-            with anyio.fail_after(self.config.dial_timeout):
-                stream = await target.key.open()
-        except TimeoutError:
-            error = TimeoutError("no answer in time")
-        except (OSError, anyio.BrokenResourceError) as failed:
-            error = _cause(failed)
-        except Exception as failed:  # a user's open_stream may raise anything; it is tried again like any other
-            logger.debug("dialling %s failed", target.key, exc_info=True)  # the core's line says it once
-            error = failed
-        self.dialled(target, stream, error)
+        with scope:
+            try:
+                stream = await dial.target.key.open()
+            except (OSError, anyio.BrokenResourceError) as failed:
+                error = _cause(failed)
+            except Exception as failed:  # a user's open_stream may raise anything; it is tried again like any other
+                logger.debug("dialling %s failed", dial.target.key, exc_info=True)  # the core's line says it once
+                error = failed
+        del self._dials[dial]
+        self.dialled(dial, stream, error)
 
     def make_link(self, connection: Connection, stream: ByteStream) -> Link:
         """A task that carries bytes between the two."""

@@ -100,7 +100,7 @@ class Config:
     # -- connecting --------------------------------------------------------------------------------------------
     #: one absolute deadline from the first byte stream to the live session; a slow drip does not extend it
     handshake_timeout: float = 5.0
-    #: how long the driver tries to make one byte stream
+    #: so long a driver has for making one byte stream
     dial_timeout: float = 10.0
     #: handshakes under way that this node answers at a time, in all and per source address
     max_pending: int = 1024
@@ -123,7 +123,7 @@ class Config:
     ended_retention: float = 7 * 24 * 3600.0
     #: an idle session without a connection gives its buffers back after this
     shrink_after: float = 15 * 60.0
-    #: after CLOSE, so long is read and discarded, lest a reset overtake the CLOSE
+    #: after CLOSE, so long it may take to go out, and is read and discarded, lest a reset overtake it
     linger: float = 1.0
     #: leaving a node waits at most so long for messages to be read
     drain_timeout: float = 5.0

@@ -5,7 +5,7 @@ Theory of operation
 A connection is driven by four inputs and one output::
 
     receive_data(data, now)   receive_eof(now)   connection_lost(now, exc)     (timers: Endpoint.handle_timer)
-    data_to_send(now)
+    data_to_send(now)         (or, where a stream takes bytes piece by piece: unsent(now), sent(count, now))
 
 and walks through these states, never backwards::
 
@@ -20,6 +20,9 @@ there.  What is here decides which of them gets a frame or a timer, and is alone
 Inputs never raise because of the peer: what is wrong with its bytes becomes a
 :class:`~networkio_proto.frames.PeerFault` inside, one CLOSE frame outside, and ``error`` for whoever asks; everything
 before the bad byte was delivered.  In CLOSING and CLOSED, input means nothing.
+
+CLOSING is the time in which the CLOSE goes out and the peer closes the stream (``connection_lost``).  For the rest of
+the core the connection is over when it begins; it lasts ``Config.linger`` seconds at most, then the stream is dropped.
 """
 
 from __future__ import annotations
@@ -76,6 +79,8 @@ _TOKENS_PER_SECOND = 64.0
 #: a peer's wish to be left alone is honoured up to this (seconds)
 _RETRY_AFTER_MAX = 300.0
 
+_NOTHING = memoryview(b"")
+
 _unpack_sequence = Struct(">Q").unpack_from
 _ACK_BODY = Struct(">QQQQ")
 _SKIP_BODY = Struct(">QQH")
@@ -115,12 +120,14 @@ class Connection(Timed):
         "_spoke",
         "_tokens",
         "_tokens_at",
+        "_unsent",
         "attached",
         "counted_out",
         "credit_told",
         "dial",
         "dialer",
         "dirty",
+        "drop_at",
         "error",
         "generation",
         "liveness",
@@ -174,6 +181,9 @@ class Connection(Timed):
         self.dirty = False
         self._control: list[bytes] = []
         self._spoke = False
+        self._unsent = _NOTHING
+        #: while CLOSING: when the stream is dropped
+        self.drop_at = 0.0
         # what comes in
         self._decoder = FrameDecoder()
         self._assembly = Assembly(self._decoder, endpoint.config.limits)
@@ -212,8 +222,9 @@ class Connection(Timed):
 
     def connection_lost(self, now: float, exc: BaseException | None = None) -> None:
         """The stream broke, or is fully closed.  Idempotent."""
-        if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
-            self.state = ConnectionState.CLOSED
+        if self.state is ConnectionState.CLOSING:
+            self._drop()
+        if self.state is ConnectionState.CLOSED:
             return
         detail = "the byte stream ended" if exc is None else f"{type(exc).__name__}: {printable(exc)}"
         self.fail(ConnectionLost(detail), now)
@@ -243,6 +254,23 @@ class Connection(Timed):
             self.dirty = False
             liveness.writing_since = None
         return out
+
+    def unsent(self, now: float) -> memoryview:
+        """The next bytes for the stream, for drivers that write to it piece by piece; empty when there are none.
+
+        They are the same, and count as unsent, until :meth:`sent` says how many of them the stream took.  It takes the
+        place of :meth:`data_to_send`: a driver uses the one or the other.
+        """
+        if self.state is ConnectionState.CLOSED:
+            self._unsent = _NOTHING
+        elif not self._unsent:
+            self._unsent = memoryview(b"".join(self.data_to_send(now)))
+        return self._unsent
+
+    def sent(self, count: int, now: float) -> None:
+        """The stream took so many of the bytes that :meth:`unsent` returned."""
+        self._unsent = self._unsent[count:]
+        self.liveness.writing_since = now
 
     @property
     def prompt(self) -> bool:
@@ -463,6 +491,8 @@ class Connection(Timed):
     def on_timer(self, now: float) -> float | None:
         if self.state is ConnectionState.LIVE:
             return self.liveness.on_timer(now)
+        if self.state is ConnectionState.CLOSING:
+            return self._linger(now)
         parked = self.state is ConnectionState.PARKED and self.dialer  # as acceptor, parking does not count
         if self.state in _HANDSHAKE or self.state is ConnectionState.PREAMBLE or parked:
             return self.negotiation.on_timer(now)
@@ -489,6 +519,21 @@ class Connection(Timed):
         self.say(encode_close(code, round(retry_after * 1000), text, resumable=resumable), now)
         self.state = ConnectionState.CLOSING
         self._ended(error, now, flush=True)
+        self.drop_at = now + self._endpoint.config.linger
+        self._endpoint.timers.schedule(self, self.drop_at)
+
+    def _linger(self, now: float) -> float | None:
+        """The CLOSE has its time to go out, and the peer to end the stream; then nobody waits for it any more."""
+        if now < self.drop_at:
+            return self.drop_at
+        self._drop()
+        return None
+
+    def _drop(self) -> None:
+        """The CLOSE was said, and the stream is not needed any more."""
+        self.state = ConnectionState.CLOSED
+        self._endpoint.timers.cancel(self)
+        self._endpoint.drop(self)
 
     def _receive_close(self, flags: int, body: bytes, now: float) -> None:
         if flags & ~FLAG_RESUMABLE:

@@ -40,7 +40,7 @@ from .errors import (
     RetryRequested,
     printable,
 )
-from .events import Close, Dial, Effect, Event, Transmit, Wake
+from .events import Abandon, Close, Dial, Effect, Event, Transmit, Wake
 from .instrumentation import Instrumentation, Observer
 from .journal import JournalBatch, JournalQueue, JournalRecord, restore, restored
 from .logbook import Logbook
@@ -196,12 +196,13 @@ class Endpoint:
         if session is not None and session.connection is not None:
             target.state = TargetState.SATISFIED
         else:
-            self.dial(target)
+            self.dial(target, now)
         return target
 
     def remove_target(self, target: Target) -> None:
-        """Dial it no more.  A live connection stays."""
+        """Dial it no more, and give up the dial that is under way.  A live connection stays."""
         self.targets.pop(target, None)
+        self._abandon(target)
         self.timers.cancel(target)
         target.state = TargetState.STOPPED
         target.retry_at = None
@@ -223,31 +224,49 @@ class Endpoint:
             if under_way and (dropped or connection.peer_id == session.peer_id):
                 connection.close(CloseCode.NORMAL, "", now)
 
-    def dial(self, target: Target) -> None:
+    def dial(self, target: Target, now: float) -> None:
         """It is time: ask the driver for a byte stream."""
         target.state = TargetState.DIALLING
         target.retry_at = None
-        self.effects.append(Dial(target))
+        target.dial = Dial(target)
+        self.effects.append(target.dial)
+        target.dial_until = now + self.config.dial_timeout
+        self.timers.schedule(target, target.dial_until)
 
-    def connect(self, target: Target, now: float, *, tls: TLSFacts | None = None) -> Connection:
-        """The dial succeeded: here is the byte stream.  HELLO is queued."""
+    def connect(self, dial: Dial, now: float, *, tls: TLSFacts | None = None) -> Connection:
+        """The dial succeeded: here is the byte stream.  HELLO is queued.
+
+        If the dial was abandoned meanwhile, the connection is closing already, and an effect says so.
+        """
         self._dials += 1
+        target = dial.target
         connection = Connection(self, now, target=target, tls=tls)
         connection.dial = self._dials
         self.connections[connection] = None
-        if target.state is not TargetState.DIALLING:  # nobody wants it any more
+        if target.dial is not dial:
+            connection.target = None  # what became of the target meanwhile is not this connection's business
             connection.close(CloseCode.NORMAL, "", now)
             return connection
+        target.dial = None
+        self.timers.cancel(target)
         target.state = TargetState.HANDSHAKING
         connection.negotiation.start(now)
         return connection
 
-    def dial_failed(self, target: Target, now: float, error: BaseException) -> None:
-        """The dial failed; the core decides when to try again."""
-        if target.state is TargetState.DIALLING:
+    def dial_failed(self, dial: Dial, now: float, error: BaseException) -> None:
+        """The dial failed; the core decides when to try again.  Of a dial that was abandoned, this means nothing."""
+        target = dial.target
+        if target.dial is dial:
+            self._abandon(target)
             failure = DialFailed(f"{printable(target.key)}: {printable(error)}")
             failure.__cause__ = error
             self._attempt_failed(target, failure, now)
+
+    def _abandon(self, target: Target) -> None:
+        """The dial that is under way, if there is one, comes to nothing."""
+        if target.dial is not None:
+            self.effects.append(Abandon(target.dial))
+            target.dial = None
 
     def _attempt_failed(self, target: Target, error: ConnectionFailure, now: float) -> None:
         session = target.session
@@ -438,6 +457,10 @@ class Endpoint:
             elif isinstance(error, AbortedByPeer) and error.remote:
                 session.farewell.aborted_by_peer(now)
             self.incumbent_silent(session, now)  # parked newcomers need wait no longer
+
+    def drop(self, connection: Connection) -> None:
+        """Its last words are heard, or had their time: the driver need not keep the stream any longer."""
+        self.effects.append(Close(connection, flush=False))
 
     def claims(self, session: Session) -> bool:
         """Is there a dial on which the session's facts were stated, and not answered yet?"""

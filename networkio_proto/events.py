@@ -7,7 +7,8 @@ waiting; it is built from the facts when it is taken, so it always tells the pre
 ``PeerDisconnected`` are one kind: whichever is true.  ``peer`` is what the embedding program hung on the session
 (``Session.handle``; the adapters hang their ``Peer`` there), and the peer id until then.
 
-**Effects** tell the driver what to do next; each is in the set once, however often it was wanted.
+**Effects** tell the driver what to do next; each is in the set once, however often it was wanted.  The driver has no
+clock of its own: that a dial takes too long, or a last word, is for the core's timers to notice.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 __all__ = [
+    "Abandon",
     "Close",
     "Dial",
     "Effect",
@@ -187,9 +189,25 @@ Event: TypeAlias = (
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Dial:
-    """Make a byte stream to ``target.key``, then call ``Endpoint.connect`` or ``Endpoint.dial_failed``."""
+    """Make a byte stream to ``target.key``, then call ``Endpoint.connect`` or ``Endpoint.dial_failed`` with this dial.
+
+    Every attempt is a dial of its own, hashable by identity.  It has ``Config.dial_timeout`` seconds.
+    """
 
     target: Target
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Abandon:
+    """Give the dial up, and close what it has begun.
+
+    This is the last that the driver hears of any dial that comes to nothing: it took too long, nobody wants it any
+    more, or the driver has reported that it failed.  Whatever is reported of it from now on changes nothing:
+    ``Endpoint.dial_failed`` does nothing then, and ``Endpoint.connect`` returns a connection that only says goodbye.
+    """
+
+    dial: Dial
 
 
 @final
@@ -205,9 +223,11 @@ class Transmit:
 class Close:
     """Close the byte stream.
 
-    With ``flush``: write what ``data_to_send`` still returns, half-close, read and discard until the end of the stream
-    or ``Config.linger`` seconds.  Without: close at once.  It also comes for a stream that the driver has just reported
-    as lost and dropped; then there is nothing left to do.
+    With ``flush``: write what ``data_to_send`` still returns, half-close, and read on.  The same comes without
+    ``flush`` when the driver has reported the end of the stream, and after ``Config.linger`` seconds at the latest.
+
+    Without: close it now.  This is the last that the driver hears of any connection, those that it has reported as lost
+    included; if it has closed the stream by then, there is nothing left to do.
     """
 
     connection: Connection
@@ -242,4 +262,4 @@ class Log:
     error: BaseException | None = None
 
 
-Effect: TypeAlias = Dial | Transmit | Close | Wake | Log
+Effect: TypeAlias = Dial | Abandon | Transmit | Close | Wake | Log

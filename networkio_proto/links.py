@@ -42,11 +42,11 @@ class LinkHandle:
         raise NotImplementedError
 
     def close(self, effect: Close) -> None:
-        """The core is done with it: flush, half-close and linger, or (without ``effect.flush``) drop it now."""
+        """The core is done with it: flush, half-close and read on, or (without ``effect.flush``) drop it now."""
         raise NotImplementedError
 
     def lost(self, error: BaseException | None) -> None:
-        """From the driver: the stream broke (``error``) or ended."""
+        """From the driver: the stream broke (``error``) or ended.  :meth:`close` follows."""
         with self.node.inside as now:
             self.connection.connection_lost(now, error)
 

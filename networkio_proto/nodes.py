@@ -23,7 +23,7 @@ from .config import Config
 from .connection import Connection
 from .endpoint import Endpoint
 from .errors import AddressError, ConfigurationError, DialFailed, EncodeError, NodeClosed, UsageError, printable
-from .events import Close, Dial, Event, Log, Transmit, Wake
+from .events import Abandon, Close, Dial, Event, Log, Transmit, Wake
 from .handles import MessageHandle
 from .instrumentation import Instrumentation
 from .ledger import Ledger
@@ -154,8 +154,12 @@ class NodeHandle(Generic[P]):
         """Inside: begin to carry bytes between the two."""
         raise NotImplementedError
 
-    def dial(self, target: Target) -> None:
-        """Inside: begin to make a stream to ``target.key``; it ends in :meth:`dialled`."""
+    def dial(self, dial: Dial) -> None:
+        """Inside: begin to make a stream to ``dial.target.key``; it ends in :meth:`dialled`."""
+        raise NotImplementedError
+
+    def abandon(self, dial: Dial) -> None:
+        """Inside: give that up, if it has not ended yet; :meth:`dialled` may come all the same."""
         raise NotImplementedError
 
     def log(self, line: Log) -> None:
@@ -390,7 +394,9 @@ class NodeHandle(Generic[P]):
                 if link is not None:
                     link.close(effect)
             elif type(effect) is Dial:
-                self.dial(effect.target)
+                self.dial(effect)
+            elif type(effect) is Abandon:
+                self.abandon(effect.dial)
             else:
                 self.log(effect)
 
@@ -427,13 +433,13 @@ class NodeHandle(Generic[P]):
             return self.peer_within(peer_id, self.time)
         return (yield from self._answering(target))
 
-    def dialled(self, target: Target, stream: Any, error: BaseException | None) -> None:
+    def dialled(self, dial: Dial, stream: Any, error: BaseException | None) -> None:
         """A dial ended: in a stream, or (None) in an error."""
         with self.inside as now:
             if stream is not None:
-                self._link(self.endpoint.connect(target, now), stream)
+                self._link(self.endpoint.connect(dial, now), stream)
             else:
-                self.endpoint.dial_failed(target, now, error or OSError("there is no stream"))
+                self.endpoint.dial_failed(dial, now, error or OSError("there is no stream"))
 
     def _link(self, connection: Connection, stream: Any) -> None:
         self._links[connection] = self.make_link(connection, stream)

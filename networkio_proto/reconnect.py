@@ -5,7 +5,8 @@ Theory of operation
 A :class:`Target` is an address that the application wants a connection to.  It waits, dials, shakes hands, is
 satisfied (its session is live, over whichever connection), or has stopped.  How long it waits is one pure function of
 why the last attempt ended and how many attempts ended without moving a position: full jitter over an exponentially
-growing interval, so that five thousand clients of a restarted server do not come back at the same instant.
+growing interval, so that five thousand clients of a restarted server do not come back at the same instant.  A dial
+that gets no answer for ``Config.dial_timeout`` is given up, and counts as one that failed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .timers import Timed
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
+    from .events import Dial
     from .session import Session
 
 __all__ = ["RetryClass", "Target", "TargetState", "retry_class", "retry_delay"]
@@ -107,6 +109,8 @@ class Target(Timed):
     __slots__ = (
         "_endpoint",
         "attempts",
+        "dial",
+        "dial_until",
         "error",
         "key",
         "reported",
@@ -127,6 +131,10 @@ class Target(Timed):
         self.to = to
         self.session: Session | None = None
         self.state = TargetState.WAITING
+        #: the attempt that is under way, while DIALLING; what is reported of any other one comes too late
+        self.dial: Dial | None = None
+        #: when that has taken too long
+        self.dial_until = 0.0
         #: ends of attempts since positions last moved
         self.attempts = 0
         #: attempts that ended with RETRY, in a row
@@ -141,9 +149,12 @@ class Target(Timed):
         self.retry_at: float | None = None
 
     def on_timer(self, now: float) -> float | None:
-        if self.state is not TargetState.WAITING or self.retry_at is None:
-            return None
-        if now < self.retry_at:
-            return self.retry_at
-        self._endpoint.dial(self)
+        if self.dial is not None:
+            if now < self.dial_until:
+                return self.dial_until
+            self._endpoint.dial_failed(self.dial, now, TimeoutError("no answer in time"))
+        elif self.state is TargetState.WAITING and self.retry_at is not None:
+            if now < self.retry_at:
+                return self.retry_at
+            self._endpoint.dial(self, now)
         return None

@@ -571,11 +571,14 @@ class Judge(Watcher):
 
     def effect(self, host: Host, effect: Effect) -> None:
         if isinstance(effect, (Transmit, Close)):
-            there = effect.connection in host.wires
-            self._demand(there, "I21", "{} wants a {} after Close", host, type(effect).__name__)
-        if isinstance(effect, Close):
-            connection = effect.connection
-            wire, error = host.wires[connection][0], connection.error
+            wire, end = host.wires.get(effect.connection, (None, 0))
+            closing = wire is not None and wire.closing[end]
+            dropped = isinstance(effect, Close) and not effect.flush  # after the goodbye, once
+            fine = wire is not None and (not closing or dropped)
+            self._demand(fine, "I21", "{} wants a {} after Close", host, type(effect).__name__)
+        if isinstance(effect, Close) and not closing:
+            connection, wire = effect.connection, host.wires[effect.connection][0]
+            error = connection.error
             code = None if error is None else error.code
             fine = code is not None and (code not in _ACCUSATIONS or wire.tampered)
             self._demand(fine, "I20", "{} of {} ended by {!r}", connection, host, error)

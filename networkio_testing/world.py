@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from networkio_proto import (
+    Abandon,
     Close,
     Config,
     Connection,
@@ -125,8 +126,9 @@ class Wire:
         #: None: this end is gone (closed, crashed)
         self.ends: list[Connection | None] = [None, None]
         self.pipes = (Pipe(), Pipe())  # pipes[i] leads away from end i
-        #: the driver of end i was told to flush and close
+        #: the driver of end i was told to flush and close, and when all is written, it shuts its half down
         self.closing = [False, False]
+        self.shut = [False, False]
         #: somebody on the way added bytes
         self.tampered = False
 
@@ -158,9 +160,8 @@ class Wire:
                 watcher.wrote(self, end, buffers)
         if pipe.black_hole:
             pipe.data.clear()
-        if self.closing[end] and not connection.dirty:
-            pipe.fin = True
-            self.ends[end] = None
+        if self.closing[end] and not connection.dirty and not self.shut[end]:
+            self.shut[end] = pipe.fin = True
 
     def deliver(self, end: int, count: int | None = None, chunk: int | None = None) -> int:
         """Let up to ``count`` bytes from ``end`` arrive (in pieces of ``chunk``), then FIN if all of them did."""
@@ -272,7 +273,7 @@ class Host:
         self.notices: list[Event] = []
         self.wires: dict[Connection, tuple[Wire, int]] = {}
         #: dials that the core asked for and that were not answered yet
-        self.dials: list[Target] = []
+        self.dials: list[Dial] = []
         #: called after every pump, for judges
         self.on_pump: Callable[[Host], None] | None = None
         #: what to do with a Wake, for drivers of their own, which die with the process; without it notices are
@@ -399,7 +400,10 @@ class Host:
             elif isinstance(effect, Close):
                 self._close(effect)
             elif isinstance(effect, Dial):
-                self.dials.append(effect.target)
+                self.dials.append(effect)
+            elif isinstance(effect, Abandon):
+                if effect.dial in self.dials:
+                    self.dials.remove(effect.dial)
             elif isinstance(effect, Log):
                 pass  # whoever wants to read it watches for effects
             elif self.on_wake is not None:
@@ -415,14 +419,16 @@ class Host:
             watcher.pumped(self)
 
     def _close(self, effect: Close) -> None:
-        place = self.wires.pop(effect.connection, None)
+        place = self.wires.get(effect.connection)
         if place is None:
             return
         wire, end = place
         if effect.flush:
             wire.closing[end] = True
             wire.write(end, self.world.now)
-        elif wire.ends[end] is not None:
+            return
+        del self.wires[effect.connection]
+        if wire.ends[end] is not None:
             wire.pipes[end].fin = True
             wire.ends[end] = None
 
@@ -467,15 +473,15 @@ class Host:
         if self.paused:
             return wires
         dials, self.dials = self.dials, []
-        for target in dials:
-            other = self.world.hosts.get(str(target.key))
+        for dial in dials:
+            other = self.world.hosts.get(str(dial.target.key))
             if other is not None and other.paused:
-                self.dials.append(target)
+                self.dials.append(dial)
             elif refuse or other is None or not other.up or not other.listening:
-                self.endpoint.dial_failed(target, self.world.now, ConnectionRefusedError("refused"))
+                self.endpoint.dial_failed(dial, self.world.now, ConnectionRefusedError("refused"))
                 self.pump()
             else:
-                wires.append(self.world.connect(self, other, target))
+                wires.append(self.world.connect(self, other, dial))
         return wires
 
     # -- the machine --------------------------------------------------------------------------------------------
@@ -558,7 +564,7 @@ class World:
         """How many wires there have been."""
         return self._count
 
-    def connect(self, dialer: Host, acceptor: Host, target: Target) -> Wire:
+    def connect(self, dialer: Host, acceptor: Host, dial: Dial) -> Wire:
         """A byte stream comes about."""
         self._count += 1
         wire = Wire(self, self._count, (dialer, acceptor))
@@ -566,7 +572,7 @@ class World:
             pipe.capacity = self.capacity
         self.wires.append(wire)
         accepted = acceptor.endpoint.accept(self.now, source=dialer.name)
-        dialled = dialer.endpoint.connect(target, self.now)
+        dialled = dialer.endpoint.connect(dial, self.now)
         wire.ends = [dialled, accepted]
         dialer.wires[dialled] = (wire, 0)
         acceptor.wires[accepted] = (wire, 1)

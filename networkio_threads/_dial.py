@@ -119,28 +119,35 @@ class Attempt:
         loop: Loop,
         resolver: Resolver,
         address: Address,
-        timeout: float,
         done: Callable[[socket.socket | None, BaseException | None], object],
     ) -> None:
         self._loop = loop
+        self._resolver = resolver
+        self._address = address
         self._places: deque[Place] = deque()
         self._done: Callable[[socket.socket | None, BaseException | None], object] | None = done
         self._error: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
         self._trying: set[socket.socket] = set()
-        loop.later(timeout, lambda: self._finish(None, TimeoutError("no answer in time")))
-        if address.places is None:
-            resolver.submit(partial(self._find, address))
-        else:
-            self._found(address.places)
 
-    def _find(self, address: Address) -> None:
+    def begin(self) -> None:
+        """Look for places, and try them."""
+        if self._address.places is None:
+            self._resolver.submit(self._find)
+        else:
+            self._found(self._address.places)
+
+    def abandon(self) -> None:
+        """Give it up, if it has not ended yet; then ``done`` hears of it too."""
+        self._finish(None, self._error)
+
+    def _find(self) -> None:
         """In a resolver's thread: ask for places, or for a socket."""
         if self._done is None:  # it took too long to come to this
             return
         found: Any = None
         error: BaseException | None = None
         try:
-            found = address.find()
+            found = self._address.find()
         except BaseException as failed:  # a user's open_stream may raise anything; it is tried again like any other
             error = failed
         self._loop.call(partial(self._found, found, error))

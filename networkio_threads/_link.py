@@ -62,12 +62,9 @@ class Link(LinkHandle):
             self.node.loop.call(self.flush)
 
     def close(self, effect: Close) -> None:
-        """Inside: the core is done with it.  Flush, half-close and linger, or drop it now."""
+        """Inside: the core is done with it.  Flush, half-close and read on, or drop it now."""
         self.closing = True
-        if effect.flush:
-            self.node.loop.call(self._flush_last)
-        else:
-            self.node.loop.call(self.drop)
+        self.node.loop.call(self.flush if effect.flush else self.drop)
 
     def abandon(self) -> None:
         """In a forked child: it is the parent's."""
@@ -100,10 +97,6 @@ class Link(LinkHandle):
         with self.node.inside as now:
             self.connection.receive_data(data, now)
 
-    def _flush_last(self) -> None:
-        self.node.loop.later(self.node.config.linger, self.drop)
-        self.flush()
-
     def _go_on_writing(self) -> None:
         if not self._gone:
             self.node.loop.register(self._socket, READ | WRITE, self._ready)
@@ -115,11 +108,6 @@ class Link(LinkHandle):
             with self._token:  # nobody writes to a number that may be another socket's by then
                 self.node.loop.drop(self._socket)
             self.node.unlink(self)
-
-    def lost(self, error: BaseException | None) -> None:
-        """The stream is over."""
-        super().lost(error)
-        self.node.loop.call(self.drop)
 
     # -- in any thread, without the lock --------------------------------------------------------------------------
 

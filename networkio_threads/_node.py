@@ -14,7 +14,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeAlias
 
-from networkio_proto import Connection, ForkedProcess, Log, NodeClosed, Session, Target, WrongThread
+from networkio_proto import Connection, Dial, ForkedProcess, Log, NodeClosed, Session, WrongThread
 from networkio_proto.blocking import BlockingNode
 from networkio_proto.links import ListenerHandle
 from networkio_proto.nodes import in_use
@@ -111,6 +111,8 @@ class Node(BlockingNode[Peer]):
         self._entered: set[int] = set()
         self.looking = self.inside
         self._resolver = Resolver()
+        #: the dials that are under way
+        self._attempts: dict[Dial, Attempt] = {}
         self._due = 0.0
         #: links to be written by whoever is inside, and what else it has to do once it has left
         self.writers: list[Link] = []
@@ -354,23 +356,31 @@ class Node(BlockingNode[Peer]):
 
     # -- dialling, in the loop ----------------------------------------------------------------------------------
 
-    def dial(self, target: Target) -> None:
+    def dial(self, dial: Dial) -> None:
         """Inside: the core wants a stream."""
-        done = partial(self.dialled, target)
-        self.loop.call(lambda: Attempt(self.loop, self._resolver, target.key, self.config.dial_timeout, done))
+        attempt = self._attempts[dial] = Attempt(
+            self.loop, self._resolver, dial.target.key, partial(self.dialled, dial)
+        )
+        self.loop.call(attempt.begin)
 
-    def dialled(self, target: Target, sock: socket.socket | None, error: BaseException | None) -> None:
+    def abandon(self, dial: Dial) -> None:
+        """Inside: the core no longer wants it."""
+        if dial in self._attempts:
+            self.loop.call(self._attempts[dial].abandon)
+
+    def dialled(self, dial: Dial, sock: socket.socket | None, error: BaseException | None) -> None:
         """In the loop: a dial ended."""
         try:
             if sock is not None:
                 prepare(sock)
         except Exception as failed:  # it is closed already, or no socket at all
             sock, error = None, failed
+        self._attempts.pop(dial, None)
         if self.closed:
             if sock is not None:
                 sock.close()
             return
-        super().dialled(target, sock, error)
+        super().dialled(dial, sock, error)
 
     def make_link(self, connection: Connection, sock: socket.socket) -> Link:
         """The loop carries bytes between the two."""

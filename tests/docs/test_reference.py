@@ -140,12 +140,12 @@ def public(cls: type) -> set[str]:
 #: what a driver needs of the shared handles and keeps for itself; not for applications
 DRIVERS = {
     "Node": {
-        "alive", "arrive", "begin", "begin_serving", "breathe", "call", "carry_out", "changing", "check_address",
-        "check_open", "check_unserved", "check_waiting", "connecting", "dial", "dialled", "dialling", "drain_time",
-        "due", "emptying", "end_serving", "ending", "enter", "forked", "give_back", "gone", "leave", "listening",
-        "log", "looking", "loop", "make_link", "make_peer", "meet", "met", "nudge", "now", "opened_by", "payload",
-        "peer_within", "prepare", "request_number", "run", "serving", "start", "stop", "take_back", "tick", "token",
-        "unlink", "visit", "wake", "wake_watchers",
+        "abandon", "alive", "arrive", "begin", "begin_serving", "breathe", "call", "carry_out", "changing",
+        "check_address", "check_open", "check_unserved", "check_waiting", "connecting", "dial", "dialled", "dialling",
+        "drain_time", "due", "emptying", "end_serving", "ending", "enter", "forked", "give_back", "gone", "leave",
+        "listening", "log", "looking", "loop", "make_link", "make_peer", "meet", "met", "nudge", "now", "opened_by",
+        "payload", "peer_within", "prepare", "request_number", "run", "serving", "start", "stop", "take_back", "tick",
+        "token", "unlink", "visit", "wake", "wake_watchers",
     },
     "Peer": {
         "accepting", "draining", "handling", "iterate", "iteration_over", "judged", "read_out", "receiving", "serve",

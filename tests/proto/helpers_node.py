@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from networkio_proto import Close, Config, Connection, Log, Session, Target
+from networkio_proto import Close, Config, Connection, Dial, Log, Session
 from networkio_proto.handles import MessageHandle, ReceiptHandle
 from networkio_proto.links import LinkHandle
 from networkio_proto.nodes import NodeHandle
@@ -79,7 +79,7 @@ class Driver(NodeHandle[Far]):
         self.net = net
         self.entered = False
         #: dials that wait to be answered
-        self.dials: list[Target] = []
+        self.dials: list[Dial] = []
         self.lines: list[Log] = []
         super().__init__(peer_id, config=config)
 
@@ -107,10 +107,16 @@ class Driver(NodeHandle[Far]):
         assert self.entered
         return Link(self, connection, stream)
 
-    def dial(self, target: Target) -> None:
+    def dial(self, dial: Dial) -> None:
         """Note it; the net answers."""
         assert self.entered
-        self.dials.append(target)
+        self.dials.append(dial)
+
+    def abandon(self, dial: Dial) -> None:
+        """Forget it, if it is not being answered."""
+        assert self.entered
+        if dial in self.dials:
+            self.dials.remove(dial)
 
     def log(self, line: Log) -> None:
         """Keep it."""
@@ -169,13 +175,13 @@ class Net:
 
     def _answer(self, node: Driver) -> bool:
         dials, node.dials = node.dials, []
-        for target in dials:
-            acceptor, stream = self.nodes.get(target.key), Stream()
+        for dial in dials:
+            acceptor, stream = self.nodes.get(dial.target.key), Stream()
             if acceptor is None:
-                node.dialled(target, None, ConnectionRefusedError("refused"))
+                node.dialled(dial, None, ConnectionRefusedError("refused"))
             else:
                 acceptor.serve_stream(stream.other, source=node.id)
-                node.dialled(target, stream, None)
+                node.dialled(dial, stream, None)
         return bool(dials)
 
     def _move(self, node: Driver) -> bool:

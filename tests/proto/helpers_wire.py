@@ -17,6 +17,7 @@ from typing import Any
 import msgpack
 
 from networkio_proto import (
+    Abandon,
     Close,
     CloseCode,
     Config,
@@ -209,9 +210,10 @@ class Peer:
 class Node:
     """One endpoint, its driver and its clock.
 
-    Every effect is carried out at once, and judged: a connection has one Close effect and no Transmit after it, hands
-    out at most 64 buffers at a time and none that is empty, and nothing at all after its end; no Dial comes twice for
-    one dial; and a stranger never gets more than three times the bytes that it sent.
+    Every effect is carried out at once, and judged: a connection has one Close effect (where that is with
+    ``flush``, one without follows) and no Transmit after it, hands out at most 64 buffers at a time and none that is
+    empty, and nothing at all after its end; no Dial comes twice for one dial; and a stranger never gets more than three
+    times the bytes that it sent.
     """
 
     def __init__(self, peer_id: str = "m", config: Config | None = None, *, seed: int = 0, **settings: Any) -> None:
@@ -219,6 +221,8 @@ class Node:
         self.endpoint = Endpoint(peer_id, config, random=random.Random(f"{peer_id}/{seed}"), **settings)
         self.lines: dict[Connection, Line] = {}
         self.dials: list[Target] = []
+        self.attempts: dict[Target, Dial] = {}
+        self.abandoned: list[Dial] = []
         self.events: list[Event] = []
         self.wakes: list[Session] = []
         self.logs: list[Log] = []
@@ -256,7 +260,17 @@ class Node:
         if target is None:
             [target] = self.dials
         self.dials.remove(target)
-        return self._line(self.endpoint.connect(target, self.now))
+        return self._line(self.endpoint.connect(self.attempts[target], self.now))
+
+    def answer_late(self) -> Line:
+        """The dial that was abandoned last succeeds."""
+        return self._line(self.endpoint.connect(self.abandoned[-1], self.now))
+
+    def fail(self, target: Target, error: BaseException | None = None) -> None:
+        """A dial that waits fails."""
+        self.dials.remove(target)
+        self.endpoint.dial_failed(self.attempts[target], self.now, OSError() if error is None else error)
+        self.pump()
 
     def dial(self, to: str | None) -> Line:
         """This node dials, and is answered at once."""
@@ -266,7 +280,8 @@ class Node:
         """Every dial that waits fails."""
         dials, self.dials = self.dials, []
         for target in dials:
-            self.endpoint.dial_failed(target, self.now, ConnectionRefusedError("refused") if error is None else error)
+            failure = ConnectionRefusedError("refused") if error is None else error
+            self.endpoint.dial_failed(self.attempts[target], self.now, failure)
         self.pump()
 
     def connect(self, peer: Peer, role: str = "acceptor", **attach: Any) -> Line:
@@ -303,14 +318,25 @@ class Node:
                 line.writable()
             elif isinstance(effect, Close):
                 line = self.lines[effect.connection]
-                assert line.closed is None, "a second Close"
-                line.closed = effect
+                if line.closed is None:
+                    line.closed = effect
+                else:
+                    assert line.closed.flush, "a Close after the last one"
+                    assert not effect.flush, "a second Close with flush"
+                    assert not line.dropped, "a third Close"
+                line.dropped = not effect.flush
                 if effect.flush:
                     line.writable()
                 assert effect.connection.error is not None
             elif isinstance(effect, Dial):
                 assert effect.target not in self.dials, "a second Dial"
                 self.dials.append(effect.target)
+                self.attempts[effect.target] = effect
+            elif isinstance(effect, Abandon):
+                if effect.dial.target in self.dials:
+                    self.dials.remove(effect.dial.target)
+                assert effect.dial not in self.abandoned, "a second Abandon"
+                self.abandoned.append(effect.dial)
             elif isinstance(effect, Log):
                 self.logs.append(effect)
             elif effect.session is not None:
@@ -328,6 +354,13 @@ class Node:
             self.pump()
         self.now = end
 
+    def until_dialled(self) -> None:
+        """Time passes until a dial waits to be answered."""
+        while not self.dials:
+            due = self.endpoint.get_timer()
+            assert due is not None
+            self.advance(max(0.0, due - self.now))
+
     def jump(self, seconds: float) -> None:
         """The process stands still for so long; then its timers are served."""
         self.now += seconds
@@ -343,6 +376,8 @@ class Line:
         self.connection = connection
         #: the effect, once the driver was told
         self.closed: Close | None = None
+        #: the driver was told to close it at once, first or last
+        self.dropped = False
         #: the transport takes no bytes
         self.stuck = False
         self.said = 0
@@ -451,7 +486,7 @@ def dialled(dialer: Node, acceptor: Node, tls: tuple[TLSFacts, TLSFacts] | None 
     dialer.dials.remove(target)
     facts = (None, None) if tls is None else tls
     return (
-        dialer._line(dialer.endpoint.connect(target, dialer.now, tls=facts[0])),
+        dialer._line(dialer.endpoint.connect(dialer.attempts[target], dialer.now, tls=facts[0])),
         acceptor.accept(tls=facts[1]),
     )
 

@@ -267,8 +267,9 @@ def test_a_dialer_does_not_take_its_own_proof_for_the_other_sides() -> None:
 @pytest.mark.parametrize(("seen_by_dialer", "live"), [(b"c" * 32, True), (b"d" * 32, False), (b"", False)])
 def test_the_proof_binds_the_channel(seen_by_dialer: bytes, live: bool) -> None:
     a, b = (Endpoint(name, Config(), auth=HmacAuth(KEY)) for name in "ab")
-    target = a.add_target("address", 0.0, to="b")
-    dialled = a.connect(target, 0.0, tls=TLSFacts(seen_by_dialer))
+    dial = a.add_target("address", 0.0, to="b").dial
+    assert dial is not None
+    dialled = a.connect(dial, 0.0, tls=TLSFacts(seen_by_dialer))
     accepted = b.accept(0.0, tls=TLSFacts(b"c" * 32))
     for _ in range(3):
         for source, sink in ((dialled, accepted), (accepted, dialled)):

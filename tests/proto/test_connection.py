@@ -6,21 +6,24 @@ The handshake is in ``test_negotiation.py``, messages in ``test_assembly.py``, P
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from itertools import cycle, repeat
+from math import inf
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from networkio_proto import CloseCode, Config, ConnectionState, Transmit, UsageError
+from networkio_proto import CloseCode, Config, Connection, ConnectionState, NormalClose, Transmit, UsageError
 from tests.proto.helpers import pair
 from tests.proto.helpers_wire import (
     ACK,
+    CLOSE,
     CONTINUED,
     DATA,
     PING,
@@ -421,6 +424,147 @@ def test_a_connection_says_what_it_is() -> None:
     node = Node()
     assert repr(node.accept().connection) == "<Connection from ? preamble>"
     assert repr(node.connect(Peer("z"), "dialer").connection) == "<Connection to z live>"
+
+
+# -- piece by piece ---------------------------------------------------------------------------------------------------
+
+
+def test_what_a_stream_did_not_take_is_offered_again_and_all_of_it_goes_out_in_order() -> None:
+    """The same bytes as by ``data_to_send``, however few of them the stream takes at a time."""
+    streams = []
+    for piece in (None, 7, 1000):
+        node, peer, line = opened(Config())
+        line.stuck = True
+        node.send(peer, *(b"%d" % number * 40 for number in range(100)))
+        written, connection = b"", line.connection
+        if piece is None:
+            while buffers := connection.data_to_send(node.now):
+                written += b"".join(buffers)
+        else:
+            while unsent := bytes(connection.unsent(node.now)):
+                assert connection.unsent(node.now) == unsent
+                written += unsent[:piece]
+                connection.sent(min(piece, len(unsent)), node.now)
+        assert not connection.dirty
+        streams.append(written)
+    assert streams[0] == streams[1] == streams[2]
+    assert len(streams[0]) > 8_000
+
+
+def test_a_stream_that_takes_bytes_slowly_is_not_stalled_and_one_that_takes_none_is() -> None:
+    node, peer, line = opened(Config())
+    line.stuck = True
+    node.send(peer, b"x" * 20_000)
+    for _ in range(5):
+        assert line.connection.unsent(node.now)
+        line.connection.sent(1000, node.now)
+        node.advance(29.0)
+        line.say(ping())
+        assert line.live
+    node.advance(1.1)
+    assert line.dropped
+    assert "took no byte" in str(line.connection.error)
+
+
+def test_what_is_unsent_goes_out_before_the_goodbye_and_is_worth_nothing_after_the_end() -> None:
+    for lost in (False, True):
+        node, peer, line = opened(Config())
+        line.stuck = True
+        node.send(peer, b"one")
+        connection = line.connection
+        whole = bytes(connection.unsent(node.now))
+        connection.sent(3, node.now)
+        connection.close(CloseCode.NORMAL, "", node.now)
+        assert connection.unsent(node.now) == whole[3:]
+        if lost:
+            line.lose()
+        else:
+            connection.sent(len(whole) - 3, node.now)
+            assert bytes(connection.unsent(node.now))[4] == CLOSE
+            node.advance(1.0)
+        assert not connection.unsent(node.now)
+
+
+# -- the time for a goodbye -------------------------------------------------------------------------------------------
+
+
+def test_a_goodbye_has_its_time_and_then_the_stream_is_dropped() -> None:
+    node, _, line = opened(Config(linger=3.0))
+    line.connection.close(CloseCode.NORMAL, "", node.now)
+    node.pump()
+    node.advance(2.9)
+    assert line.closed is not None
+    assert line.closed.flush
+    assert (line.state, line.dropped) == (ConnectionState.CLOSING, False)
+    node.advance(0.2)
+    assert (line.state, line.dropped) == (ConnectionState.CLOSED, True)
+    node.advance(1e4)
+    line.lose()
+    assert not node.endpoint.connections
+
+
+def test_a_goodbye_that_does_not_go_out_has_no_more_time() -> None:
+    node, _, line = opened(Config())
+    line.stuck = True
+    line.connection.close(CloseCode.NORMAL, "", node.now)
+    node.pump()
+    node.advance(1.0)
+    assert line.dropped
+    line.stuck = False
+    line.writable()
+    assert line.raw() == b""
+
+
+@pytest.mark.parametrize("how", ["eof", "lose"])
+def test_the_stream_is_dropped_as_soon_as_the_peer_has_closed_it(how: str) -> None:
+    node, _, line = opened(Config())
+    line.connection.close(CloseCode.NORMAL, "", node.now)
+    node.pump()
+    getattr(line, how)()
+    assert (line.state, line.dropped) == (ConnectionState.CLOSED, True)
+    assert isinstance(line.connection.error, NormalClose)
+    assert line.connection.timer_at == inf
+    node.advance(1e4)  # the helper watches that there is no third Close
+    getattr(line, how)()
+
+
+def test_a_connection_that_closes_while_its_own_timer_is_due_still_has_its_time() -> None:
+    """Timers are due together: what one of them closes, the next in turn must not drop at once."""
+    node, _, line = opened(Config())
+    other = node.connect(Peer("other"))
+    first, second = (item.connection for item in (line, other))
+    node.advance(node.endpoint.get_timer() - node.now)  # type: ignore[operator]
+    for connection in (first, second):
+        node.endpoint.timers.cancel(connection)
+        node.endpoint.timers.schedule(connection, node.now + 1.0)
+    first.liveness.heard = -1e6  # it is found dead, and takes the other one with it
+    closed = node.endpoint.connection_ended
+
+    def both(connection: Connection, now: float, *, flush: bool) -> None:
+        closed(connection, now, flush=flush)
+        second.close(CloseCode.NORMAL, "", now)
+
+    node.endpoint.connection_ended = both  # type: ignore[method-assign]
+    node.advance(1.0)
+    assert [item.state for item in (line, other)] == [ConnectionState.CLOSING] * 2
+    node.advance(0.9)
+    assert [item.dropped for item in (line, other)] == [False] * 2
+    node.advance(0.2)
+    assert [item.dropped for item in (line, other)] == [True] * 2
+
+
+def test_connections_that_are_over_are_forgotten_though_nobody_reports_their_end() -> None:
+    node = Node()
+    for _ in range(20):
+        for _ in range(50):
+            node.accept().say(b"GET / HTTP/1.1\r\n")
+            node.claim(Peer()).say(frame(0x7F))
+        node.advance(1.0)
+        node.lines.clear()
+    gc.collect()
+    assert len(node.endpoint.timers) == 0
+    assert not node.endpoint.connections
+    assert [item for item in gc.get_objects() if type(item) is Connection and item._endpoint is node.endpoint] == []
 
 
 # -- when to write ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from math import inf
 
 import pytest
 
@@ -32,6 +33,7 @@ from networkio_proto import (
 from networkio_proto.journal import JournalRecord
 from tests.proto.helpers_wire import (
     ATTACH,
+    CLOSE,
     HELLO,
     PREAMBLE,
     Line,
@@ -89,7 +91,7 @@ def test_a_target_is_dialled_at_once_and_once() -> None:
     target = node.add_target("a", key=("host", 80))
     assert node.dials == [target]
     assert (target.key, target.to, target.state) == (("host", 80), "a", TargetState.DIALLING)
-    node.advance(1000.0)
+    node.advance(9.9)
     assert node.dials == [target]
     assert node.endpoint.sessions["a"].targets == [target]
 
@@ -119,8 +121,7 @@ def test_a_target_of_a_connected_peer_is_not_dialled_until_the_connection_is_gon
 def test_every_waiting_target_is_satisfied_by_one_connection_over_any_of_them() -> None:
     node, peer = Node(), Peer()
     first, second, third = (node.add_target("a", key) for key in ("one", "two", "three"))
-    node.dials.remove(first)
-    node.endpoint.dial_failed(first, node.now, OSError())
+    node.fail(first)
     line = node.answer(second)
     line.say(PREAMBLE, peer.hello_ack(), peer.attach())
     assert [target.state for target in (first, second)] == [TargetState.SATISFIED] * 2
@@ -186,7 +187,7 @@ def test_the_delay_doubles_up_to_its_ceiling_while_nothing_works() -> None:
         node.refuse()
         assert delay(node, target) == pytest.approx(min(30.0, 0.25 * 2**number), rel=1e-4)
         assert disconnections(node)[:1] == [] or number == 1
-        node.advance(30.0)
+        node.until_dialled()
         assert node.dials == [target]
 
 
@@ -215,7 +216,7 @@ def test_a_connection_that_moved_something_is_dialled_again_at_once() -> None:
             line.say(data(sequence))
         line.lose()
         waits.append(round(delay(node, target), 3))
-        node.advance(31.0)
+        node.until_dialled()
     assert waits == [0.5, 1.0, 0.05, 0.05, 0.5, 1.0]
 
 
@@ -291,7 +292,7 @@ def test_slow_is_never_less_than_half_of_the_interval() -> None:
     for number in range(1, 13):
         line.say(PREAMBLE, close(CloseCode.AUTH_FAILED))
         assert delay(node, target) == pytest.approx(min(300.0, 0.25 * 2**number) / 2)
-        node.advance(150.0)
+        node.until_dialled()
         line = node.answer(target)
 
 
@@ -346,7 +347,7 @@ def test_one_notice_for_each_way_of_failing_not_one_for_each_try() -> None:
     target = node.add_target("a")
     for _ in range(5):
         node.refuse(OSError("no route"))
-        node.advance(30.0)
+        node.until_dialled()
     [failed] = disconnections(node)
     assert isinstance(failed.error, DialFailed)
     assert "there: no route" in str(failed.error)
@@ -354,18 +355,18 @@ def test_one_notice_for_each_way_of_failing_not_one_for_each_try() -> None:
     for _ in range(5):
         line = node.answer(target)
         line.say(PREAMBLE, close(CloseCode.AUTH_FAILED))
-        node.advance(300.0)
+        node.until_dialled()
     [refused] = disconnections(node)
     assert refused.error.code is CloseCode.AUTH_FAILED
     for _ in range(2):
         line = node.answer(target)
         line.say(PREAMBLE, peer.hello_ack(), peer.attach())
         line.lose()
-        node.advance(30.0)
+        node.until_dialled()
         disconnections(node)
         node.refuse(OSError("no route"))  # after a success it is news again
         assert len(disconnections(node)) == 1
-        node.advance(30.0)
+        node.until_dialled()
 
 
 def test_a_dial_that_fails_for_nobody_in_particular_is_no_notice() -> None:
@@ -380,9 +381,62 @@ def test_a_dial_that_fails_for_nobody_in_particular_is_no_notice() -> None:
 def test_what_happens_to_a_dial_that_is_not_under_way_is_ignored() -> None:
     node = Node()
     line, target = greeted(node)
-    node.endpoint.dial_failed(target, node.now, OSError())
+    node.endpoint.dial_failed(node.attempts[target], node.now, OSError())
     assert target.state is TargetState.HANDSHAKING
     assert line.closed is None
+
+
+@pytest.mark.parametrize("last", [b"", PREAMBLE])
+def test_a_dial_that_was_answered_in_time_is_not_given_up(last: bytes) -> None:
+    node = Node(config=Config(dial_timeout=2.0, handshake_timeout=60.0))
+    target = node.add_target("a")
+    node.advance(1.9)
+    line = node.answer()
+    assert target.timer_at == inf
+    line.say(last)
+    node.advance(50.0)
+    assert node.abandoned == []
+    assert line.closed is None
+
+
+@pytest.mark.parametrize("dialling", [False, True], ids=["waiting", "dialling"])
+def test_what_is_heard_of_a_dial_that_was_given_up_changes_nothing(dialling: bool) -> None:
+    """Neither what the target does meanwhile, nor what becomes of it."""
+    node, peer = Node(), Peer()
+    target = node.add_target("a")
+    node.advance(10.0)
+    [dial] = node.abandoned
+    [notice] = disconnections(node)
+    assert str(notice.error) == "dialling failed: there: no answer in time"
+    if dialling:
+        node.until_dialled()
+    before = (target.state, target.dial, target.attempts, target.error, target.retry_at)
+    node.endpoint.dial_failed(dial, node.now, OSError("too late"))
+    late = node.answer_late()
+    late.lose()
+    node.endpoint.dial_failed(dial, node.now, OSError("again"))
+    assert (target.state, target.dial, target.attempts, target.error, target.retry_at) == before
+    assert late.kinds() == [CLOSE]
+    node.until_dialled()
+    line = node.answer(target)
+    line.say(PREAMBLE, peer.hello_ack(), peer.attach())
+    assert node.session("a").connected
+    node.answer_late()
+    node.advance(1.0)
+    assert doing(target) is TargetState.SATISFIED
+    line.lose()
+    assert doing(target) is TargetState.WAITING
+
+
+def test_a_stream_is_made_of_a_dial_once() -> None:
+    node = Node()
+    line, target = greeted(node)
+    again = node._line(node.endpoint.connect(node.attempts[target], node.now))
+    assert again.kinds() == [CLOSE]
+    assert target.state is TargetState.HANDSHAKING
+    line.lose()
+    node.until_dialled()
+    assert node.dials == [target]
 
 
 # -- taking targets away ----------------------------------------------------------------------------------------------
@@ -408,8 +462,9 @@ def test_a_target_that_was_removed_is_not_dialled_whatever_it_was_doing(state: T
     assert target.state is TargetState.STOPPED
     assert node.session(peer).targets == []
     assert not node.endpoint.targets
-    if state is TargetState.DIALLING:  # the driver could not know
-        line = node.answer()
+    if state is TargetState.DIALLING:
+        assert [dial.target for dial in node.abandoned] == [target]
+        line = node.answer_late()
         assert line.closed is not None
     elif state is TargetState.HANDSHAKING:
         assert line is not None
@@ -563,7 +618,7 @@ def test_a_peer_that_answers_under_ever_new_names_is_forgotten() -> None:
     for number in range(500):
         line.say(PREAMBLE, Peer(f"a{number}").hello_ack())
         line.lose()
-        node.advance(31.0)
+        node.until_dialled()
         line = node.answer()
     assert node.endpoint.sessions == {}
     assert len(node.endpoint._provisional) <= 64
@@ -615,7 +670,7 @@ def test_handshakes_that_fail_leave_no_window_reserved(to: str | None) -> None:
         line.say(PREAMBLE, peer.hello_ack())
         line.say(close(CloseCode.OVERLOAD))
         assert node.endpoint.inbox_reserved == 0
-        node.advance(31.0)
+        node.until_dialled()
         line = node.answer()
     line.say(PREAMBLE, peer.hello_ack(), peer.attach())
     assert node.endpoint.inbox_reserved > 0
@@ -790,7 +845,7 @@ def test_a_node_that_leaves_says_so_on_every_connection_and_dials_no_more() -> N
     early = [node.claim(Peer("c")), node.dial("d")]
     silent = node.accept()
     waiting = node.add_target("e")
-    node.endpoint.dial_failed(waiting, node.now, OSError())
+    node.fail(waiting)
     under_way = node.add_target("f")
     session = node.session("a")
     session.watch = Watch.READABLE
@@ -807,12 +862,12 @@ def test_a_node_that_leaves_says_so_on_every_connection_and_dials_no_more() -> N
         session.send(b"x", node.now)
     with pytest.raises(NodeClosed):
         node.add_target("a")
-    late = node.answer(under_way)
-    assert late.closed is not None
+    assert [dial.target for dial in node.abandoned] == [waiting, under_way]
+    assert node.answer_late().closed is not None
     assert node.accept().closed is not None
     node.endpoint.close(node.now)
     node.advance(1e4)
-    assert node.dials == [waiting]
+    assert node.dials == []
 
 
 def test_a_node_can_leave_with_another_word() -> None:

@@ -10,6 +10,7 @@ import pytest
 from networkio_proto import Config, Endpoint, events
 from networkio_proto.errors import ConnectionLost
 from networkio_proto.events import (
+    Abandon,
     Close,
     Dial,
     Effect,
@@ -80,20 +81,26 @@ def test_effects_are_told_apart_by_identity(kind: type) -> None:
 def test_a_driver_can_match_on_every_effect_of_an_endpoint() -> None:
     endpoint = Endpoint("a", Config())
     target = endpoint.add_target("address", 0.0, to="b")
-    connection = endpoint.connect(target, 0.0)
+    dial = target.dial
+    assert dial is not None
+    connection = endpoint.connect(dial, 0.0)
     connection.connection_lost(1.0)
+    other = endpoint.add_target("another", 1.0)
+    endpoint.remove_target(other)
     seen: list[Any] = []
     while (effect := endpoint.next_effect()) is not None:
         match effect:
             case Dial(target=found):
                 seen.append(found)
+            case Abandon(dial=given_up):
+                seen.append(given_up.target)
             case Transmit(connection=sending):
                 seen.append(sending)
             case Close(connection=ended, flush=flush):
                 seen.append((ended, flush))
             case Wake(session=session):
                 seen.append(session)
-    assert seen[:3] == [target, connection, (connection, False)]
+    assert [item for item in seen if item is not None] == [target, connection, (connection, False), other, other]
 
 
 def test_a_world_tells_of_kinds_that_are_declared_and_of_nothing_else() -> None:

@@ -172,9 +172,9 @@ def test_each_way_of_failing_is_told_once_until_a_connection_stands() -> None:
     target = node.add_target("a", "host:1")
     for _ in range(3):
         node.refuse()
-        node.advance(60.0)
+        node.until_dialled()
         node.refuse(TimeoutError("no answer in time"))
-        node.advance(60.0)
+        node.until_dialled()
     assert lines(node) == [
         (WARNING, "node m: dialling host:1 fails, and is tried again: refused"),
         (WARNING, "node m: dialling host:1 fails, and is tried again: no answer in time"),
@@ -182,7 +182,7 @@ def test_each_way_of_failing_is_told_once_until_a_connection_stands() -> None:
     line = node.answer(target)
     line.say(PREAMBLE, peer.hello_ack(), peer.attach())
     line.lose()
-    node.advance(60.0)
+    node.until_dialled()
     assert [level for level, _ in lines(node)] == [INFO, INFO]
     node.refuse()
     assert [level for level, _ in lines(node)] == [WARNING]

@@ -16,6 +16,7 @@ from networkio_proto import (
     Close,
     Config,
     ConfigurationError,
+    Dial,
     DialFailed,
     EncodeError,
     Limits,
@@ -75,9 +76,10 @@ class Counting(MsgpackCodec):
 def test_what_only_a_driver_has_the_core_has_not() -> None:
     node: NodeHandle[object] = NodeHandle("n", auth="insecure")
     session = node.endpoint.session("a")
-    target = Target(node.endpoint, "somewhere", None)
+    dial = Dial(Target(node.endpoint, "somewhere", None))
     missing: list[Callable[[], object]] = [
-        node.enter, node.leave, node.token, node.nudge, lambda: node.make_peer(session), lambda: node.dial(target),
+        node.enter, node.leave, node.token, node.nudge, lambda: node.make_peer(session), lambda: node.dial(dial),
+        lambda: node.abandon(dial),
         lambda: node.make_link(node.endpoint.accept(0.0), object()), lambda: node.log(Log(20, "", ())),
     ]  # fmt: skip
     for part in missing:
@@ -350,12 +352,13 @@ def test_a_name_that_does_not_resolve_is_hopeless_and_a_refusal_is_not() -> None
     target = hub.endpoint.add_target("nowhere", world.now)
     hub.leave()
     waiting = Waiting(hub, hub._answering(target))
-    hub.endpoint.dial_failed(target, world.now, ConnectionRefusedError("refused"))
+    assert target.dial is not None
+    hub.endpoint.dial_failed(target.dial, world.now, ConnectionRefusedError("refused"))
     hub.host.pump()
     assert waiting.woken
     assert not waiting.look().over
-    hub.endpoint.dial(target)
-    hub.endpoint.dial_failed(target, world.now, socket.gaierror(8, "not known"))
+    hub.endpoint.dial(target, world.now)
+    hub.endpoint.dial_failed(target.dial, world.now, socket.gaierror(8, "not known"))
     hub.host.pump()
     with pytest.raises(DialFailed, match="not known"):
         _ = waiting.look().result
@@ -443,13 +446,21 @@ def test_the_end_of_the_node_is_told_to_those_who_watch_it() -> None:
 # -- streams ----------------------------------------------------------------------------------------------------------
 
 
-def dialling(node: Driver, address: str) -> Target:
+def dialling(node: Driver, address: str) -> Dial:
     """Let it dial; the dial is not answered yet."""
     with node.inside as now:
         target = node.endpoint.add_target(address, now, to=address)
-    assert node.dials == [target]
+    (dial,) = node.dials
+    assert dial.target is target
     node.dials.clear()
-    return target
+    return dial
+
+
+def dialling_again(node: Driver, target: Target) -> Dial:
+    """It is dialled once more, at once."""
+    with node.inside as now:
+        node.endpoint.dial(target, now)
+    return node.dials.pop()
 
 
 def test_every_effect_goes_where_it_belongs() -> None:
@@ -462,12 +473,15 @@ def test_every_effect_goes_where_it_belongs() -> None:
     to_c.told.clear()
     a.lines.clear()
     line, target = Log(30, "%s happened", ("this",)), Target(a.endpoint, "somewhere", None)
-    with a.inside:
+    with a.inside as now:
         a.endpoint.effects.extend([Transmit(to_b.connection), line])
-        a.endpoint.dial(target)
+        a.endpoint.dial(target, now)
         a.endpoint.effects.append(Close(to_c.connection, False))
     assert (to_b.told, to_c.told) == (["transmit"], ["drop"])
-    assert (a.lines, a.dials) == ([line], [target])
+    assert (a.lines, a.dials) == ([line], [target.dial])
+    with a.inside:
+        a.endpoint.remove_target(target)
+    assert a.dials == []
     assert a.endpoint.next_effect() is None
 
 
@@ -513,7 +527,7 @@ def test_connecting_to_a_peer_does_not_wait_and_connecting_to_an_address_does() 
     named = Waiting(a, a.connecting("b", "b"))
     assert named.result is a.peer("b")
     anybody = Waiting(a, a.connecting("c", None))
-    assert [target.key for target in a.dials] == ["b", "c"]
+    assert [dial.target.key for dial in a.dials] == ["b", "c"]
     net.node("b")
     net.node("c")
     net.run()
@@ -525,11 +539,10 @@ def test_connecting_to_a_peer_does_not_wait_and_connecting_to_an_address_does() 
 def test_connecting_that_is_cancelled_dials_no_more_and_closed_nodes_do_not_begin() -> None:
     a = Net().node("a")
     waiting = Waiting(a, a.connecting("nobody", None))
-    (target,) = a.dials
+    (dial,) = a.dials
     waiting.cancel()
-    assert (target.state, list(a.endpoint.targets), a._watchers) == (TargetState.STOPPED, [], [])
+    assert (a.dials, dial.target.state, list(a.endpoint.targets), a._watchers) == ([], TargetState.STOPPED, [], [])
     a.close()
-    a.dials.clear()
     for peer_id in ("b", None):
         with pytest.raises(NodeClosed, match="node a is closed"):
             _ = Waiting(a, a.connecting("b", peer_id)).result
@@ -550,23 +563,19 @@ def test_a_driver_may_have_its_own_reason_to_refuse_connecting(monkeypatch: pyte
 def test_a_dial_ends_in_a_stream_or_in_an_error() -> None:
     net = Net()
     a = net.node("a")
-    target = dialling(a, "b")
+    dial = dialling(a, "b")
+    target = dial.target
     refused = ConnectionRefusedError("refused")
-    a.dialled(target, None, refused)
+    a.dialled(dial, None, refused)
     assert isinstance(target.error, DialFailed)
     assert target.error.__cause__ is refused
     assert (target.state, a.links) == (TargetState.WAITING, [])
     net.wait(60.0)  # its timer is served; nobody is there yet
     assert target.attempts == 2
-    with a.inside:
-        a.endpoint.dial(target)
-    a.dials.clear()
-    a.dialled(target, None, None)
+    a.dialled(dialling_again(a, target), None, None)
     assert str(target.error) == "dialling failed: b: there is no stream"
-    with a.inside:
-        a.endpoint.dial(target)
     stream = Stream()
-    a.dialled(target, stream, None)
+    a.dialled(dialling_again(a, target), stream, None)
     assert (target.state, [link.stream for link in a.links]) == (TargetState.HANDSHAKING, [stream])
     assert a.links[0].told == ["transmit"]
     assert stream.out
@@ -574,24 +583,25 @@ def test_a_dial_ends_in_a_stream_or_in_an_error() -> None:
 
 def test_a_stream_that_nobody_wants_any_more_is_closed() -> None:
     a = Net().node("a")
-    target = dialling(a, "b")
+    dial = dialling(a, "b")
     a.peer("b").disconnect()
-    a.dialled(target, Stream(), None)
+    a.dialled(dial, Stream(), None)
     assert [link.closing for link in a.links] == [True]
 
 
 def test_timers_are_served_when_they_are_due() -> None:
     net = Net()
     a = net.node("a")
-    target = dialling(a, "b")
-    a.dialled(target, None, OSError("no"))
+    dial = dialling(a, "b")
+    target = dial.target
+    a.dialled(dial, None, OSError("no"))
     assert target.retry_at is not None
     net.now = target.retry_at - 0.001
     a.tick()
     assert a.dials == []
     net.now = target.retry_at
     a.tick()
-    assert a.dials == [target]
+    assert a.dials == [target.dial] != [dial]
 
 
 # -- opening, and waiting for the end ---------------------------------------------------------------------------------

@@ -51,8 +51,9 @@ def test_an_endpoint_draws_its_ids_from_its_source_and_from_nowhere_else(monkeyp
         monkeypatch.setattr(SystemRandomSource, method, lambda *_: pytest.fail("another source was asked"))
     source = Scripted()
     endpoint = Endpoint("a", Config(), random=source)
-    target = endpoint.add_target("address", 0.0, to="b")
-    connection = endpoint.connect(target, 0.0)
+    dial = endpoint.add_target("address", 0.0, to="b").dial
+    assert dial is not None
+    connection = endpoint.connect(dial, 0.0)
     said = b"".join(connection.data_to_send(0.0))
     assert endpoint.incarnation in said
     assert set(source.sizes) == {16, 32}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from networkio_proto.config import Config
 from networkio_proto.endpoint import Endpoint
 from networkio_proto.errors import CloseCode, ConnectionFailure, ConnectionLost, DialFailed, failure_for
-from networkio_proto.events import Dial
+from networkio_proto.events import Abandon, Dial
 from networkio_proto.reconnect import RetryClass, Target, TargetState, retry_class, retry_delay
 
 thorough = settings(derandomize=True, deadline=None, max_examples=200)
@@ -233,6 +233,22 @@ def test_a_target_without_a_time_does_nothing() -> None:
     endpoint, target = waiting(None)
     assert target.on_timer(9.0) is None
     assert endpoint.next_effect() is None
+
+
+def test_a_dial_that_gets_no_answer_is_given_up_and_counts_as_failed() -> None:
+    endpoint, target = waiting(5.0)
+    target.on_timer(5.0)
+    assert isinstance(dial := endpoint.next_effect(), Dial)
+    assert endpoint.get_timer() == 15.0
+    assert target.on_timer(14.9) == 15.0
+    assert endpoint.next_effect() is None
+    assert target.on_timer(15.0) is None
+    assert isinstance(effect := endpoint.next_effect(), Abandon)
+    assert effect.dial is dial
+    assert (target.state, target.dial, target.attempts) == (TargetState.WAITING, None, 1)
+    assert target.error is not None
+    assert str(target.error) == "dialling failed: ('host', 1): no answer in time"
+    assert isinstance(target.error.__cause__, TimeoutError)
 
 
 @pytest.mark.parametrize("state", [state for state in TargetState if state is not TargetState.WAITING])

@@ -205,11 +205,11 @@ def test_dials_that_come_to_nothing_are_counted_and_collisions_are_not() -> None
     node.add_target("a")
     node.refuse()
     assert node.session("a").statistics(node.now).dials_failed == 1
-    node.advance(60.0)
+    node.until_dialled()
     line = node.answer()
     line.say(PREAMBLE, close(CloseCode.COLLISION))
     assert node.session("a").statistics(node.now).dials_failed == 1
-    node.advance(60.0)
+    node.until_dialled()
     node.answer().say(PREAMBLE, close(CloseCode.OVERLOAD))
     assert node.session("a").statistics(node.now).dials_failed == 2
     node = Node()

@@ -601,6 +601,22 @@ def writes_after_close(court: Court) -> None:
     court.a.pump()
 
 
+@crime("I21", "wants a Close after Close")
+def says_goodbye_twice(court: Court) -> None:
+    connection = court.end
+    court.a.disconnect("b")
+    court.a.endpoint.effects.append(Close(connection, flush=True))
+    court.a.pump()
+
+
+@crime("I21", "wants a Close after Close")
+def drops_twice(court: Court) -> None:
+    connection = court.end
+    court.a.disconnect("b")
+    court.a.endpoint.effects += [Close(connection, flush=False), Close(connection, flush=False)]
+    court.a.pump()
+
+
 @crime("I21", "says frame 20 after CLOSE")
 def speaks_after_close(court: Court) -> None:
     connection = court.end

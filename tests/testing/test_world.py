@@ -293,6 +293,7 @@ def test_bytes_for_an_end_that_is_gone_arrive_nowhere() -> None:
     world, a, b, wire = connected()
     a.send("b", b"1")
     b.disconnect("a")
+    world.advance(1.0)
     assert wire.ends[1] is None
     assert wire.deliver(0) == 15
     world.run(1.0)
@@ -303,11 +304,40 @@ def test_a_flushed_close_is_written_as_far_as_the_pipe_takes_it() -> None:
     world, a, _b, wire = connected()
     wire.throttle(0, 0)
     a.disconnect("b")
-    assert wire.ends[0] is not None
+    assert not wire.pipes[0].fin
     wire.throttle(0)
-    assert wire.ends[0] is None
-    world.run(1.0)
+    assert wire.pipes[0].fin
+    world.run(0.5)
     assert not wire.open
+
+
+@pytest.mark.parametrize("what", ["writes", "hears"])
+def test_who_says_goodbye_and_is_not_heard_drops_the_wire_after_a_while(what: str) -> None:
+    world, a, _b, wire = connected()
+    if what == "writes":
+        wire.throttle(0, 0)
+    else:
+        wire.black_hole()
+    a.disconnect("b")
+    world.run(0.9)
+    assert wire.ends[0] is not None
+    world.run(0.2)
+    assert wire.ends[0] is None
+    assert a.wires == {}
+
+
+def test_a_dial_that_is_not_answered_is_given_up_and_tried_again() -> None:
+    world = World()
+    a, b = world.host("a"), world.host("b")
+    b.pause()
+    target = a.dial("b")
+    world.run(9.9)
+    assert [dial.target for dial in a.dials] == [target]
+    world.run(0.2)
+    assert str(target.error) == "dialling failed: b: no answer in time"
+    b.resume()
+    world.run(1.0)
+    assert a.session("b").connected
 
 
 # -- hosts ------------------------------------------------------------------------------------------------------------

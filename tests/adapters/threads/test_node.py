@@ -107,6 +107,29 @@ def test_a_dial_that_gets_no_answer_is_given_up_and_tried_again() -> None:
             assert "no answer in time" in str(notice_of(here, PeerDisconnected).error)
 
 
+def test_a_dial_that_nobody_wants_any_more_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
+        place = silent.getsockname()
+        with socket.create_connection(place), node("client") as here:  # the queue is full
+            peer = here.connect("127.0.0.1", place[1], "server")
+            (attempt,) = here._attempts.values()
+            until(lambda: attempt._trying)
+            (sock,) = attempt._trying
+            peer.disconnect()
+            until(lambda: sock.fileno() < 0)
+            until(lambda: not here._attempts)
+
+
+def test_a_goodbye_that_nobody_answers_has_its_time_and_no_more() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, node("client") as here:
+        peer = here.connect("127.0.0.1", silent.getsockname()[1], "server")
+        until(lambda: here._links)
+        peer.disconnect()
+        assert here._links
+        assert not here.endpoint.connections
+        until(lambda: not here._links)
+
+
 def test_two_nodes_may_dial_each_other() -> None:
     with node("left") as left, node("right") as right:
         at_left, at_right = left.listen("127.0.0.1", 0), right.listen("127.0.0.1", 0)
@@ -546,7 +569,7 @@ def test_leaving_is_quick_when_nothing_is_left_to_wait_for() -> None:
 
 
 def test_close_arrives_although_unread_input_is_pending() -> None:
-    with connected(linger=1.0) as pair:
+    with connected(linger=1.0, retry_quick=60.0, backoff_base=60.0, backoff_max=60.0) as pair:  # no notice but this one
         for _ in range(100):
             pair.near.send_nowait(bytes(10_000), raw=True)
         pair.server.close(0)
