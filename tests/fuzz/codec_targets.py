@@ -168,7 +168,7 @@ def _sorted(container: Any) -> list[Any]:
 
 def _key(value: object) -> str:
     if isinstance(value, (set, frozenset)):
-        return f"{type(value).__name__}{sorted(map(_key, value))}"
+        return f"{type(value).__name__}({','.join(sorted(map(_key, value)))})"
     if isinstance(value, tuple):
         return f"({','.join(map(_key, value))})"
     return repr(value)

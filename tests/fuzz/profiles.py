@@ -1,18 +1,21 @@
 """How long the machines look: the same few examples in every run, or as many new ones as are asked for.
 
 ``HYPOTHESIS_PROFILE=deep`` plays a hundred times as many games, longer ones, new ones in every run; hypothesis keeps in
-``.hypothesis`` what failed, and tries that first in the next run.
+``.hypothesis`` what failed, and tries that first in the next run.  ``HYPOTHESIS_PROFILE=quick`` shows the first failure
+as it is, without the minutes that it takes to find a small one.
 """
 
 from __future__ import annotations
 
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 __all__ = ["DEEP", "machine", "property_of_bytes"]
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
+
+_PHASES = [phase for phase in Phase if phase is not Phase.shrink or os.environ.get("HYPOTHESIS_PROFILE") != "quick"]
 
 _CALM = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
@@ -29,6 +32,7 @@ def machine(examples: int, steps: int) -> settings:
         derandomize=True,
         database=None,
         deadline=None,
+        phases=_PHASES,
         suppress_health_check=_CALM,
     )
 
@@ -38,5 +42,10 @@ def property_of_bytes(examples: int) -> settings:
     if DEEP:
         return settings(max_examples=100 * examples, deadline=None, suppress_health_check=_CALM)
     return settings(
-        max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=_CALM
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=_PHASES,
+        suppress_health_check=_CALM,
     )
