@@ -128,10 +128,9 @@ class Receiver(RuleBasedStateMachine):
 
     @rule()
     def connect(self) -> None:
-        facts = {"first": self.first, "next": self.next, "seen": self.session.arbitration.generation}
-        if self.first > 1:
-            self.passed()
-        self.line: Line = self.node.connect(self.peer, **facts)
+        self.passed()
+        seen = self.session.arbitration.generation
+        self.line: Line = self.node.connect(self.peer, first=self.first, next=self.next, seen=seen)
         self.used, self.credit = 0, -1
         self.look()
 

@@ -1,4 +1,4 @@
-"""Machine: the frame decoder against a reference that sees the whole stream, split, joined and garbled at any moment."""
+"""Machine: the frame decoder, whose stream is split, joined and garbled, against a reference that sees it whole."""
 
 from __future__ import annotations
 

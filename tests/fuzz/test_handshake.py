@@ -140,8 +140,7 @@ class Handshake(RuleBasedStateMachine):
         code: CloseCode | None = PROTOCOL
         if self.now.state is in_place:
             code = min(broken, key=lambda fault: fault[0])[3] if broken else None
-        for _, key, value, _ in broken:
-            fields[key] = value
+        fields |= {key: value for _, key, value, _ in broken}
         if kind == wire.ATTACH:
             fields["mac"] = fields.pop("mac")
         self.now.say(wire.frame(kind, wire.mapping(fields)), chunk=chunk)

@@ -13,7 +13,7 @@ LAST = 2**63 - 1
 
 @pytest.mark.parametrize(
     "frame",
-    (wire.data(5), wire.data(LAST, flags=wire.ACK_NOW), wire.skip(3, 4), wire.skip(LAST, LAST), wire.fin(6)),
+    [wire.data(5), wire.data(LAST, flags=wire.ACK_NOW), wire.skip(3, 4), wire.skip(LAST, LAST), wire.fin(6)],
     ids=("DATA", "DATA of the last sequence", "SKIP", "SKIP of the last sequence", "FIN"),
 )
 def test_after_a_skip_to_the_last_sequence_nothing_of_that_outbox_may_come(frame: bytes) -> None:
