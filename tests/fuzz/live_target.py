@@ -84,7 +84,7 @@ class Play:
     def about(self, value: int) -> int:
         """That number, mostly; or one that is a little or a lot beside it."""
         choice = self.reader.byte()
-        return max(0, value + (_ABOUT[choice % 8] if choice >= 0xC0 else 0))
+        return min(max(0, value + (_ABOUT[choice % 8] if choice >= 0xC0 else 0)), 2**64 - 1)
 
     # -- the peer -------------------------------------------------------------------------------------------------
 
