@@ -32,7 +32,7 @@ define install
 	&& touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-core test-rest fuzz check docs clean
+.PHONY: help demo test test-core test-rest fuzz machines check docs clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -64,10 +64,13 @@ test-rest: $(STAMP)
 
 $(FUZZ)/.installed: pyproject.toml
 	@echo "==> installing into $(FUZZ)"
-	@$(call install,$(FUZZ),$(PYTHON),test$(comma)fuzz)
+	@$(call install,$(FUZZ),$(PYTHON),fuzz)
 
 fuzz: $(FUZZ)/.installed  ## let a coverage-guided fuzzer loose on the core, SECONDS=300
 	@$(FUZZ)/bin/python -m tests.fuzz.run --seconds $(SECONDS)
+
+machines: $(STAMP)  ## let the state machines of tests/fuzz play twenty times as many games as in make test
+	@HYPOTHESIS_PROFILE=deep $(BIN)/python $(PYTEST) tests/fuzz
 
 check: $(STAMP)  ## lint with ruff, type-check with mypy --strict
 	@$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import msgpack
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -257,5 +258,6 @@ class Follower(Arbiter):
     peer_id = "z"
 
 
+pytestmark = pytest.mark.slow
 TestArbiter, TestFollower = Arbiter.TestCase, Follower.TestCase
 TestArbiter.settings = TestFollower.settings = machine(examples=50, steps=40)

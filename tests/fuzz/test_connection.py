@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -308,5 +309,6 @@ class OneConnection(RuleBasedStateMachine):
         assert covered == sorted(covered)
 
 
+pytestmark = pytest.mark.slow
 TestOneConnection = OneConnection.TestCase
 TestOneConnection.settings = machine(examples=60, steps=40)

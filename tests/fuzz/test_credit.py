@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgpack
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -245,5 +246,6 @@ class Receiver(RuleBasedStateMachine):
         assert self.session.unsettled == sum(self.unsettled.values())
 
 
+pytestmark = pytest.mark.slow
 TestSender, TestReceiver = Sender.TestCase, Receiver.TestCase
 TestSender.settings = TestReceiver.settings = machine(examples=40, steps=40)

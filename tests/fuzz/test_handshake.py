@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -234,5 +235,6 @@ class Handshake(RuleBasedStateMachine):
         assert self.line is None or self.now.closed is not None
 
 
+pytestmark = pytest.mark.slow
 TestHandshake = Handshake.TestCase
 TestHandshake.settings = machine(examples=60, steps=25)

@@ -7,6 +7,7 @@ number is used for two messages.
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -174,5 +175,6 @@ class Journal(RuleBasedStateMachine):
             assert self.stores[name].host.session(OTHER[name]).ledger.unread == 0
 
 
+pytestmark = pytest.mark.slow
 TestJournal = Journal.TestCase
 TestJournal.settings = machine(examples=40, steps=30)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Any, Literal
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -283,6 +284,7 @@ class Closing(Two):
             assert not session.requests.all()
 
 
+pytestmark = pytest.mark.slow
 TestPair, TestClosing = Pair.TestCase, Closing.TestCase
 TestPair.settings = machine(examples=30, steps=40)
 TestClosing.settings = machine(examples=50, steps=40)

@@ -12,6 +12,7 @@ from struct import unpack_from
 from typing import Any
 
 import msgpack
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -269,5 +270,6 @@ def _messages(frames: list[Frame]) -> list[tuple[int, int, dict[str, Any], bytes
     return found
 
 
+pytestmark = pytest.mark.slow
 TestResume = Resume.TestCase
 TestResume.settings = machine(examples=50, steps=35)
