@@ -52,6 +52,11 @@ def made(target: str) -> Iterator[bytes]:
                 yield body
         yield msgpack.packb({"a": [1, 2**32, True, None, {"b": b"x", "c": "\u00e9" * 40}], "z" * 40: 2**64 - 1})
         yield bytes.fromhex("82a16101a16102")
+        for depth, items, size in ((3, 1, 1), (4, 1, 1), (1, 64, 1), (1, 65, 1), (1, 1, 4089), (1, 1, 4090)):
+            value: object = "x" * size
+            for _ in range(depth):
+                value = [value] * items
+            yield msgpack.packb({"k": value})
         yield bytes.fromhex("de0001d90161dd00000001cf0000000000000001")
     elif target == "payload":
         from tests.fuzz.codec_targets import _CODECS, Colour, Point, Right

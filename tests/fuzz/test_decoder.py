@@ -45,12 +45,15 @@ class Decoder(RuleBasedStateMachine):
 
     # how it comes
 
-    @rule(size=st.sampled_from((0, 1, 2, 3, 5, 6, 7, 100, 5000, 1 << 20)), as_view=st.booleans())
-    def feed(self, size: int, as_view: bool) -> None:
+    @rule(size=st.sampled_from((0, 1, 2, 3, 5, 6, 7, 100, 5000, 1 << 20)), as_view=st.booleans(),
+          ask=st.sampled_from((True, True, False)))  # fmt: skip
+    def feed(self, size: int, as_view: bool, ask: bool = True) -> None:
+        """``ask``: look for frames at once; a connection that is parked does not."""
         chunk, self.waiting = self.waiting[:size], self.waiting[size:]
         self.decoder.feed(memoryview(chunk) if as_view else chunk)
         self.given += chunk
-        self.look()
+        if ask:
+            self.look()
 
     @rule(drops=st.integers(1, 30))
     def drip(self, drops: int) -> None:
