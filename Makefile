@@ -70,7 +70,7 @@ fuzz: $(FUZZ)/.installed  ## let a coverage-guided fuzzer loose on the core, SEC
 	@$(FUZZ)/bin/python -m tests.fuzz.run --seconds $(SECONDS)
 
 machines: $(STAMP)  ## let the state machines of tests/fuzz play twenty times as many games as in make test
-	@HYPOTHESIS_PROFILE=deep $(BIN)/python $(PYTEST) tests/fuzz
+	@HYPOTHESIS_PROFILE=deep $(BIN)/python $(PYTEST) -o faulthandler_timeout=0 tests/fuzz
 
 check: $(STAMP)  ## lint with ruff, type-check with mypy --strict
 	@$(BIN)/ruff check .

@@ -97,6 +97,7 @@ def made(target: str) -> Iterator[bytes]:
         yield b"\x01" + b"".join(live)
         for frame in live:
             yield b"\x01" + wire.data(1) + wire.data(2) + frame
+        yield b"\x01" + wire.data(1, bytes(300), total=600)  # and no more
         yield b"\x03" + wire.ack(3, 2) + wire.skip(1, 4) + wire.fin(5)
         yield b"\x2a" + wire.data(1, bytes(300), total=600) + wire.data(1, bytes(300), wire.CONTINUED) + wire.ping()
     else:

@@ -194,6 +194,15 @@ class Receiver(RuleBasedStateMachine):
         self.node.pump()
         self.look()
 
+    @rule(passes=st.booleans())
+    def reject_next(self, passes: bool) -> None:
+        """Its cost is held until the sender's first has passed it (P-REJECT-6)."""
+        for delivery in self.session.take(1):
+            self.held.append(delivery)
+            self.settle(len(self.held) - 1, "reject")
+        if passes:
+            self.first_passes()
+
     @rule()
     def read(self) -> None:
         for delivery in self.session.take_settled(100, self.node.now):
