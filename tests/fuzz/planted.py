@@ -61,7 +61,7 @@ MISTAKES = (
             "            self.rejects.pop(sequence)\n", "test_credit"),
     Mistake("closes twice", "connection",
             "in (ConnectionState.CLOSING, ConnectionState.CLOSED):\n            self.state =",
-            "in (ConnectionState.CLOSED,):\n            self.state =", "test_pair"),
+            "in (ConnectionState.CLOSED,):\n            self.state =", "test_targets"),
     Mistake("a part of a message outlives its connection", "connection", "        self._assembly.clear()\n", "",
             "test_targets"),
     Mistake("fragments may be longer than the total", "assembly", "if partial.missing < 0:", "if False:",
