@@ -257,7 +257,7 @@ def restore(session: Session, record: JournalRecord) -> None:
         entry = Entry(record.payload, record.headers, record.flags)
         entry.fin, entry.skip = record.fin, record.skip
         outbox.append_entry(entry)
-        outbox.ledger.accepted += not record.fin
+        outbox.ledger.accepted += not (record.fin or record.skip)  # what ended early has been counted by then
         outbox.fin = outbox.next - 1 if record.fin else outbox.fin
     elif isinstance(record, OutboxTrimmed):
         _trim(outbox, record.first)

@@ -315,11 +315,14 @@ def test_a_message_cancelled_before_it_was_written_stays_cancelled() -> None:
     assert a.host.session("b").cancel(sequence, world.now)
     a.write()
     a.crash()
+    assert a.host.session("b").unacknowledged == 0
     a.sync = True
     a.host.dial("b")
     a.host.send("b", b"next")
     world.run(1)
     assert b.host.read("a") == [b"next"]
+    world.run(1)
+    assert a.host.session("b").unacknowledged == 0
 
 
 def test_a_stranger_causes_no_record() -> None:
