@@ -2,15 +2,18 @@
 #
 #   make test PYTHONS=          only the environment's own Python
 #   make demo ARGS="--help"     arguments for the demonstration
+#   make fuzz SECONDS=3600  how long to fuzz, all targets together
 #   make PYTHON=python3.12 ...  which interpreter the environment is made with, when there is none yet
 
 PYTHON  ?= python3
 PYTHONS ?= $(shell tools/pythons)
 ARGS    ?=
+SECONDS ?= 300
 
 VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FUZZ  := .venv-fuzz
 
 # The directories that are there and hold Python: mypy refuses an empty one.
 SOURCES = $(foreach directory,networkio_proto networkio_asyncio networkio_threads networkio_command networkio_testing \
@@ -29,7 +32,7 @@ define install
 	&& touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-core test-rest check docs clean
+.PHONY: help demo test test-core test-rest fuzz machines check docs clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -61,6 +64,16 @@ test-rest: $(STAMP)
 	@echo "==> everything else"
 	@$(BIN)/python $(PYTEST) tests --ignore=tests/proto
 
+$(FUZZ)/.installed: pyproject.toml
+	@echo "==> installing into $(FUZZ)"
+	@$(call install,$(FUZZ),$(PYTHON),fuzz)
+
+fuzz: $(FUZZ)/.installed  ## let a coverage-guided fuzzer loose on the core, SECONDS=300
+	@$(FUZZ)/bin/python -m tests.fuzz.run --seconds $(SECONDS)
+
+machines: $(STAMP)  ## let the state machines of tests/fuzz play twenty times as many games as in make test
+	@HYPOTHESIS_PROFILE=deep $(BIN)/python $(PYTEST) -o faulthandler_timeout=0 tests/fuzz
+
 check: $(STAMP)  ## lint with ruff, type-check with mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy --strict $(SOURCES)
@@ -70,5 +83,5 @@ docs: $(STAMP)  ## build the documentation into docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 clean:  ## remove the virtual environments and whatever the tools left behind
-	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* docs/_build build dist
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* .fuzz docs/_build build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

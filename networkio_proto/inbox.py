@@ -24,7 +24,7 @@ from typing import TypeAlias
 from .config import COST_PER_MESSAGE
 from .errors import CloseCode, MessageNotHeld
 from .events import GapRange, Positions
-from .frames import PeerFault
+from .frames import MAX_SEQUENCE, PeerFault
 from .handshake import InboxFacts
 from .requests import reply_to
 
@@ -141,7 +141,7 @@ class Inbox:
         self.fin = 0
         #: its sender went on to another outbox: acknowledging tells nobody
         self.forsaken = False
-        #: it was told as ended: nothing of its outbox may come any more
+        #: it was told as ended, or its sequences are used up: nothing of its outbox may come any more
         self.barred = False
         #: what the next message will say beside itself
         self.gap: list[GapRange] = []
@@ -284,6 +284,7 @@ class Inbox:
         if last < expected:
             return None
         self.received = last
+        self.barred = last == MAX_SEQUENCE
         self._settle_range(expected, last)
         gap = GapRange(expected, last, reason)
         if self.gap and self.gap[-1].reason == reason and self.gap[-1].last + 1 == expected:

@@ -12,8 +12,10 @@ it says so with ``Endpoint.journal_done``.  Until then nothing that rests on the
 * ``first`` stays at the last :class:`OutboxTrimmed`.
 
 A failed batch fails whole, and with it every message accepted since: they were never sendable, and their sequences are
-used again.  Positions of a failed batch are asked for again with the next one.  At the start of a process the records
-that the store kept go to ``Endpoint.restore``, oldest first.  Without a journal none of this exists.
+used again.  Positions of a failed batch are asked for again with the next one.  A message that has its outcome before
+its batch is made (the session was aborted) is in no batch: the ``first`` of the next record passes its number.  At the
+start of a process the records that the store kept go to ``Endpoint.restore``, oldest first.  Without a journal none of
+this exists.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from .handshake import InboxFacts
 from .inbox import Inbox, Reject
-from .outbox import Entry
+from .outbox import Entry, Outbox
 
 if TYPE_CHECKING:
     from .session import Session
@@ -124,7 +126,11 @@ class JournalQueue:
         if self._under_way is not None or not self._pending:
             return None
         pending, self._pending = self._pending, []
-        self._under_way = [(journal, journal.record(kind, sequence)) for journal, kind, sequence in pending]
+        self._under_way = [
+            (journal, journal.record(kind, sequence))
+            for journal, kind, sequence in pending
+            if kind is not MessageAccepted or journal.retains(sequence)
+        ]
         self._token += 1
         return JournalBatch(self._token, tuple(record for _, record in self._under_way))
 
@@ -182,6 +188,10 @@ class SessionJournal:
         self._barriers.add(kind)
         self._session.outbox.sendable = 0
         self.want(kind)
+
+    def retains(self, sequence: int) -> bool:
+        """Is the message still there, or has everything up to it come to its end meanwhile?"""
+        return sequence >= self._session.outbox.first
 
     def record(self, kind: type[JournalRecord], sequence: int) -> JournalRecord:
         """What is to be written, as it stands now."""
@@ -247,14 +257,24 @@ def restore(session: Session, record: JournalRecord) -> None:
         entry = Entry(record.payload, record.headers, record.flags)
         entry.fin, entry.skip = record.fin, record.skip
         outbox.append_entry(entry)
-        outbox.ledger.accepted += not record.fin
+        outbox.ledger.accepted += not (record.fin or record.skip)  # what ended early has been counted by then
         outbox.fin = outbox.next - 1 if record.fin else outbox.fin
     elif isinstance(record, OutboxTrimmed):
-        outbox.acknowledge(record.first - 1, record.first - 1)
+        _trim(outbox, record.first)
     elif isinstance(record, ReceiverKnown):
         outbox.receiver = record.incarnation
     else:
         _restore_inbox(session, record)
+
+
+def _trim(outbox: Outbox, first: int) -> None:
+    """Everything below ``first`` has its outcome, what was never written included."""
+    if first > outbox.fin:  # FIN stays until the session is over (P-END-16): so it was
+        outbox.fin = 0
+    written = min(first, outbox.next) - 1
+    outbox.acknowledge(written, written)
+    if first > outbox.next:
+        outbox.restart_at(first)
 
 
 def _restore_inbox(session: Session, record: InboxMoved) -> None:

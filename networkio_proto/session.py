@@ -683,7 +683,7 @@ class Session(Timed):
         self.outbox.expire(now)
         self.account()
         self.after_failures()
-        if self.outbox.newly_failed or self.outbox.untransmitted:
+        if self.outbox.untransmitted:
             self.transmit(now)
         deadlines = [self.outbox.next_expiry or inf]
         if self.connection is None and self.connections:

@@ -315,11 +315,14 @@ def test_a_message_cancelled_before_it_was_written_stays_cancelled() -> None:
     assert a.host.session("b").cancel(sequence, world.now)
     a.write()
     a.crash()
+    assert a.host.session("b").unacknowledged == 0
     a.sync = True
     a.host.dial("b")
     a.host.send("b", b"next")
     world.run(1)
     assert b.host.read("a") == [b"next"]
+    world.run(1)
+    assert a.host.session("b").unacknowledged == 0
 
 
 def test_a_stranger_causes_no_record() -> None:
@@ -439,3 +442,59 @@ def test_positions_alone_can_be_restored_too() -> None:
     assert inbox is not None
     assert inbox.facts() == facts
     assert endpoint.session("b").outbox.next == 1
+
+
+def test_what_ended_before_it_was_written_is_never_written_and_its_number_is_not_used_again() -> None:
+    world, a, b = durable_pair()
+    a.sync = False
+    a.host.send("b", b"on disk")
+    a.write()
+    a.host.send("b", b"given up 1", b"given up 2")
+    a.host.abort("b")
+    a.host.dial("b")
+    assert a.host.send("b", b"kept") == [4]
+    a.write()
+    assert [record.sequence for record in a.records if isinstance(record, MessageAccepted)] == [1, 4]
+    a.sync = True
+    for _ in range(2):
+        a.crash()
+        outbox = a.host.session("b").outbox
+        assert (outbox.first, outbox.next, outbox.entry(4).payload) == (4, 5, b"kept")
+    a.host.dial("b")
+    world.run(60)
+    assert b.host.read("a")[-1] == b"kept"
+    world.run(1)
+    assert a.host.session("b").outcome(4) is Outcome.READ
+
+
+def test_an_outbox_whose_first_messages_ended_before_anything_was_written_begins_after_them() -> None:
+    world = World()
+    a, b = Store(world.host("a"), sync=False), Store(world.host("b"))
+    a.host.send("b", b"given up")
+    a.host.abort("b")
+    a.host.dial("b")
+    a.host.send("b", b"kept")
+    a.write()
+    a.sync = True
+    a.crash()
+    assert a.host.session("b").outbox.first == 2
+    a.host.dial("b")
+    world.run(1)
+    assert b.host.read("a") == [b"kept"]
+
+
+def test_an_end_that_was_given_up_is_not_said_after_a_crash() -> None:
+    world, a, b = durable_pair()
+    a.host.send("b", b"given up")
+    a.host.session("b").end(world.now)
+    a.host.pump()
+    a.host.abort("b")
+    a.crash()
+    session = a.host.session("b")
+    assert session.can_send
+    assert session.outbox.all_read
+    a.host.dial("b")
+    a.host.send("b", b"anew")
+    world.run(60)
+    assert b.host.read("a")[-1] == b"anew"
+    assert not b.host.session("a").peer_ended
