@@ -1,0 +1,107 @@
+"""Both adapters over networks that really break, in the short forms of ``make networks``.
+
+Every scenario looks at every message and every receipt; what else it promises stands with it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.networks import scenarios
+from tests.networks.conversation import World, converse
+from tests.networks.network import Direction, Missing, namespaces, sweep, why_not
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")]
+
+
+class Keeper:
+    """One world for all scenarios, because processes take long to start; a new one after a failure."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._world: World | None = None
+
+    @contextmanager
+    def lend(self) -> Iterator[World]:
+        """The world; what a scenario finds missing on this machine skips its test."""
+        if self._world is None:
+            self._world = self._stack.enter_context(converse(nodes=3, **scenarios.QUICK))
+        try:
+            with permitted():
+                yield self._world
+        except Exception:
+            self._world = None
+            self._stack.__exit__(*sys.exc_info())
+            raise
+
+    def close(self) -> None:
+        """The end: all must end well."""
+        self._stack.close()
+
+
+@contextmanager
+def permitted() -> Iterator[None]:
+    """What is missing on this machine skips the test, and says so."""
+    try:
+        yield
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module")
+def keeper() -> Iterator[Keeper]:
+    made = Keeper()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("direction", ["both", "there", "back"])
+def test_a_link_that_died_without_a_word_is_noticed_in_time(keeper: Keeper, direction: Direction) -> None:
+    with keeper.lend() as world:
+        figures = scenarios.half_open(world, direction)
+        assert figures["noticed_in_time"] == figures["of"] == (12 if direction == "both" else 6)
+
+
+def test_a_link_that_goes_down_and_up_again(keeper: Keeper) -> None:
+    with keeper.lend() as world:
+        scenarios.link_down(world)
+
+
+def test_connections_that_are_reset_on_the_way(keeper: Keeper) -> None:
+    with keeper.lend() as world:
+        scenarios.reset(world)
+
+
+def test_sockets_that_are_killed_again_and_again(keeper: Keeper) -> None:
+    with keeper.lend() as world:
+        scenarios.killed_sockets(world)
+
+
+def test_processes_that_stand_still_while_their_peers_come_back_on_another_connection(keeper: Keeper) -> None:
+    with keeper.lend() as world:
+        scenarios.paused(world)
+
+
+def test_hardly_any_room_in_the_kernel() -> None:
+    with permitted():
+        scenarios.narrow()
+
+
+def test_what_a_killed_process_left_behind_is_deleted() -> None:
+    program = "from tests.networks.network import Network; Network().__enter__(); print('made', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"made\n"
+        sweep()
+        assert list(namespaces().values()).count(process.pid) == 2  # as long as it lives
+        process.kill()
+    sweep()
+    assert process.pid not in namespaces().values()
