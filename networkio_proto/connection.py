@@ -24,6 +24,7 @@ before the bad byte was delivered.  In CLOSING and CLOSED, input means nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from struct import Struct
 from typing import TYPE_CHECKING
@@ -116,6 +117,7 @@ class Connection(Timed):
         "_tokens",
         "_tokens_at",
         "attached",
+        "backlog",
         "counted_out",
         "credit_told",
         "dial",
@@ -172,6 +174,8 @@ class Connection(Timed):
         self.outbox_told = b""
         # what goes out
         self.dirty = False
+        #: for the driver, if it can tell: how many bytes the system holds that it took and has not delivered yet
+        self.backlog: Callable[[], int] | None = None
         self._control: list[bytes] = []
         self._spoke = False
         # what comes in
