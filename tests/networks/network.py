@@ -109,6 +109,8 @@ class Network:
             _run("ip", "link", "add", "near", "netns", near, "address", _HARDWARE["near"],
                  "type", "veth", "peer", "name", "far", "netns", far, "address", _HARDWARE["far"])
             for end in ENDS:
+                # the one that every kernel has; some others take minutes to get over a line that has become slow
+                self._set(end, "tcp_congestion_control", "reno")
                 self._ip(end, "link", "set", "lo", "up")
                 self._ip(end, "address", "add", f"{ADDRESS[end]}/30", "dev", end)
                 self.link(end, up=True)
@@ -217,8 +219,17 @@ class Network:
         other = ADDRESS["far" if end == "near" else "near"]
         return len(self.run(end, "ss", "-K", "-H", "-t", "dst", other).splitlines())
 
+    def unsent(self, end: End) -> int:
+        """How many bytes the kernel of this end holds for the other one."""
+        other = ADDRESS["far" if end == "near" else "near"]
+        return sum(int(line.split()[1]) for line in
+                   self.run(end, "ss", "-H", "-t", "state", "established", "dst", other).splitlines())
+
     def buffers(self, receive: int, send: int) -> None:
         """Give the sockets that are made from now on at most so many bytes of room in the kernel."""
         for end in ENDS:
-            for name, size in (("rmem", receive), ("wmem", send)):
-                self.run(end, "sh", "-c", f"echo {size} {size} {size} > /proc/sys/net/ipv4/tcp_{name}")
+            self._set(end, "tcp_rmem", f"{receive} {receive} {receive}")
+            self._set(end, "tcp_wmem", f"{send} {send} {send}")
+
+    def _set(self, end: End, name: str, value: str) -> None:
+        self.run(end, "sh", "-c", f"echo {value} > /proc/sys/net/ipv4/{name}")

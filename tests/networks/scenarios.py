@@ -20,6 +20,7 @@ from .network import ENDS, Direction, End, Missing
 
 __all__ = [
     "FAR_AWAY", "QUICK", "Figures", "half_open", "killed_sockets", "link_down", "narrow", "paused", "reset", "slow",
+    "slowed",
 ]  # fmt: skip
 
 Figures: TypeAlias = dict[str, Any]
@@ -192,45 +193,63 @@ def narrow(*, messages: int = 5, size: int = 200_000) -> Figures:
     return {"size": size, **figures}
 
 
-#: 64 kbit/s, and a queue of up to 400 ms in front of it
-MODEM = ("tbf", "rate", "64kbit", "burst", "4kb", "latency", "400ms")
+#: 64 kbit/s, and a queue of up to 2 s in front of it
+MODEM = ("tbf", "rate", "64kbit", "burst", "4kb", "latency", "2s")
 #: a long way on which packets are late by turns, get lost and overtake each other; not every kernel has it
 FAR_AWAY = ("netem", "delay", "100ms", "40ms", "loss", "1%", "rate", "64kbit")
-#: as it was before
-WIRE = ("tbf", "rate", "50mbit", "burst", "64kb", "latency", "400ms")
 
 
 def slow(seconds: float, *, loss: float = 2.0, discipline: Sequence[str] = MODEM, **config: Any) -> Figures:
-    """A quick network becomes slow and lossy in the middle of messages of 1 MiB, both ways: nobody is given up.
+    """A slow and lossy network, and messages of 1 MiB both ways: nobody is given up.
 
-    Each conversation has a network of its own.  In the end the network is quick again, so that all can be judged.
+    Each conversation has a network of its own.  In the end the network is quick, so that all can be judged.
     """
     with ExitStack() as stack:
         worlds = [stack.enter_context(converse(adapters=[pair], **config)) for pair in BOTH]
-        sides = [side for world in worlds for side in world.sides]
-        for world in worlds:
-            world.network.shape(*WIRE)
-            world.send(12, 2**20)
-        for side in sides:  # by then the kernel has got used to a quick network
-            while len(side.report()[0]["numbers"]) < 2:
-                pass
         for world in worlds:
             world.network.shape(*discipline)
-            world.network.lose(loss)
+            if loss:
+                world.network.lose(loss)
+            world.send(2 + int(seconds / 60), 2**20)
         begun, before = monotonic(), _bytes(worlds)
-        while (left := begun + seconds - monotonic()) > 0:
-            time.sleep(min(1.0, left))  # so long is it slow, unless somebody is given up
-            for side in sides:
-                assert not side.facts("disconnected"), (str(side), monotonic() - begun, side.facts("disconnected"))
-        rate = (_bytes(worlds) - before) / (monotonic() - begun) / 4
+        _none_given_up(worlds, seconds)
+        rate = (_bytes(worlds) - before) / (monotonic() - begun) / (2 * len(worlds))
         for world in worlds:
             world.network.unshape()
-            for end in ENDS:
+            for end in ENDS if loss else ():
                 world.network.unfilter(end)
-            world.until_read(60)
         figures = _judged(*worlds)
-        assert figures["connections"] == 1
+    assert figures["connections"] == 1
     return {"seconds": seconds, "loss_percent": loss, "bytes_per_second_each_way": round(rate), **figures}
+
+
+def slowed(seconds: float, **config: Any) -> Figures:
+    """A quick network becomes slow when the kernel has megabytes to send: it takes no more for long, and is not dead."""
+    with ExitStack() as stack:
+        worlds = [stack.enter_context(converse(adapters=[pair], **config)) for pair in BOTH]
+        for world in worlds:
+            for side in world.at("near"):
+                side.send(100, 2**20)
+            for side in world.at("far"):
+                while len(side.report()[0]["numbers"]) < 3:
+                    pass
+            world.network.shape(*MODEM)
+        waiting = [world.network.unsent("near") for world in worlds]
+        _none_given_up(worlds, seconds)
+        for world in worlds:
+            world.network.unshape()
+        figures = _judged(*worlds)
+    assert figures["connections"] == 1
+    return {"seconds": seconds, "bytes_in_the_kernel": waiting, **figures}
+
+
+def _none_given_up(worlds: Sequence[World], seconds: float) -> None:
+    """So long it is slow, unless somebody is given up before."""
+    begun = monotonic()
+    while (left := begun + seconds - monotonic()) > 0:
+        time.sleep(min(1.0, left))
+        for side in (side for world in worlds for side in world.sides):
+            assert not side.facts("disconnected"), (str(side), monotonic() - begun, side.facts("disconnected"))
 
 
 def _bytes(worlds: Sequence[World]) -> int:

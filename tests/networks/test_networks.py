@@ -93,6 +93,17 @@ def test_hardly_any_room_in_the_kernel() -> None:
         scenarios.narrow()
 
 
+def test_a_slow_and_lossy_link_is_no_dead_one() -> None:
+    with permitted():
+        scenarios.slow(20.0, dead_after=10.0, ping_after=4.0, write_stall=10.0)
+
+
+def test_a_link_that_becomes_slow_is_no_dead_one() -> None:
+    with permitted():
+        figures = scenarios.slowed(8.0, dead_after=10.0, ping_after=1.0, write_stall=4.0)
+        assert min(figures["bytes_in_the_kernel"]) > 8_000 * 4  # so many pass in the time of a stall
+
+
 def test_what_a_killed_process_left_behind_is_deleted() -> None:
     program = "from tests.networks.network import Network; Network().__enter__(); print('made', flush=True); input()"
     with subprocess.Popen(
