@@ -1,4 +1,4 @@
-"""``python -m tests.networks``: every scenario in its full form, and a summary in figures.  Takes root and some minutes.
+"""``python -m tests.networks``: every scenario in its full form, and a summary in figures.  Takes root and minutes.
 
 The slow link runs beside the others.  What this machine cannot do is said and left out; what breaks a promise ends in
 a traceback, and in exit status 1.

@@ -224,7 +224,7 @@ def slow(seconds: float, *, loss: float = 2.0, discipline: Sequence[str] = MODEM
 
 
 def slowed(seconds: float, **config: Any) -> Figures:
-    """A quick network becomes slow when the kernel has megabytes to send: it takes no more for long, and is not dead."""
+    """A quick network becomes slow when the kernel has megabytes to send: it takes no more for long, and lives."""
     with ExitStack() as stack:
         worlds = [stack.enter_context(converse(adapters=[pair], **config)) for pair in BOTH]
         for world in worlds:
