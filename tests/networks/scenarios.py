@@ -228,11 +228,10 @@ def slowed(seconds: float, **config: Any) -> Figures:
     with ExitStack() as stack:
         worlds = [stack.enter_context(converse(adapters=[pair], **config)) for pair in BOTH]
         for world in worlds:
-            for side in world.at("near"):
-                side.send(100, 2**20)
-            for side in world.at("far"):
-                while len(side.report()[0]["numbers"]) < 3:
-                    pass
+            [near], [far] = world.at("near"), world.at("far")
+            near.send(100, 2**20)
+            while len(far.report()[0]["numbers"]) < 3:
+                pass
             world.network.shape(*MODEM)
         waiting = [world.network.unsent("near") for world in worlds]
         _none_given_up(worlds, seconds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.networks import scenarios
 from tests.networks.conversation import World, converse
 from tests.networks.network import Direction, Missing, namespaces, sweep, why_not
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")]
+pytestmark = pytest.mark.slow
 
 
 class Keeper:
@@ -52,6 +53,13 @@ def permitted() -> Iterator[None]:
         yield
     except Missing as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks_of_our_own() -> None:
+    """Where this machine permits none, every test is skipped."""
+    if reason := why_not():
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +101,24 @@ def test_hardly_any_room_in_the_kernel() -> None:
         scenarios.narrow()
 
 
-def test_a_slow_and_lossy_link_is_no_dead_one() -> None:
-    with permitted():
-        scenarios.slow(20.0, dead_after=10.0, ping_after=4.0, write_stall=10.0)
+@pytest.fixture(scope="module")
+def slow_links() -> Iterator[dict[str, Future[scenarios.Figures]]]:
+    """What takes long and has little to do, side by side."""
+    with ThreadPoolExecutor() as pool:
+        yield {
+            "lossy": pool.submit(scenarios.slow, 20.0, dead_after=10.0, ping_after=4.0, write_stall=10.0),
+            "slowed": pool.submit(scenarios.slowed, 8.0, dead_after=10.0, ping_after=1.0, write_stall=4.0),
+        }
 
 
-def test_a_link_that_becomes_slow_is_no_dead_one() -> None:
+def test_a_slow_and_lossy_link_is_no_dead_one(slow_links: dict[str, Future[scenarios.Figures]]) -> None:
     with permitted():
-        figures = scenarios.slowed(8.0, dead_after=10.0, ping_after=1.0, write_stall=4.0)
+        slow_links["lossy"].result()
+
+
+def test_a_link_that_becomes_slow_is_no_dead_one(slow_links: dict[str, Future[scenarios.Figures]]) -> None:
+    with permitted():
+        figures = slow_links["slowed"].result()
         assert min(figures["bytes_in_the_kernel"]) > 8_000 * 4  # so many pass in the time of a stall
 
 
