@@ -180,25 +180,27 @@ class Conversation:
             node, figures = report["node"], report["statistics"]
             ends = [fact for fact in side.facts("disconnected") if fact["node"] == node]
             begins = [fact for fact in side.facts("connected") if fact["node"] == node]
-            assert figures["disconnects"] == dict(Counter(fact["cause"] for fact in ends))
-            assert (figures["connections"], figures["connected"]) == (len(begins), 1)
+            causes = dict(Counter(fact["cause"] for fact in ends))
+            assert figures["disconnects"] == causes, f"{figures['disconnects']}, but told were {causes}"
+            told = figures["connections"], figures["connected"]
+            assert told == (len(begins), 1), f"connections, and now: {told}, but told were {len(begins)}"
 
 
 def _judge(sender: Fact, receiver: Fact) -> None:
     """One direction of one conversation."""
     count = sender["sent"]
     assert receiver["numbers"] == list(range(count)), "not once each, or not in order, or damaged"
-    assert receiver["handed"] == [[sequence, 1, False] for sequence in range(1, count + 1)]
+    assert receiver["handed"] == [[sequence, 1, False] for sequence in range(1, count + 1)], "handed over otherwise"
     acknowledged = dict(map(tuple, receiver["acknowledged"]))
-    assert sorted(sequence for sequence, *_ in sender["outcomes"]) == list(range(1, count + 1))
+    assert sorted(sequence for sequence, *_ in sender["outcomes"]) == list(range(1, count + 1)), "not one outcome each"
     for sequence, outcome, at in sender["outcomes"]:
-        assert outcome == "read"
+        assert outcome == "read", f"{sequence} ended as {outcome}"
         assert at >= acknowledged[sequence], f"{sequence} was told to be read before it was"
     figures = sender["statistics"]
-    assert figures["accepted"] == figures["read"] == figures["received"] == figures["transmitted"] == count
-    assert figures["unacknowledged"] == figures["outbox_cost"] == 0
+    assert figures["accepted"] == figures["read"] == figures["received"] == figures["transmitted"] == count, figures
+    assert figures["unacknowledged"] == figures["outbox_cost"] == 0, figures
     figures = receiver["statistics"]
-    assert (figures["taken_in"], figures["unread"], figures["redelivered"]) == (count, 0, 0)
+    assert (figures["taken_in"], figures["unread"], figures["redelivered"]) == (count, 0, 0), figures
 
 
 class World:
