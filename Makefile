@@ -32,7 +32,7 @@ define install
 	&& touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-core test-rest fuzz machines check docs clean
+.PHONY: help demo test test-core test-rest fuzz machines networks check docs clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -73,6 +73,9 @@ fuzz: $(FUZZ)/.installed  ## let a coverage-guided fuzzer loose on the core, SEC
 
 machines: $(STAMP)  ## let the state machines of tests/fuzz play twenty times as many games as in make test
 	@HYPOTHESIS_PROFILE=deep $(BIN)/python $(PYTEST) -o faulthandler_timeout=0 tests/fuzz
+
+networks: $(STAMP)  ## break real networks under both adapters, in full; takes root, and 12 minutes
+	@$(BIN)/python -W error -m tests.networks $(ARGS)
 
 check: $(STAMP)  ## lint with ruff, type-check with mypy --strict
 	@$(BIN)/ruff check .

@@ -11,10 +11,12 @@ import logging
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, SocketAttribute
 
 from networkio_proto import Close, Connection
 from networkio_proto.links import LinkHandle
+
+from ._backlog import backlog_of
 
 if TYPE_CHECKING:
     from ._node import Node
@@ -36,6 +38,8 @@ class Link(LinkHandle):
         self._stream = stream
         self._wake = anyio.Event()
         self._scope = anyio.CancelScope()
+        sock = stream.extra(SocketAttribute.raw_socket, None)
+        connection.backlog = None if sock is None else backlog_of(sock)
 
     def transmit(self) -> None:
         """The core has something to send."""

@@ -27,6 +27,7 @@ the core the connection is over when it begins; it lasts ``Config.linger`` secon
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from struct import Struct
 from typing import TYPE_CHECKING
@@ -122,6 +123,7 @@ class Connection(Timed):
         "_tokens_at",
         "_unsent",
         "attached",
+        "backlog",
         "counted_out",
         "credit_told",
         "dial",
@@ -179,6 +181,8 @@ class Connection(Timed):
         self.outbox_told = b""
         # what goes out
         self.dirty = False
+        #: for the driver, if it can tell: how many bytes the system holds that it took and has not delivered yet
+        self.backlog: Callable[[], int] | None = None
         self._control: list[bytes] = []
         self._spoke = False
         self._unsent = _NOTHING

@@ -4,7 +4,10 @@ Theory of operation
 -------------------
 Every byte that comes is a sign of life.  A peer that is silent is asked by PING; after ``Config.dead_after`` of silence
 the connection is closed.  Either side also speaks before *the other's* patience ends, by a PING when it has nothing
-else to say.  A stream that takes no byte for ``Config.write_stall`` is given up even if the peer talks.
+else to say.  A stream that takes no byte for ``Config.write_stall`` is given up even if the peer talks.  It may take
+none for minutes and still be alive: a system that has got used to a quick line holds megabytes, and takes no more
+before most of them are gone.  Where the driver can tell how much that is (``Connection.backlog``), it is looked at now
+and then while bytes wait, and a change counts like a byte that was taken.
 
 A *probe* is a PING with a short deadline: somebody else claims the session, and the connection keeps it only if the
 peer answers.  Bytes that are no PONG may be old ones, out of some buffer: they extend the probe a few times.
@@ -30,6 +33,9 @@ __all__ = ["Liveness"]
 #: a probed incumbent that sends bytes but no PONG gets so many more intervals before it counts as alive
 _PROBE_EXTENSIONS = 5
 
+#: while bytes wait, the backlog is looked at so often in the time of ``Config.write_stall``
+_LOOKS = 4
+
 #: a probe of one incumbent begins at most so often (seconds)
 _PROBE_SPACING = 1.0
 
@@ -41,10 +47,12 @@ class Liveness:
     """The signs of life of one connection, and its deadlines from the moment on at which it is live."""
 
     __slots__ = (
+        "_backlog",
         "_connection",
         "_endpoint",
         "_grace",
         "_last_ping",
+        "_moved",
         "_opaque",
         "_ping",
         "_pong",
@@ -69,6 +77,9 @@ class Liveness:
         self.said = now
         #: since when the driver has bytes that it could not write; None while it has none
         self.writing_since: float | None = None
+        #: what was seen of the backlog: for bytes that wait since when, and how much it was; and when that changed
+        self._backlog: tuple[float, int] | None = None
+        self._moved = now
         self._last_ping = now
         #: the number of the last PING, and the highest that was answered
         self._opaque = 0
@@ -91,7 +102,7 @@ class Liveness:
         """The connection is live."""
         self.heard = self._last_ping = now
         self._endpoint.timers.cancel(self._connection)
-        self._endpoint.timers.schedule(self._connection, self._next_deadline())
+        self._endpoint.timers.schedule(self._connection, self._next_deadline(now))
 
     # -- PING and PONG ------------------------------------------------------------------------------------------
 
@@ -147,6 +158,7 @@ class Liveness:
         if now >= self._dead_at():
             connection.close(CloseCode.TIMEOUT, f"{connection.peer_id} was silent for {now - self.heard:.1f} s", now)
             return None
+        self._look(now)
         if now >= self._stall_at():
             stalled = f"the stream to {connection.peer_id} took no byte for {config.write_stall} s"
             connection.fail(ConnectionLost(stalled), now)
@@ -155,22 +167,32 @@ class Liveness:
             self._probe_over(now)
         if connection.live and now >= self._ping_at():
             self.ping(now)
-        return self._next_deadline() if connection.live else None
+        return self._next_deadline(now) if connection.live else None
+
+    def _look(self, now: float) -> None:
+        """Is what the system holds still on its way?"""
+        backlog = self._connection.backlog
+        if self.writing_since is not None and backlog is not None:
+            seen = self.writing_since, backlog()
+            if seen != self._backlog:
+                self._backlog, self._moved = seen, now
 
     def _dead_at(self) -> float:
         return max(self.heard + self._endpoint.config.dead_after, self._grace)
 
     def _stall_at(self) -> float:
         since = self.writing_since
-        return inf if since is None else max(since + self._endpoint.config.write_stall, self._grace)
+        return inf if since is None else max(max(since, self._moved) + self._endpoint.config.write_stall, self._grace)
 
     def _ping_at(self) -> float:
         heard = max(self.heard, self._last_ping) + self._endpoint.config.ping_after * self._spread
         said = max(self.said, self._last_ping) + self._connection.peer_limits.idle * 4 / 9 * self._spread
         return min(heard, said)
 
-    def _next_deadline(self) -> float:
+    def _next_deadline(self, now: float) -> float:
         deadline = min(self._dead_at(), self._stall_at(), self._ping_at())
+        if self.writing_since is not None and self._connection.backlog is not None:
+            deadline = min(deadline, now + self._endpoint.config.write_stall / _LOOKS)
         return deadline if self._probe_at is None else min(deadline, self._probe_at)
 
     # -- the probe ----------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from networkio_proto import Close, Connection
 from networkio_proto.links import LinkHandle
 
+from ._backlog import backlog_of
 from ._loop import READ, WRITE
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Link(LinkHandle):
     def __init__(self, node: Node, connection: Connection, sock: socket.socket) -> None:
         super().__init__(node, connection)
         self._socket = sock
+        connection.backlog = backlog_of(sock)
         #: whoever holds it writes
         self._token = threading.Lock()
         self._wanted = False

@@ -98,6 +98,45 @@ def test_a_stream_that_takes_nothing_for_30_s_is_given_up_though_the_peer_talks(
     assert "took no byte for 30" in str(line.connection.error)
 
 
+def test_a_stream_that_still_passes_on_what_it_took_is_slow_and_not_stuck() -> None:
+    """P-TIME-7: a system that holds megabytes takes no more for minutes, where the line has become slow."""
+    node, peer, line = opened(Config())
+    left = 4_000_000
+    line.connection.backlog = lambda: left
+    line.stuck = True
+    node.send(peer, b"waits")
+
+    def talk(seconds: int) -> None:
+        for _ in range(seconds):
+            node.advance(1.0)
+            line.say(frame(0x80, b"talk"))
+
+    for _ in range(60):
+        talk(10)
+        left -= 8_000
+    assert line.closed is None
+    talk(29)
+    assert line.closed is None
+    talk(16)  # it is looked at now and then only
+    assert line.ended() is CloseCode.TIMEOUT
+    assert "took no byte for 30" in str(line.connection.error)
+
+
+def test_what_was_passed_on_before_does_not_help_a_stream_that_takes_nothing_now() -> None:
+    node, peer, line = opened(Config(write_stall=4.0))
+    line.connection.backlog = lambda: 1000
+    for _ in range(5):  # whenever it takes everything the time begins anew
+        line.stuck = True
+        node.send(peer, b"waits")
+        node.advance(3.0)
+        line.stuck = False
+        line.writable()
+    line.stuck = True
+    node.send(peer, b"waits")
+    node.advance(6.0)
+    assert line.ended() is CloseCode.TIMEOUT
+
+
 def test_a_pause_of_the_node_itself_kills_nobody_and_asks_everybody() -> None:
     """P-TIME-6; whoever does not answer then is given up."""
     node = Node()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -63,6 +64,9 @@ def test_a_way_that_is_clogged_does_not_block_receiving() -> None:
         clog(pair.near)
         link = next(iter(pair.client._links.values()))
         assert link._blocked  # it is stuck indeed
+        if sys.platform == "linux":
+            assert link.connection.backlog is not None
+            assert link.connection.backlog() > 60_000
         for number in range(20):
             pair.far.send(number)
             assert pair.near.read(1) == number

@@ -1,0 +1,29 @@
+"""How much of what a socket took is still under way: the core's way to tell a slow stream from one that is stuck."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["backlog_of"]
+
+
+class _Socket(Protocol):
+    def fileno(self) -> int: ...
+
+
+def backlog_of(sock: _Socket) -> Callable[[], int] | None:
+    """For ``Connection.backlog``: a function that asks the system; None where there is no way to ask."""
+    if sys.platform != "linux":
+        return None
+    import fcntl
+    import termios
+
+    def backlog() -> int:
+        try:
+            return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except (OSError, ValueError):  # closed meanwhile
+            return 0
+
+    return backlog
