@@ -113,7 +113,7 @@ class Conversation(Watcher):
         moved = False
         for host in self.hosts.values():
             if host.up and host.dials:
-                host.answer_dials()
+                self.connected(host.answer_dials())
                 moved = True
         for wire in self.world.open_wires():
             for end in (0, 1):
@@ -167,6 +167,7 @@ class Conversation(Watcher):
         self.say(first, last)
         wire = self.world.live("a", "b")
         if wire is not None and not self.disturbed:
+            self.lost(wire)
             wire.cut()
 
     # -- what a test does -----------------------------------------------------------------------------------------
@@ -202,6 +203,14 @@ class Conversation(Watcher):
         """What the application of the host was handed, in order."""
         return [item.payload for item in self.handed if item.to == name]
 
+    # -- for those who write everything down ----------------------------------------------------------------------
+
+    def connected(self, wires: list[Wire]) -> None:
+        """These came about."""
+
+    def lost(self, wire: Wire) -> None:
+        """It breaks next."""
+
     # -- what the world tells -------------------------------------------------------------------------------------
 
     def accepted(self, host: Host, peer: str, sequence: int, payload: bytes, options: object) -> None:
@@ -216,7 +225,7 @@ class Conversation(Watcher):
 
 #: the script; after each step comes everything that follows from it, and 0.2 s
 STEPS: Final[tuple[Callable[[Conversation], None], ...]] = (
-    Conversation.dial,
+    lambda it: it.dial(),
     lambda it: it.say(1, 6),
     Conversation.read,
     lambda it: it.say(7, 9),
