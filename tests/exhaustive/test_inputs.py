@@ -85,7 +85,9 @@ def settled(state: str, role: str, peer_id: str) -> Case:
     return case
 
 
-@pytest.mark.parametrize(("state", "call", "word"), [pytest.param(*cell, id=f"{cell[0]}-{cell[1]}") for cell in cells()])
+@pytest.mark.parametrize(
+    ("state", "call", "word"), [pytest.param(*cell, id=f"{cell[0]}-{cell[1]}") for cell in cells()]
+)
 def test_every_state_answers_every_call(state: str, call: str, word: str) -> None:
     for seat in seats(state):
         case = settled(state, *seat)
