@@ -67,10 +67,14 @@ class Handed:
 
 
 class Conversation(Watcher):
-    """Two nodes, their applications, and how far they are in the script."""
+    """Two nodes, their applications, and how far they are in the script.
 
-    def __init__(self, auth: Authenticator | None = None) -> None:
+    ``capacity``: what a wire takes before its writer has to wait, if need be with half a message.
+    """
+
+    def __init__(self, auth: Authenticator | None = None, capacity: int = 1 << 30) -> None:
         self.world = World(4)
+        self.world.capacity, self.world.write_size = capacity, min(capacity, self.world.write_size)
         self.judge = Judge(self.world)
         self.hosts = {name: self.world.host(name, CONFIG, auth) for name in "ab"}
         self.world.watchers.append(self)
