@@ -59,7 +59,7 @@ test-rest: $(STAMP)
 	@echo "==> everything else"
 	@$(BIN)/python $(PYTEST) tests --ignore=tests/proto
 
-exhaust: $(STAMP)  ## try out everything that can be tried out to the end, and count it; this takes some hours
+exhaust: $(STAMP)  ## try out everything that can be tried out to the end, and count it; this takes long
 	@NETWORKIO_EXHAUST=1 $(BIN)/python $(PYTEST) -q -s tests/exhaustive
 
 check: $(STAMP)  ## lint with ruff, type-check with mypy --strict

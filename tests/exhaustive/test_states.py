@@ -207,12 +207,14 @@ def search(bounds: Bounds, most: int = 1 << 60) -> Graph[Move]:
 
 
 QUICK = [Bounds("a", 0, 1, 2), Bounds("b", 1, 0, 2)]
-#: as far as it goes in minutes
 WHOLE = [
     *(Bounds(dialers, crashes, cuts, crashes + cuts + 1) for crashes, cuts in ((0, 1), (1, 0), (0, 2), (1, 1), (2, 0))
       for dialers in ("a", "b")),
-    Bounds("ab", 0, 1, 3), Bounds("ab", 1, 0, 3), Bounds("a", 2, 2, 3), Bounds("b", 2, 2, 3),
+    Bounds("ab", 0, 1, 3), Bounds("ab", 1, 0, 3),
 ]  # fmt: skip
+#: too much to be visited whole: so many states of it are
+VAST = [Bounds(dialers, 2, 2, 3) for dialers in ("a", "b")]
+MOST = 100_000
 
 
 @pytest.mark.slow
@@ -222,3 +224,13 @@ def test_whatever_happens_to_two_nodes_everything_is_read_in_the_end(bounds: Bou
     assert graph.states > 100
     assert not graph.cut_short
     report(f"{bounds}: {graph.states} states, {graph.steps} steps, {graph.ends} ends")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FULL, reason="it takes long: make exhaust")
+@pytest.mark.parametrize("bounds", VAST, ids=str)
+def test_everything_is_read_in_the_end_in_as_many_states_as_can_be_visited(bounds: Bounds) -> None:
+    graph = search(bounds, MOST)
+    report(
+        f"{bounds}: {graph.states} states{', there are more' * graph.cut_short}, {graph.steps} steps, {graph.ends} ends"
+    )
