@@ -60,7 +60,7 @@ test-rest: $(STAMP)
 	@$(BIN)/python $(PYTEST) tests --ignore=tests/proto
 
 exhaust: $(STAMP)  ## try out everything that can be tried out to the end, and count it; this takes long
-	@NETWORKIO_EXHAUST=1 $(BIN)/python $(PYTEST) -q -s tests/exhaustive
+	@NETWORKIO_EXHAUST=1 $(BIN)/python $(PYTEST) -q -s -o faulthandler_timeout=0 tests/exhaustive
 
 check: $(STAMP)  ## lint with ruff, type-check with mypy --strict
 	@$(BIN)/ruff check .
