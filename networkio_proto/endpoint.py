@@ -590,7 +590,8 @@ class Endpoint:
         self.closed = True
         for target in list(self.targets):
             self.remove_target(target)
-        for connection in list(self.connections):
+        # live ones last: a newcomer that waits for the end of one must not be taken now
+        for connection in sorted(self.connections, key=lambda connection: connection.live):
             connection.close(code, "", now)
         for session in self.sessions.values():
             session.wake_all()

@@ -870,6 +870,21 @@ def test_a_node_that_leaves_says_so_on_every_connection_and_dials_no_more() -> N
     assert node.dials == []
 
 
+def test_a_node_that_leaves_does_not_take_a_newcomer_in_the_incumbents_place() -> None:
+    """The incumbent answers, so its session is not another process's because this node goes (P-ARB-3)."""
+    node, peer, twin = Node(), Peer("a", life=1), Peer("a", life=2)
+    node.send(peer, b"unread")
+    incumbent, newcomer = node.connect(peer), node.claim(twin)
+    newcomer.say(twin.attach())
+    assert newcomer.parked
+    before = fingerprint(node.endpoint, connected=False)
+    node.endpoint.close(node.now)
+    node.pump()
+    assert incumbent.farewell() is newcomer.farewell() is CloseCode.RESTARTING
+    assert fingerprint(node.endpoint, connected=False) == before
+    assert node.session(peer).connections == 1
+
+
 def test_a_node_can_leave_with_another_word() -> None:
     node = Node()
     line = node.connect(Peer())
