@@ -3,7 +3,7 @@
  *
  * docs/protocol.md is the authority; a comment such as "P-HS-9" names the rule that the line beside it models, and a
  * test keeps these names in step with that page. docs/topics/model.md says what is modelled, what is left out and why
- * that is sound, and how to read a counterexample. tools/model compiles and runs the configurations.
+ * that is sound, and how to read a counterexample. `make model` compiles and runs the configurations.
  *
  * Two nodes hold one session: node 0 is the follower, node 1 the arbiter. Neither has a journal. There is one process:
  * every turn of its loop is one event, chosen freely among those that are possible, and executed as one step, as the
@@ -211,19 +211,10 @@ inline attach(z) {
     if
     :: n == 1 -> gen++; sgen[c] = gen; fg = gen                                  /* P-ATT-9 */
     :: else ->
-#ifdef BUG_SEEN_UNSCOPED
-        fg = 0;
-        for (j : 1 .. LIVES) { if :: seen[j] > fg -> fg = seen[j] :: else fi }
-#else
         fg = seen[pinc[z]]
-#endif
     fi;
     fc = 0; fd = 0; fe = 0;
-#ifdef BUG_EMPTY_NOT_NIL
-    fc = ibx[n]; fd = recv[I(n, ibx[n])]; fe = read[I(n, ibx[n])];
-#else
     if :: holds[n] -> fc = ibx[n]; fd = recv[I(n, ibx[n])]; fe = read[I(n, ibx[n])] :: else fi;
-#endif
     ff = CREDIT(n, 0);
     put(z, ATTACH, life[n], first[n], fc, fd, fe, ff, fg);
     if
@@ -258,11 +249,7 @@ inline verdict() {
     fi;
     if
     :: pinc[x] != rinc[n] ->                                                     /* P-MARK-1 */
-#ifdef BUG_EMPTY_NOT_NIL
-        if :: tx[n] > mark[n] && fc != life[n] -> mark[n] = tx[n] :: else fi;
-#else
         if :: tx[n] > mark[n] -> mark[n] = tx[n] :: else fi;
-#endif
         tx[n] = 0
     :: else
 #ifdef BUG_MARK_FADES
@@ -325,11 +312,9 @@ inline take() {
     for (i : 0 .. CONNS - 1) {                                                   /* P-HS-9 (2), P-ARB-13 */
         y = 2 * i + n;
         if
-        :: i != c && OPEN(y) && st[y] != LIVE -> 
+        :: i != c && OPEN(y) && st[y] != LIVE ->
             if
-#ifndef BUG_PARKED_STAY
             :: st[y] == PARKED -> shut(y)
-#endif
 #ifndef BUG_OTHERS_STAY
             :: st[y] != PARKED && pinc[y] != 0 && pinc[y] != pinc[x] -> shut(y)
 #endif
@@ -385,16 +370,10 @@ inline judge() {
 inline take_data() {
     assert(fc == ibx[n]);                                                        /* of the outbox that was stated */
     assert(usedr[n] < s_cred[n]);                                                /* P-CRED-4: never without credit */
-#ifndef BUG_CREDIT_LOST
     usedr[n]++;                                                                  /* P-CRED-2 */
-#else
-    if :: fa > recv[I(n, ibx[n])] -> usedr[n]++ :: else fi;
-#endif
     k = recv[I(n, ibx[n])] + 1;
     assert(fa <= k);                                                             /* P-DATA-14: no hole */
-#ifndef LAX
     assert(fa == k);                                                             /* nothing is sent that R holds */
-#endif
     if
     :: fa == k ->
         /* the judges: in order, once for each process, nothing lost before it, the flag says what it means */
@@ -417,7 +396,7 @@ inline take_data() {
         read[I(n, ibx[n])] = fa;
 #endif
         assert(UNSETTLED(n) <= WINDOW)                                           /* G9 */
-    :: else                                                                      /* P-DATA-15: a duplicate is dropped */
+    :: else                                                                      /* P-DATA-14: a duplicate is dropped */
     fi
 }
 
@@ -451,6 +430,7 @@ inline boot(m) {
 
 inline receive() {
     pipe[x]?<t, fa, fb, fc, fd, fe, ff, fg>;
+    printf("@frame %d %d %d %d %d %d %d %d\n", t, fa, fb, fc, fd, fe, ff, fg);
     if
     :: t == ATTACH ->
         assert(st[x] == AGREED || st[x] == CLAIMED);
@@ -639,6 +619,7 @@ active proctype session() {
         :: else -> ev = E_REST; x = 0
         fi;
         d_step {
+            printf("@event %d %d\n", ev, x);         /* printed when a counterexample is replayed, and only then */
             n = x % 2; p = 1 - n; c = x / 2;
             if
             :: ev == E_RECEIVE  -> receive()
@@ -656,6 +637,8 @@ active proctype session() {
             :: ev == E_DEAD     -> n = x; probe_dead()
             :: ev == E_REST     -> at_rest()
             fi;
+            printf("@state %d %d %d %d %d %d %d %d %d %d\n", inc[0], live[0], first[0], cursor[0], recv[I(0, ibx[0])],
+                inc[1], live[1], first[1], cursor[1], recv[I(1, ibx[1])]);
             invariant();
             x = 0; c = 0
         }
