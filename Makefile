@@ -29,7 +29,7 @@ define install
 	&& touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-core test-rest check docs clean
+.PHONY: help demo test test-core test-rest model check docs clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -58,6 +58,9 @@ test-core: $(STAMP)
 test-rest: $(STAMP)
 	@echo "==> everything else"
 	@$(BIN)/python $(PYTEST) tests --ignore=tests/proto
+
+model: $(STAMP)  ## visit every state of the protocol's model with SPIN
+	@$(BIN)/python -m tests.model.run $(ARGS)
 
 check: $(STAMP)  ## lint with ruff, type-check with mypy --strict
 	@$(BIN)/ruff check .

@@ -309,7 +309,7 @@ inline take() {
 #endif
     :: else
     fi;
-    for (i : 0 .. CONNS - 1) {                                                   /* P-HS-9 (2), P-ARB-13 */
+    for (i : 0 .. CONNS - 1) {                                                   /* P-HS-9 (2), P-ARB-13, P-ARB-17 */
         y = 2 * i + n;
         if
         :: i != c && OPEN(y) && st[y] != LIVE ->
@@ -504,7 +504,7 @@ inline ack() {
     put(2 * (live[n] - 1) + n, ACK, s_recv[n], s_read[n], s_cred[n], 0, 0, 0, 0)
 }
 
-/* The application settles in order, the older outboxes first (P-RES-5). */
+/* The application settles in order, the older outboxes first (P-RES-5); `read` follows (P-ACK-6). */
 inline settle() {
     j = 1;
     do :: HELD(n, j) == 0 -> j++ :: else -> break od;

@@ -162,7 +162,7 @@ def command(words: list[str], directory: Path) -> str:
     return done.stdout
 
 
-def build(directory: Path, defines: list[str], cycles: bool) -> None:
+def build(directory: Path, defines: list[str], cycles: bool, optimise: str) -> None:
     """Write and compile the verifier into `directory`."""
     shutil.copy(MODEL, directory)
     command(["spin", "-a", *defines, MODEL.name], directory)
@@ -170,15 +170,19 @@ def build(directory: Path, defines: list[str], cycles: bool) -> None:
     if cc is None:
         raise CannotRun(missing())
     kind = ["-DNP"] if cycles else ["-DSAFETY"]
-    command([cc, "-O2", "-w", *kind, "-DCOLLAPSE", "-DNOREDUCE", f"-DMEMLIM={MEMORY_MB}", "-o", "pan", "pan.c"], directory)
+    command([cc, optimise, "-w", *kind, "-DCOLLAPSE", "-DNOREDUCE", f"-DMEMLIM={MEMORY_MB}", "-o", "pan", "pan.c"],
+            directory)
 
 
-def verify(defines: list[str], cycles: bool = False, show: bool = False, hash_bits: int = 22) -> Verdict:
-    """Visit every state of one choice of constants. Stops at the first error, and prints how it came if `show`."""
+def verify(defines: list[str], *, cycles: bool = False, show: bool = False, optimise: str = "-O2") -> Verdict:
+    """Visit every state of one choice of constants. Stops at the first error, and prints how it came if `show`.
+
+    To optimise takes the compiler longer than the verifier gains by it where few states are visited.
+    """
     with tempfile.TemporaryDirectory(prefix="networkio-model-") as name:
         directory = Path(name)
-        build(directory, defines, cycles)
-        words = ["./pan", f"-m{DEPTH}", f"-w{hash_bits}", *(["-l"] if cycles else [])]
+        build(directory, defines, cycles, optimise)
+        words = ["./pan", f"-m{DEPTH}", "-w22", *(["-l"] if cycles else [])]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(words, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                               check=False)
@@ -241,7 +245,7 @@ def check_configurations(names: list[str], show: bool) -> bool:
     for name in names:
         configuration = CONFIGURATIONS[name]
         for cycles in (False, True) if configuration.cycles else (False,):
-            verdict = verify(configuration.defines(), cycles, show)
+            verdict = verify(configuration.defines(), cycles=cycles, show=show)
             said = ("no cycle" if cycles else "no error") if verdict.proved else "FAILED"
             print(line_of(name, verdict, said), flush=True)
             for complaint in [*filter(None, [verdict.error]), *verdict.complaints]:
@@ -259,7 +263,7 @@ def check_bugs(names: list[str], show: bool) -> bool:
     good = True
     for name in names:
         bug = BUGS[name]
-        verdict = verify(bug.defines(name), show=show)
+        verdict = verify(bug.defines(name), show=show, optimise="-O0")
         print(line_of(name, verdict, f"found in {bug.configuration}" if verdict.error else "NOT FOUND"), flush=True)
         good = good and bool(verdict.error)
     return good
