@@ -582,20 +582,20 @@ inline invariant() {
 #define WRITABLE(n) (!OPEN(TO(n)) || len(pipe[TO(n)]) < ROOM)
 
 #define AT_END(z) \
-    :: OPEN(z) && st[z] != PARKED && len(pipe[z]) > 0 -> ev = E_RECEIVE; x = z \
-    :: OPEN(z) && st[(z) ^ 1] == CLOSED               -> ev = E_NOTICE;  x = z \
-    :: OPEN(z) && cuts > 0                            -> ev = E_CUT;     x = z
+    :: OPEN(z) && st[z] != PARKED && len(pipe[z]) > 0 -> x = z; ev = E_RECEIVE \
+    :: OPEN(z) && st[(z) ^ 1] == CLOSED               -> x = z; ev = E_NOTICE \
+    :: OPEN(z) && cuts > 0                            -> x = z; ev = E_CUT
 
 #define AT_NODE(m) \
-    :: crashes[m] > 0                                                           -> ev = E_CRASH;    x = m \
-    :: DIALS(m) && live[m] == 0 && !OWN(m) && FREE                              -> ev = E_DIAL;     x = m \
-    :: DIALS(m) && live[m] == 0 && OWN(m) && FREE && extra > 0                  -> ev = E_EXTRA;    x = m \
-    :: live[m] != 0 && cursor[m] < next[m] && used[m] < cred[m] && WRITABLE(m)  -> ev = E_TRANSMIT; x = m \
+    :: crashes[m] > 0                                                           -> x = m; ev = E_CRASH \
+    :: DIALS(m) && live[m] == 0 && !OWN(m) && FREE                              -> x = m; ev = E_DIAL \
+    :: DIALS(m) && live[m] == 0 && OWN(m) && FREE && extra > 0                  -> x = m; ev = E_EXTRA \
+    :: live[m] != 0 && cursor[m] < next[m] && used[m] < cred[m] && WRITABLE(m)  -> x = m; ev = E_TRANSMIT \
     :: live[m] != 0 && WRITABLE(m) && (recv[I(m, ibx[m])] > s_recv[m] || read[I(m, ibx[m])] > s_read[m] \
-           || CREDIT(m, usedr[m]) > s_cred[m])                                  -> ev = E_ACK;      x = m \
-    :: UNSETTLED(m) > 0                                                         -> ev = E_SETTLE;   x = m \
-    :: PARK(m) && live[m] != 0 && OPEN(TO(m))                                   -> ev = E_ALIVE;    x = m \
-    :: PARK(m) && (live[m] == 0 || !OPEN(TO(m)))                                -> ev = E_DEAD;     x = m
+           || CREDIT(m, usedr[m]) > s_cred[m])                                  -> x = m; ev = E_ACK \
+    :: UNSETTLED(m) > 0                                                         -> x = m; ev = E_SETTLE \
+    :: PARK(m) && live[m] != 0 && OPEN(TO(m))                                   -> x = m; ev = E_ALIVE \
+    :: PARK(m) && (live[m] == 0 || !OPEN(TO(m)))                                -> x = m; ev = E_DEAD
 
 active proctype session() {
     d_step { crashes[0] = CRASH0; crashes[1] = CRASH1; boot(0); boot(1) };
@@ -616,7 +616,7 @@ active proctype session() {
 #endif
         AT_NODE(0)
         AT_NODE(1)
-        :: else -> ev = E_REST; x = 0
+        :: else -> x = 0; ev = E_REST
         fi;
         d_step {
             printf("@event %d %d\n", ev, x);         /* printed when a counterexample is replayed, and only then */

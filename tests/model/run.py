@@ -253,7 +253,8 @@ def check_configurations(names: list[str], show: bool) -> bool:
             good = good and verdict.proved
             if not cycles:
                 everywhere = verdict.unreached if everywhere is None else everywhere & verdict.unreached
-    print("reached by none of these configurations:" if everywhere else "every statement was reached")
+    # SPIN does not look into a step, so this tells of the events, and not of what is within one.
+    print("events that happened in none of these configurations:" if everywhere else "every event happened")
     for line, text in sorted(everywhere or ()):
         print(f"    {MODEL.name}:{line}: {text}")
     return good
