@@ -13,7 +13,6 @@ The verifier is exhaustive: neither bit-state hashing nor hash compaction is use
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import resource
 import shutil
@@ -47,7 +46,8 @@ CONFIGURATIONS = {
                              quick=True, cycles=True),
     "both-ways": Configuration("messages both ways, one cut", "MSG0=2 MSG1=2 CUTS=1 DIALMAX=4 CONNS=2"),
     "restarts": Configuration("one cut, each side crashes once", "MSG0=2 MSG1=0 CUTS=1 CRASH0=1 CRASH1=1 DIALMAX=6"),
-    "two-dialers": Configuration("both sides dial, messages both ways, one cut", "MSG0=1 MSG1=1 DIAL1=1 CUTS=1 DIALMAX=4"),
+    "two-dialers": Configuration("both sides dial, messages both ways, one cut",
+                                 "MSG0=1 MSG1=1 DIAL1=1 CUTS=1 DIALMAX=4"),
     "two-dials": Configuration("one side dials again while a dial is under way, one cut",
                                "MSG0=1 MSG1=1 EXTRA=1 CUTS=1 DIALMAX=8", quick=True, cycles=True),
     "takeover-follower": Configuration("both sides dial, the follower crashes",
@@ -74,9 +74,11 @@ class Bug:
 
 BUGS = {
     "LIVE_DIALER_ATTACHES": Bug("a live dialer sends ATTACH on its other dial", "P-HS-8", "two-dialers"),
-    "TWO_CLAIMS": Bug("ATTACH is sent on a dial while another of one's own has sent it", "P-HS-11", "two-dials", quick=True),
+    "TWO_CLAIMS": Bug("ATTACH is sent on a dial while another of one's own has sent it", "P-HS-11", "two-dials",
+                       quick=True),
     "INCUMBENT_HEARD": Bug("the connection that was live before is not closed", "P-HS-9", "two-dialers"),
-    "LAST_TAKEN_FORGOTTEN": Bug("the arbiter forgets the last connection taken when that ends", "P-ARB-10", "two-dialers"),
+    "LAST_TAKEN_FORGOTTEN": Bug("the arbiter forgets the last connection taken when that ends", "P-ARB-10",
+                                 "two-dialers"),
     "OTHERS_STAY": Bug("taking leaves connections of other incarnations alone", "P-ARB-13", "takeover-arbiter",
                        "MSG0=1 MSG1=0 DIAL1=1 CUTS=1 CRASH1=1 DIALMAX=9 ROOM=3"),
     "ARBITER_KEEPS_DIALS": Bug("the arbiter keeps its own dials when it takes another", "P-ARB-13", "two-dialers"),
@@ -98,7 +100,7 @@ class CannotRun(Exception):
 
 @dataclass
 class Verdict:
-    """What one run of a verifier showed. `complaints` is empty if the search was complete; `error` is the first error."""
+    """What one run of a verifier showed: the first error, and in `complaints` why the search was not complete."""
 
     states: int = 0
     transitions: int = 0
@@ -156,7 +158,8 @@ def compiler() -> str | None:
 
 
 def command(words: list[str], directory: Path) -> str:
-    done = subprocess.run(words, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(words, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          check=False)
     if done.returncode:
         raise CannotRun(f"{' '.join(words)} failed:\n{done.stdout[-2000:]}")
     return done.stdout
@@ -295,5 +298,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("LC_ALL", "C")
     sys.exit(main())
