@@ -196,6 +196,7 @@ def verify(defines: list[str], *, cycles: bool = False, show: bool = False, opti
         verdict.megabytes = round(float(memory.group(1))) if memory else 0
         if show and verdict.error:
             print(story(command(["./pan", "-r"], directory)))
+            print(f"  broken: {verdict.error}")
         return verdict
 
 
