@@ -32,7 +32,7 @@ define install
 	&& touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-core test-rest fuzz machines networks exhaust check docs clean
+.PHONY: help demo test test-core test-rest fuzz machines networks exhaust model check docs clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -79,6 +79,9 @@ networks: $(STAMP)  ## break real networks under both adapters, in full; takes r
 
 exhaust: $(STAMP)  ## try out everything that can be tried out to the end, and count it; this takes long
 	@NETWORKIO_EXHAUST=1 $(BIN)/python $(PYTEST) -q -s -o faulthandler_timeout=0 tests/exhaustive
+
+model: $(STAMP)  ## visit every state of the protocol's model with SPIN
+	@$(BIN)/python -m tests.model.run $(ARGS)
 
 check: $(STAMP)  ## lint with ruff, type-check with mypy --strict
 	@$(BIN)/ruff check .
