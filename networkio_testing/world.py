@@ -255,7 +255,12 @@ class Wire:
             pipe.data.clear()
         if self.closing[end] and not connection.dirty:
             pipe.fin = True
-            self.ends[end] = None
+            self.leave(end)
+
+    def leave(self, end: int) -> None:
+        """This end is gone."""
+        self.ends[end] = None
+        self.world.ends_left = True
 
     def deliver(self, end: int, count: int | None = None, chunk: int | None = None) -> int:
         """Let up to ``count`` bytes from ``end`` arrive (in pieces of ``chunk``), then FIN if all of them did."""
@@ -293,6 +298,12 @@ class Wire:
             self.write(end, world.now)
             self.hosts[end].pump(connection.session)
         return count
+
+    def deliver_or_end(self, end: int, chunk: int | None = None) -> bool:
+        """Deliver all that is under way; did anything come of it, if only the news that nothing more follows?"""
+        pipe = self.pipes[end]
+        waiting = len(pipe.data) + pipe.fin
+        return self.deliver(end, None, chunk) > 0 or len(pipe.data) + pipe.fin < waiting
 
     def _arrive(self, end: int, data: bytes) -> None:
         connection, world = self.ends[end], self.world
@@ -372,7 +383,7 @@ class Wire:
         if self.hosts[end].paused:
             self.hosts[end].missed.append((self, end, error))
             return
-        self.ends[end] = None
+        self.leave(end)
         self.world.steps.lost += 1
         if error is None:
             connection.receive_eof(self.world.now)
@@ -389,6 +400,8 @@ class Host:
         self, world: World, name: str, config: Config, auth: Authenticator | None, peer_id: str | None = None
     ) -> None:
         self.world = world
+        #: from 0 on, in the order in which the hosts of the world came about
+        self.number = len(world.hosts)
         self.name = name
         self.peer_id = name if peer_id is None else peer_id
         self.config = config
@@ -594,7 +607,7 @@ class Host:
             wire.write(end, self.world.now)
         elif wire.ends[end] is not None:
             wire.pipes[end].fin = True
-            wire.ends[end] = None
+            wire.leave(end)
 
     @property
     def timer(self) -> float:
@@ -622,11 +635,6 @@ class Host:
         """
         self._called += 1
         heapq.heappush(self._calls, (when, self._called, function))
-
-    @property
-    def has_calls(self) -> bool:
-        """Was :meth:`call_at` used, and is something of it left?"""
-        return bool(self._calls)
 
     def make_calls(self) -> int:
         """Make the calls that are due; returns how many there were."""
@@ -678,7 +686,7 @@ class Host:
         for wire in self.world.wires:
             for end in (0, 1):
                 if wire.hosts[end] is self and wire.ends[end] is not None:
-                    wire.ends[end] = None
+                    wire.leave(end)
                     wire.pipes[1 - end].black_hole = True
                     wire.pipes[end].fin = reset
         for crashed in self.world.watchers.crashed:
@@ -724,6 +732,8 @@ class World:
         self.wires: list[Wire] = []
         self.watchers = Watchers()
         self.steps = Steps()
+        #: an end left its wire since :meth:`open_wires` last looked
+        self.ends_left = False
         #: the next wire breaks after so many bytes from that end, in that way
         self.fuse: tuple[int, int, Cut] | None = None
         #: what the pipes of new wires take, and how much a driver asks for at once
@@ -772,8 +782,10 @@ class World:
 
     def open_wires(self) -> list[Wire]:
         """Wires that an end still uses."""
-        wires = self.wires = [wire for wire in self.wires if wire.ends[0] is not None or wire.ends[1] is not None]
-        return wires.copy()
+        if self.ends_left:
+            self.ends_left = False
+            self.wires = [wire for wire in self.wires if wire.ends[0] is not None or wire.ends[1] is not None]
+        return self.wires.copy()
 
     def live(self, a: str, b: str) -> Wire | None:
         """The wire on which both hosts' sessions are live, if there is one."""
@@ -789,18 +801,18 @@ class World:
         for rounds in range(limit):
             moved = 0
             for host in tuple(self.hosts.values()):
-                if host.has_calls:
+                if host._calls:
                     moved += host.make_calls()
                 if host.dials and host.up:
                     moved += len(host.dials)
                     host.answer_dials()
                     moved -= len(host.dials)
             for wire in self.open_wires():
-                for end, pipe in enumerate(wire.pipes):
-                    if pipe.data or pipe.fin:
-                        waiting = len(pipe.data) + pipe.fin
-                        arrived = wire.deliver(end, chunk=chunk)
-                        moved += arrived > 0 or len(pipe.data) + pipe.fin < waiting
+                there, back = wire.pipes
+                if there.data or there.fin:
+                    moved += wire.deliver_or_end(0, chunk)
+                if back.data or back.fin:
+                    moved += wire.deliver_or_end(1, chunk)
             if not moved:
                 return rounds
         raise AssertionError("the world does not come to rest")
@@ -838,10 +850,14 @@ class World:
     def _pass_time(self, end: float, *, move: bool) -> None:
         if move:
             self.deliver_all()
-        while (due := self.next_timer()) <= end:
+        while True:
+            timers = [(host, host.timer) for host in self.hosts.values() if host.up and not host.paused]
+            due = min([timer for _, timer in timers], default=inf)
+            if due > end:
+                break
             self.now = max(self.now, due)
-            for host in tuple(self.hosts.values()):
-                if host.up and not host.paused and host.timer <= self.now:
+            for host, timer in timers:
+                if timer <= self.now and host.up and not host.paused:
                     host.tick()
             if move:
                 self.deliver_all()
