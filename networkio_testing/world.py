@@ -470,13 +470,15 @@ class Host:
         session, world = self.session(peer), self.world
         sequences = []
         options = {"raw": raw, "ttl": ttl, "headers": headers, "ack_now": ack_now}
-        for payload in payloads:
-            world.steps.send += 1
-            sequence = session.send(payload, world.now, raw=raw, ttl=ttl, headers=headers, ack_now=ack_now)
-            sequences.append(sequence)
-            for accepted in world.watchers.accepted:
-                accepted(self, peer, sequence, payload, options)
-        self.pump(session)
+        try:
+            for payload in payloads:
+                world.steps.send += 1
+                sequence = session.send(payload, world.now, raw=raw, ttl=ttl, headers=headers, ack_now=ack_now)
+                sequences.append(sequence)
+                for accepted in world.watchers.accepted:
+                    accepted(self, peer, sequence, payload, options)
+        finally:
+            self.pump(session)  # a message that found no room may have cost others their place
         return sequences
 
     def cancel(self, peer: str, sequence: int) -> bool:
