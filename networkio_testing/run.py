@@ -126,8 +126,8 @@ def one(tape: Tape) -> Summary:
     return summary
 
 
-def batch(seeds: range, without: tuple[str, ...] = ()) -> Summary:
-    """Play the games of these seeds."""
+def batch(seeds: range, without: tuple[str, ...] = (), failures: int = 1) -> Summary:
+    """Play the games of these seeds, until so many have failed."""
     total = Summary()
     gc.collect()
     gc.freeze()
@@ -143,19 +143,23 @@ def batch(seeds: range, without: tuple[str, ...] = ()) -> Summary:
             began = time.process_time()
             gc.collect()
             total.seconds += time.process_time() - began
+            if len(total.failures) >= failures:
+                break
     finally:
         gc.enable()
         gc.unfreeze()
     return total
 
 
-def _batches(seeds: range, jobs: int, without: tuple[str, ...]) -> Iterator[tuple[range, Summary]]:
+def _batches(
+    seeds: range, jobs: int, without: tuple[str, ...], failures: int
+) -> Iterator[tuple[range, Summary]]:
     """All batches in their order, played by so many workers."""
     starts = iter(range(seeds.start, seeds.stop, _BATCH))
     if jobs == 1:
         for start in starts:
             part = seeds[start - seeds.start : start - seeds.start + _BATCH]
-            yield part, batch(part, without)
+            yield part, batch(part, without, failures)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as workers:
         ahead: deque[tuple[range, Future[Summary]]] = deque()
@@ -163,7 +167,7 @@ def _batches(seeds: range, jobs: int, without: tuple[str, ...]) -> Iterator[tupl
             while True:
                 for start in islice(starts, 3 * jobs - len(ahead)):
                     part = seeds[start - seeds.start : start - seeds.start + _BATCH]
-                    ahead.append((part, workers.submit(batch, part, without)))
+                    ahead.append((part, workers.submit(batch, part, without, failures)))
                 if not ahead:
                     return
                 part, future = ahead.popleft()
@@ -190,7 +194,7 @@ def run(
         following, total = _load(state)
         seeds = range(max(seeds.start, following), seeds.stop)
     while seeds and not _enough(total, events, least, failures):
-        for part, result in _batches(seeds, jobs, without):
+        for part, result in _batches(seeds, jobs, without, failures):
             total.add(result)
             seeds = range(part.stop, seeds.stop)
             if state is not None:
@@ -210,7 +214,8 @@ def _enough(total: Summary, events: int | None, least: int, failures: int) -> bo
 
 def _save(path: Path, following: int, total: Summary) -> None:
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps({"next": following, "summary": asdict(total)}))
+    summary = {name: getattr(total, name) for name in Summary.__slots__}  # asdict does not know counters
+    part.write_text(json.dumps({"next": following, "summary": summary}))
     part.replace(path)
 
 
