@@ -95,8 +95,9 @@ _STRANGER_BYTES = 8 * 1024
 #: an answer to a stranger is at most so many times as long as what it said
 _AMPLIFICATION = 3
 
-#: every so many looks at a host, everything that it holds is counted
-_AUDIT_EVERY = 61
+#: every so many looks at a host its timers are counted, and every so many everything that it holds
+_COUNT_EVERY = 10
+_AUDIT_EVERY = 60
 
 #: a clock that went through many additions is not exact
 _EPSILON = 1e-6
@@ -415,24 +416,43 @@ class Judge(Watcher):
     # -- after every step -----------------------------------------------------------------------------------------
 
     def pumped(self, host: Host) -> None:
-        session, sessions = host.touched, host.endpoint.sessions
-        if session is not None and sessions.get(session.peer_id) is session:
+        session, endpoint = host.touched, host.endpoint
+        if session is not None and endpoint.sessions.get(session.peer_id) is session:
             self._look(host, session)
         else:
-            for session in sessions.values():
+            for session in endpoint.sessions.values():
                 self._look(host, session)
         if self._announced:
             self._announced.clear()
-        self._look_at_resources(host)
+        if endpoint.notices_waiting:
+            self._object("I23", "{} was not woken for its notices", host)
+        for connection in endpoint.connections:
+            if connection.attached is None and connection._decoder.pending > _STRANGER_BYTES:
+                self._object("I18", "{} holds {} bytes of a stranger", host, connection._decoder.pending)
         self._looks += 1
-        if self._looks % _AUDIT_EVERY == 0:
-            self.audit(host)
+        if not self._looks % _COUNT_EVERY:
+            self._count_timers(host)
+            if not self._looks % _AUDIT_EVERY:
+                self.audit(host)
 
     def _look(self, host: Host, session: Session) -> None:
+        """Compare one session with its ghost; what did not move is not compared again."""
         ghost = self._ghosts.get(session) or self._ghost(host, session)
         self._look_at_outbox(host, session, ghost)
-        self._look_at_inboxes(host, session, ghost)
-        self._look_at_connection(host, session, ghost)
+        boxes = session.inboxes.boxes
+        if boxes or ghost.unread or ghost.inbox is not None:
+            only = boxes[0] if len(boxes) == 1 else None
+            if only is None or only is not ghost.inbox or only.received != ghost.received or only.read != ghost.read:
+                self._look_at_positions(host, session)
+                ghost.inbox = only
+                if only is not None:
+                    ghost.received, ghost.read = only.received, only.read
+            unread = session.unread if only is None else len(only.ready) + len(only.returned)
+            if unread > ghost.unread and session.handle not in self._announced:
+                self._object("I23", "{} got messages of {}, and there was no notice", host, session.peer_id)
+            ghost.unread = unread
+        if host.endpoint.connections or ghost.live is not None:
+            self._look_at_connection(host, session, ghost)
 
     def _look_at_outbox(self, host: Host, session: Session, ghost: _Ghost) -> None:
         outbox = session.outbox
@@ -537,19 +557,6 @@ class Judge(Watcher):
         log.outcomes[outcome] += 1
         self.tally[outcome.name] += 1
 
-    def _look_at_inboxes(self, host: Host, session: Session, ghost: _Ghost) -> None:
-        boxes = session.inboxes.boxes
-        only = boxes[0] if len(boxes) == 1 else None
-        if only is None or only is not ghost.inbox or only.received != ghost.received or only.read != ghost.read:
-            self._look_at_positions(host, session)
-            ghost.inbox = only
-            if only is not None:
-                ghost.received, ghost.read = only.received, only.read
-        unread = session.unread if only is None else len(only.ready) + len(only.returned)
-        if unread > ghost.unread and session.handle not in self._announced:
-            self._object("I23", "{} got messages of {}, and there was no notice", host, session.peer_id)
-        ghost.unread = unread
-
     def _look_at_positions(self, host: Host, session: Session) -> None:
         incarnation = host.endpoint.incarnation
         for inbox in session.inboxes:
@@ -581,17 +588,18 @@ class Judge(Watcher):
 
     def _look_at_connection(self, host: Host, session: Session, ghost: _Ghost) -> None:
         connections, connection = host.endpoint.connections, session.connection
-        if connection is None or len(connections) > 1 or connection not in connections:
-            live = [c for c in connections if c.session is session and c.state is ConnectionState.LIVE]
-            if live != ([] if connection is None else [connection]):
-                self._object("I13", "{} is live on {} with {}", host, live, session.peer_id)
+        for other in connections:
+            if other is not connection and other.session is session and other.state is ConnectionState.LIVE:
+                self._object("I13", "{} is live on {} and {} with {}", host, connection, other, session.peer_id)
         known = ghost.live
         if known is not None and known.connection is not connection:
             ghost.live = None
             self._lost(host, session, known)
         if connection is None:
             return
-        if known is None or known.connection is not connection:
+        if connection not in connections or connection.state is not ConnectionState.LIVE:
+            self._object("I13", "{} has a session with {} on {}", host, session.peer_id, connection)
+        if ghost.live is None:
             self._taken(host, session, connection, ghost)
         if connection.dirty:
             if ghost.tap is not None:
@@ -811,17 +819,11 @@ class Judge(Watcher):
         if timer is not None and timer <= self.world.now:
             self._object("I19", "a timer of {} fires again at once", host)
 
-    def _look_at_resources(self, host: Host) -> None:
+    def _count_timers(self, host: Host) -> None:
         endpoint = host.endpoint
-        if endpoint.notices_waiting:
-            self._object("I23", "{} was not woken for its notices", host)
+        owners = len(endpoint.connections) + len(endpoint.sessions) + len(endpoint.targets)
         timers = len(endpoint.timers)
-        if timers > 64:
-            owners = len(endpoint.connections) + len(endpoint.sessions) + len(endpoint.targets)
-            self._demand(timers <= 64 + 3 * owners, "I19", "{} has {} timers", host, timers)
-        for connection in endpoint.connections:
-            if connection.attached is None and connection._decoder.pending > _STRANGER_BYTES:
-                self._object("I18", "{} holds {} bytes of a stranger", host, connection._decoder.pending)
+        self._demand(timers <= 64 + 3 * owners, "I19", "{} has {} timers", host, timers)
 
     def audit(self, host: Host) -> None:
         """Count everything that ``host`` holds; done from time to time anyway."""

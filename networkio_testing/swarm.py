@@ -80,8 +80,8 @@ _BOTH = (True, False)
 
 MOVES: Final[Mapping[str, Move]] = {
     # what usually happens
-    "send": Move(Game.send, (20,), ("pair", "size")),
-    "send_many": Move(Game.send_many, (2,), ("pair", "size", (5, 12, 40))),
+    "send": Move(Game.send, (12,), ("pair", "size")),
+    "send_many": Move(Game.send_many, (2, 4), ("pair", "size", (3, 8, 20, 40))),
     "take": Move(Game.take, (8,), ("pair", (1, 3, 100))),
     "settle": Move(Game.settle, (5, 20), ("pair", _ANY)),
     "read": Move(Game.read, (3,), ("pair", (1, 10, 1000))),

@@ -42,6 +42,7 @@ from networkio_proto import (
     Session,
     Target,
     Transmit,
+    Wake,
 )
 from networkio_proto.auth import Authenticator
 
@@ -563,7 +564,12 @@ class Host:
         while (effect := endpoint.next_effect()) is not None:
             for asked in watchers.effect:
                 asked(self, effect)
-            self._carry_out(effect)
+            if isinstance(effect, Transmit):
+                place = self.wires.get(effect.connection)
+                if place is not None:
+                    place[0].write(place[1], self.world.now)
+            else:
+                self._carry_out(effect)
             if self.doom is not None and not self._survives():
                 return
         if self.on_pump is not None:
@@ -573,16 +579,15 @@ class Host:
             pumped(self)
 
     def _carry_out(self, effect: Effect) -> None:
-        if isinstance(effect, Transmit):
-            place = self.wires.get(effect.connection)
-            if place is not None:
-                place[0].write(place[1], self.world.now)
-        elif isinstance(effect, Close):
+        """Any but a Transmit."""
+        if isinstance(effect, Close):
             self._close(effect)
         elif isinstance(effect, Dial):
             self.dials.append(effect.target)
         elif isinstance(effect, Log):
             pass  # whoever wants to read it watches for effects
+        elif not isinstance(effect, Wake):
+            raise AssertionError(f"{effect} is not for a driver to ignore")
         elif self.on_wake is not None:
             self.on_wake(effect.session)
         elif effect.session is None:
