@@ -2,11 +2,16 @@
 #
 #   make test PYTHONS=          only the environment's own Python
 #   make demo ARGS="--help"     arguments for the demonstration
+#   make soak EVENTS=5000000 SEEDS=1    less of it
 #   make PYTHON=python3.12 ...  which interpreter the environment is made with, when there is none yet
 
 PYTHON  ?= python3
 PYTHONS ?= $(shell tools/pythons)
 ARGS    ?=
+
+EVENTS  ?= 500000000
+SEEDS   ?= 50000
+JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -29,7 +34,7 @@ define install
 	&& touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-core test-rest check docs clean
+.PHONY: help demo test test-core test-rest soak check docs clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -58,6 +63,11 @@ test-core: $(STAMP)
 test-rest: $(STAMP)
 	@echo "==> everything else"
 	@$(BIN)/python $(PYTEST) tests --ignore=tests/proto
+
+soak: $(STAMP)  ## play 500 million simulated events in 50,000 seeds; goes on where it stopped
+	@mkdir -p build/soak
+	@$(BIN)/python -m networkio_testing run --events $(EVENTS) --least $(SEEDS) --jobs $(JOBS) --json \
+		--state build/soak/state.json --tapes build/soak $(ARGS) | tee build/soak/summary.json
 
 check: $(STAMP)  ## lint with ruff, type-check with mypy --strict
 	@$(BIN)/ruff check .

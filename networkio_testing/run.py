@@ -44,6 +44,8 @@ class Summary:
     seeds: int = 0
     #: calls of the cores by kind (:class:`~networkio_testing.world.Steps`)
     steps: Counter[str] = field(default_factory=Counter)
+    #: what drivers only ask the cores (effects, notices, the next timer); these are no steps
+    asked: int = 0
     #: moves by kind
     moves: Counter[str] = field(default_factory=Counter)
     #: what the judges saw: messages, outcomes, verdicts, closed and lost connections
@@ -65,6 +67,7 @@ class Summary:
         """Together with what came after it."""
         self.seeds += other.seeds
         self.steps += other.steps
+        self.asked += other.asked
         self.moves += other.moves
         self.seen += other.seen
         self.connections += other.connections
@@ -97,6 +100,8 @@ class Summary:
             },
             "seconds": round(seconds, 3),
             "events_per_second": round(events / seconds) if seconds else 0,
+            "core_calls": events + self.asked,
+            "core_calls_per_second": round((events + self.asked) / seconds) if seconds else 0,
             "trace": self.trace,
         }
 
@@ -117,7 +122,7 @@ def one(tape: Tape) -> Summary:
         summary.failures.append(asdict(tape))
     else:
         world = game.world
-        summary.steps = Counter(world.steps.counts())
+        summary.steps, summary.asked = Counter(world.steps.counts()), world.steps.asked
         summary.seen = game.judge.tally
         summary.connections = world.connections_made
         summary.crashes = sum(host.lives - 1 for host in world.hosts.values())
@@ -281,7 +286,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _print(report: dict[str, Any]) -> None:
-    for name in ("events", "seeds", "violations", "seconds", "events_per_second", "trace"):
+    for name in ("events", "seeds", "violations", "seconds", "events_per_second", "core_calls_per_second", "trace"):
         print(f"{name}: {report[name]}")
     print("per million events:", ", ".join(f"{count} {name}" for name, count in report["per_million_events"].items()))
     print("faults:", ", ".join(f"{name} {count}" for name, count in report["faults"].items()))

@@ -152,8 +152,9 @@ class Watchers(list[Watcher]):
 
 @dataclass(slots=True)
 class Steps:
-    """How often the cores of a world were called.  What only asks (for effects, the next timer) is not counted.
+    """How often the cores of a world were called: with bytes, time, commands, or for bytes.
 
+    What a driver only asks (``next_effect``, ``next_event``, ``get_timer``) is counted apart, in ``asked``.
     ``wrote`` are calls of ``data_to_send`` that returned something; ``idle`` those that returned nothing, as the last
     of a driver's loop does.
     """
@@ -176,15 +177,16 @@ class Steps:
     leave: int = 0
     #: add_target, remove_target
     target: int = 0
+    asked: int = 0
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """All but ``asked``."""
         return sum(self.counts().values())
 
     def counts(self) -> dict[str, int]:
-        """By kind."""
-        return {name: getattr(self, name) for name in Steps.__slots__}
+        """By kind, without ``asked``."""
+        return {name: getattr(self, name) for name in Steps.__slots__ if name != "asked"}
 
 
 @dataclass(slots=True)
@@ -560,8 +562,10 @@ class Host:
 
         ``session``: the only one that the input or command was about.
         """
-        endpoint, watchers = self.endpoint, self.world.watchers
+        endpoint, watchers, steps = self.endpoint, self.world.watchers, self.world.steps
+        steps.asked += 1
         while (effect := endpoint.next_effect()) is not None:
+            steps.asked += 1
             for asked in watchers.effect:
                 asked(self, effect)
             if isinstance(effect, Transmit):
@@ -591,7 +595,9 @@ class Host:
         elif self.on_wake is not None:
             self.on_wake(effect.session)
         elif effect.session is None:
+            self.world.steps.asked += 1
             while (notice := self.endpoint.next_event()) is not None:
+                self.world.steps.asked += 1
                 self.notices.append(notice)
                 for noticed in self.world.watchers.noticed:
                     noticed(self, notice)
@@ -619,6 +625,7 @@ class Host:
     @property
     def timer(self) -> float:
         """When something of this process is due: a timer of the core, or a :meth:`call_at`."""
+        self.world.steps.asked += 1
         due = self.endpoint.get_timer()
         if self._calls and (due is None or self._calls[0][0] < due):
             return self._calls[0][0]
