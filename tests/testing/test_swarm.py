@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from networkio_testing.__main__ import main
+from networkio_testing.__main__ import COMMANDS, main
 from networkio_testing.game import Game
 from networkio_testing.judges import INVARIANTS, Violation
 from networkio_testing.run import run
@@ -263,6 +263,14 @@ def test_five_million_events_break_no_promise(part: int, tmp_path: Path) -> None
     rates = summary.report()["per_million_events"]
     assert rates["connections"] > 1000
     assert rates["messages"] > 20_000
+
+
+def test_the_page_on_testing_tells_every_invariant_and_every_command() -> None:
+    page = (ROOT / "docs" / "topics" / "tested.md").read_text(encoding="utf-8")
+    for invariant, promise in INVARIANTS.items():
+        assert f"| {invariant} | {promise} |" in page
+    for command in COMMANDS:
+        assert f"python -m networkio_testing {command.__name__.rpartition('.')[2]} " in page
 
 
 # -- past failures ----------------------------------------------------------------------------------------------------
