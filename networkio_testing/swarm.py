@@ -70,7 +70,7 @@ class Move:
 
 
 def _fault(act: Callable[..., object], rate: float, *arguments: Domain, application: bool = False) -> Move:
-    return Move(act, (rate, 0.1 * rate, 0.3 * rate), arguments, fault=True, application=application)
+    return Move(act, (0.1 * rate, 0.5 * rate, 2 * rate), arguments, fault=True, application=application)
 
 
 _WIRES = (0, 1, 2, 3)

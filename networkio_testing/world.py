@@ -42,6 +42,7 @@ from networkio_proto import (
     Session,
     Target,
     Transmit,
+    UsageError,
     Wake,
 )
 from networkio_proto.auth import Authenticator
@@ -480,8 +481,10 @@ class Host:
                 sequences.append(sequence)
                 for accepted in world.watchers.accepted:
                     accepted(self, peer, sequence, payload, options)
-        finally:
+        except UsageError:
             self.pump(session)  # a message that found no room may have cost others their place
+            raise
+        self.pump(session)
         return sequences
 
     def cancel(self, peer: str, sequence: int) -> bool:
