@@ -95,9 +95,11 @@ _STRANGER_BYTES = 8 * 1024
 #: an answer to a stranger is at most so many times as long as what it said
 _AMPLIFICATION = 3
 
-#: every so many looks at a host its timers are counted, and every so many everything that it holds
-_COUNT_EVERY = 10
-_AUDIT_EVERY = 60
+#: every so many looks at a host, everything that it holds is counted
+_AUDIT_EVERY = 61
+
+#: nobody counts so few timers
+_FEW_TIMERS = 64
 
 #: a clock that went through many additions is not exact
 _EPSILON = 1e-6
@@ -429,11 +431,11 @@ class Judge(Watcher):
         for connection in endpoint.connections:
             if connection.attached is None and connection._decoder.pending > _STRANGER_BYTES:
                 self._object("I18", "{} holds {} bytes of a stranger", host, connection._decoder.pending)
-        self._looks += 1
-        if not self._looks % _COUNT_EVERY:
+        if len(endpoint.timers) > _FEW_TIMERS:
             self._count_timers(host)
-            if not self._looks % _AUDIT_EVERY:
-                self.audit(host)
+        self._looks += 1
+        if not self._looks % _AUDIT_EVERY:
+            self.audit(host)
 
     def _look(self, host: Host, session: Session) -> None:
         """Compare one session with its ghost; what did not move is not compared again."""
@@ -590,7 +592,7 @@ class Judge(Watcher):
         connections, connection = host.endpoint.connections, session.connection
         for other in connections:
             if other is not connection and other.session is session and other.state is ConnectionState.LIVE:
-                self._object("I13", "{} is live on {} and {} with {}", host, connection, other, session.peer_id)
+                self._object("I13", "{} is live on {} with {}", host, [connection, other], session.peer_id)
         known = ghost.live
         if known is not None and known.connection is not connection:
             ghost.live = None
@@ -823,7 +825,7 @@ class Judge(Watcher):
         endpoint = host.endpoint
         owners = len(endpoint.connections) + len(endpoint.sessions) + len(endpoint.targets)
         timers = len(endpoint.timers)
-        self._demand(timers <= 64 + 3 * owners, "I19", "{} has {} timers", host, timers)
+        self._demand(timers <= _FEW_TIMERS + 3 * owners, "I19", "{} has {} timers", host, timers)
 
     def audit(self, host: Host) -> None:
         """Count everything that ``host`` holds; done from time to time anyway."""
