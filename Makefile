@@ -2,13 +2,18 @@
 #
 #   make test PYTHONS=          only the environment's own Python
 #   make demo ARGS="--help"     arguments for the demonstration
-#   make fuzz SECONDS=3600  how long to fuzz, all targets together
+#   make fuzz SECONDS=3600      how long to fuzz, all targets together
+#   make soak EVENTS=5000000 SEEDS=1    less of it
 #   make PYTHON=python3.12 ...  which interpreter the environment is made with, when there is none yet
 
 PYTHON  ?= python3
 PYTHONS ?= $(shell tools/pythons)
 ARGS    ?=
 SECONDS ?= 300
+
+EVENTS  ?= 500000000
+SEEDS   ?= 50000
+JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -32,7 +37,7 @@ define install
 	&& touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-core test-rest fuzz machines networks exhaust model check docs clean
+.PHONY: help demo test test-core test-rest fuzz machines networks exhaust model soak check docs clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -82,6 +87,11 @@ exhaust: $(STAMP)  ## try out everything that can be tried out to the end, and c
 
 model: $(STAMP)  ## visit every state of the protocol's model with SPIN
 	@$(BIN)/python -m tests.model.run $(ARGS)
+
+soak: $(STAMP)  ## play 500 million simulated events in 50,000 seeds; goes on where it stopped
+	@mkdir -p build/soak
+	@$(BIN)/python -m networkio_testing run --events $(EVENTS) --least $(SEEDS) --jobs $(JOBS) --json \
+		--state build/soak/state.json --tapes build/soak $(ARGS) | tee build/soak/summary.json
 
 check: $(STAMP)  ## lint with ruff, type-check with mypy --strict
 	@$(BIN)/ruff check .

@@ -9,9 +9,10 @@ Theory of operation
 -------------------
 A :class:`Judge` is a :class:`~networkio_testing.world.Watcher`.  It keeps what no node can know, the *ghosts*: every
 message that any process ever accepted (:class:`_Log`), what was handed to whom (:class:`_Reader`), and what was
-acknowledged there.  After each step it compares them with what the nodes believe; each comparison costs a few
-numbers, and only from time to time a whole outbox or inbox is counted.  It also reads every frame that is written
-(:class:`_Tap`): a receiver's defences would hide a sender's mistake, the wire does not.
+acknowledged there.  After each step it compares them with what the nodes believe: with the session that the step was
+about, with all of them when a timer was served.  What did not move since the last look (:class:`_Ghost`) costs one
+comparison, what did costs a few numbers, and only from time to time a whole outbox or inbox is counted.  It also reads
+every frame that is written (:class:`_Tap`): a receiver's defences would hide a sender's mistake, the wire does not.
 
 Processes are told apart by their incarnation and outboxes by their id, so a crash, a restart or a second process with
 the same peer id needs no special rule.  Applications must act through the methods of
@@ -27,7 +28,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import Final
+from typing import Final, NoReturn
 
 from networkio_proto import (
     COST_PER_MESSAGE,
@@ -97,6 +98,9 @@ _AMPLIFICATION = 3
 #: every so many looks at a host, everything that it holds is counted
 _AUDIT_EVERY = 61
 
+#: nobody counts so few timers
+_FEW_TIMERS = 64
+
 #: a clock that went through many additions is not exact
 _EPSILON = 1e-6
 
@@ -104,8 +108,12 @@ _HEADER = Struct(">IBB")
 _SEQUENCE = Struct(">Q")
 _RANGE = Struct(">QQ")
 _POSITIONS = Struct(">QQQQ")
-_MORE, _CONTINUED, _REDELIVERED = DataFlag.FRAGMENT_MORE, DataFlag.FRAGMENT_CONTINUED, DataFlag.REDELIVERED
+_MORE, _CONTINUED = int(DataFlag.FRAGMENT_MORE), int(DataFlag.FRAGMENT_CONTINUED)
+_REDELIVERED = int(DataFlag.REDELIVERED)
 _RAW = int(DataFlag.RAW)
+
+#: of a message that came without details
+_PLAIN = Details()
 
 
 class Violation(AssertionError):
@@ -125,18 +133,19 @@ class _Message:
     payload: bytes
     headers: Mapping[str, object] | None
     raw: bool
-    name: bytes
+    #: the outbox that it was accepted into, which names it for ever
+    outbox_id: bytes
     expires: float | None
     cancelled: bool = False
     outcome: Outcome | None = None
     #: its sender was told that nobody ever saw it
     unseen: bool = False
     #: the processes whose application got it
-    seen_by: set[bytes] = field(default_factory=set)
+    seen_by: frozenset[bytes] = frozenset()
     #: those whose application settled it, and under which outbox they had it
-    settled_by: set[tuple[bytes, bytes]] = field(default_factory=set)
+    settled_by: frozenset[tuple[bytes, bytes]] = frozenset()
     acknowledged: bool = False
-    rejections: set[int] = field(default_factory=set)
+    rejections: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
@@ -200,6 +209,24 @@ class _Live:
     positions: tuple[int, ...]
 
 
+@dataclass(slots=True, eq=False)
+class _Ghost:
+    """What was last seen of one session."""
+
+    log: _Log
+    #: what its outbox looked like
+    outbox: tuple[object, ...] = ()
+    #: its inbox, if it has exactly one, and the positions of that
+    inbox: Inbox | None = None
+    received: int = -1
+    read: int = -1
+    #: messages that waited to be taken
+    unread: int = 0
+    live: _Live | None = None
+    #: what this end has said on its present connection
+    tap: _Tap | None = None
+
+
 class Judge(Watcher):
     """Watches all hosts of ``world`` from now on; raises :class:`Violation` in the step that breaks a promise.
 
@@ -220,10 +247,9 @@ class Judge(Watcher):
         self._readers: defaultdict[tuple[bytes, bytes], _Reader] = defaultdict(_Reader)
         self._furthest: defaultdict[tuple[bytes, int], int] = defaultdict(int)
         self._held: dict[tuple[bytes, bytes], tuple[int, int]] = {}
-        self._unread: dict[tuple[bytes, str], int] = {}
+        self._ghosts: dict[Session, _Ghost] = {}
         self._announced: set[object] = set()
         self._taps: dict[int, tuple[_Tap, _Tap]] = {}
-        self._live: dict[tuple[bytes, str], _Live] = {}
         self._generations: dict[tuple[bytes, bytes], int] = {}
         self._dials: defaultdict[tuple[bytes, bytes], int] = defaultdict(int)
         self._chosen: dict[tuple[bytes, str, int], int] = {}
@@ -235,7 +261,16 @@ class Judge(Watcher):
 
     def _demand(self, holds: bool, invariant: str, text: str, *facts: object) -> None:
         if not holds:
-            raise Violation(invariant, text.format(*facts), self.world)
+            self._object(invariant, text, *facts)
+
+    def _object(self, invariant: str, text: str, *facts: object) -> NoReturn:
+        raise Violation(invariant, text.format(*facts), self.world)
+
+    def _ghost(self, host: Host, session: Session) -> _Ghost:
+        ghost = self._ghosts.get(session)
+        if ghost is None:
+            ghost = self._ghosts[session] = _Ghost(self._log(host, session.peer_id))
+        return ghost
 
     def _log(self, host: Host, peer: str) -> _Log:
         key = (host.endpoint.incarnation, peer)
@@ -250,7 +285,10 @@ class Judge(Watcher):
             self._doubles.add(host.peer_id)
 
     def crashed(self, host: Host) -> None:
+        """It may have died in the middle of a step, and what it wrote there counts."""
         self._dead.add(host.endpoint.incarnation)
+        for session in host.endpoint.sessions.values():
+            self._look_at_positions(host, session)
 
     # -- the sending application ----------------------------------------------------------------------------------
 
@@ -261,7 +299,7 @@ class Judge(Watcher):
             payload=payload,
             headers=dict(headers) if isinstance(headers, Mapping) and headers else None,
             raw=bool(options["raw"]),
-            name=_name(host.session(peer).outbox.outbox_id, sequence),
+            outbox_id=host.session(peer).outbox.outbox_id,
             expires=self.world.now + ttl if isinstance(ttl, (int, float)) else None,
         )
         self.tally["accepted"] += 1
@@ -290,44 +328,59 @@ class Judge(Watcher):
     def handed_over(self, host: Host, peer: str, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             self._hand_over(host, peer, delivery)
-        key = (host.endpoint.incarnation, peer)
-        self._unread[key] = self._unread.get(key, 0) - len(deliveries)
+        self._ghost(host, host.session(peer)).unread -= len(deliveries)
 
     def _hand_over(self, host: Host, peer: str, delivery: Delivery) -> None:
         inbox, sequence, payload, flags, details = delivery
-        demand, incarnation = self._demand, host.endpoint.incarnation
+        incarnation = host.endpoint.incarnation
         log, message = self._find(host, peer, delivery)
-        details = details or Details()
+        details = details or _PLAIN
         headers, attempt, redelivered = details.headers or None, details.attempt, details.redelivered
-        demand(payload == message.payload, "I3", "the bytes of {} from {} changed under way", sequence, peer)
-        demand(headers == message.headers, "I3", "the headers of {} from {} changed under way", sequence, peer)
-        demand(bool(flags & _RAW) == message.raw, "I3", "{} from {} came with flags {}", sequence, peer, flags)
+        if payload != message.payload:
+            self._object("I3", "the bytes of {} from {} changed under way", sequence, peer)
+        if headers != message.headers:
+            self._object("I3", "the headers of {} from {} changed under way", sequence, peer)
+        if bool(flags & _RAW) != message.raw:
+            self._object("I3", "{} from {} came with flags {}", sequence, peer, flags)
         name = details.origin or _name(inbox.outbox_id, sequence)
-        demand(name == message.name, "I3", "{} from {} goes by the name of another message", sequence, peer)
-        demand(not message.unseen, "I5", "{} from {} was reported as never seen", sequence, peer)
+        if name != _name(message.outbox_id, sequence):
+            self._object("I3", "{} from {} goes by the name of another message", sequence, peer)
+        if message.unseen:
+            self._object("I5", "{} from {} was reported as never seen", sequence, peer)
 
         reader = self._readers[(incarnation, inbox.outbox_id)]
         again = sequence in reader.attempts
         before = reader.attempts.get(sequence, 0)
-        demand(attempt == before + 1, "I4", "{} from {} says attempt {} after {}", sequence, peer, attempt, before)
+        if attempt != before + 1:
+            self._object("I4", "{} from {} says attempt {} after {}", sequence, peer, attempt, before)
         if again:
-            demand(sequence in reader.returned, "I4", "{} from {} was handed over twice to {}", sequence, peer, host)
-            demand(sequence == reader.returned[0], "I2", "{} from {} overtakes {}", sequence, peer, reader.returned)
-            reader.returned.remove(sequence)
+            self._hand_over_again(host, peer, reader, sequence)
         else:
-            demand(not reader.returned, "I2", "{} from {} overtakes {}", sequence, peer, reader.returned)
-            demand(sequence > reader.last, "I2", "{} from {} comes after {}", sequence, peer, reader.last)
-            self._look_for_holes(log, reader, sequence, [(part.first, part.last) for part in details.gap])
+            if reader.returned:
+                self._object("I2", "{} from {} overtakes {}", sequence, peer, reader.returned)
+            if sequence <= reader.last:
+                self._object("I2", "{} from {} comes after {}", sequence, peer, reader.last)
+            if details.gap or sequence != reader.last + 1:
+                self._look_for_holes(log, reader, sequence, [(part.first, part.last) for part in details.gap])
             reader.last = sequence
             # An outbox that had to be renamed comes again to a process that holds the old one: flagged, if at all.
             furthest = self._furthest[(incarnation, id(log))]
-            demand(sequence > furthest or redelivered, "I4", "{} from {} comes after {}", sequence, peer, furthest)
-            self._furthest[(incarnation, id(log))] = max(furthest, sequence)
+            if sequence > furthest:
+                self._furthest[(incarnation, id(log))] = sequence
+            elif not redelivered:
+                self._object("I4", "{} from {} comes after {}", sequence, peer, furthest)
         reader.attempts[sequence] = attempt
-        if message.seen_by & self._ancestors[incarnation]:
-            demand(redelivered, "I9", "{} from {} was seen before, and is not flagged", sequence, peer)
-        message.seen_by.add(incarnation)
+        if not redelivered and message.seen_by & self._ancestors[incarnation]:
+            self._object("I9", "{} from {} was seen before, and is not flagged", sequence, peer)
+        message.seen_by |= {incarnation}
         self.tally["handed over again" if again else "redelivered" if redelivered else "handed over"] += 1
+
+    def _hand_over_again(self, host: Host, peer: str, reader: _Reader, sequence: int) -> None:
+        """What is handed over once more was given back before, and comes in its turn."""
+        returned = reader.returned
+        self._demand(sequence in returned, "I4", "{} from {} was handed over twice to {}", sequence, peer, host)
+        self._demand(sequence == returned[0], "I2", "{} from {} overtakes {}", sequence, peer, returned)
+        returned.remove(sequence)
 
     def _look_for_holes(self, log: _Log, reader: _Reader, sequence: int, gaps: list[tuple[int, int]]) -> None:
         """Between two messages of one outbox everything is told as gap; before an inbox began, everything has ended."""
@@ -352,11 +405,11 @@ class Judge(Watcher):
         _, message = self._find(host, peer, delivery)
         held = (host.endpoint.incarnation, delivery[0].outbox_id)
         self._demand(held not in message.settled_by, "I4", "{} was settled twice by {}", delivery[1], host)
-        message.settled_by.add(held)
+        message.settled_by |= {held}
         if reject is None:
             message.acknowledged = True
         else:
-            message.rejections.add(reject[0])
+            message.rejections |= {reject[0]}
 
     def released(self, host: Host, peer: str, delivery: Delivery) -> None:
         self._find(host, peer, delivery)
@@ -365,21 +418,89 @@ class Judge(Watcher):
     # -- after every step -----------------------------------------------------------------------------------------
 
     def pumped(self, host: Host) -> None:
-        for session in host.endpoint.sessions.values():
-            self._look_at_outbox(host, session)
-            self._look_at_inboxes(host, session)
-            self._look_at_connection(host, session)
-        self._announced.clear()
-        self._look_at_resources(host)
+        session, endpoint = host.touched, host.endpoint
+        if session is not None and endpoint.sessions.get(session.peer_id) is session:
+            self._look(host, session)
+        else:
+            for session in endpoint.sessions.values():
+                self._look(host, session)
+        if self._announced:
+            self._announced.clear()
+        if endpoint.notices_waiting:
+            self._object("I23", "{} was not woken for its notices", host)
+        for connection in endpoint.connections:
+            if connection.attached is None and connection._decoder.pending > _STRANGER_BYTES:
+                self._object("I18", "{} holds {} bytes of a stranger", host, connection._decoder.pending)
+        if len(endpoint.timers) > _FEW_TIMERS:
+            self._count_timers(host)
         self._looks += 1
-        if self._looks % _AUDIT_EVERY == 0:
+        if not self._looks % _AUDIT_EVERY:
             self.audit(host)
 
-    def _look_at_outbox(self, host: Host, session: Session) -> None:
-        outbox, log, demand = session.outbox, self._log(host, session.peer_id), self._demand
+    def _look(self, host: Host, session: Session) -> None:
+        """Compare one session with its ghost; what did not move is not compared again."""
+        ghost = self._ghosts.get(session) or self._ghost(host, session)
+        self._look_at_outbox(host, session, ghost)
+        boxes = session.inboxes.boxes
+        if boxes or ghost.unread or ghost.inbox is not None:
+            only = boxes[0] if len(boxes) == 1 else None
+            if only is None or only is not ghost.inbox or only.received != ghost.received or only.read != ghost.read:
+                self._look_at_positions(host, session)
+                ghost.inbox = only
+                if only is not None:
+                    ghost.received, ghost.read = only.received, only.read
+            unread = session.unread if only is None else len(only.ready) + len(only.returned)
+            if unread > ghost.unread and session.handle not in self._announced:
+                self._object("I23", "{} got messages of {}, and there was no notice", host, session.peer_id)
+            ghost.unread = unread
+        if host.endpoint.connections or ghost.live is not None:
+            self._look_at_connection(host, session, ghost)
+
+    def _look_at_outbox(self, host: Host, session: Session, ghost: _Ghost) -> None:
+        outbox = session.outbox
+        first, received, cursor, following = outbox.first, outbox.received, outbox.cursor, outbox.next
+        ledger, connections = outbox.ledger, session.connections
+        failed = ledger.failed
+        seen = (
+            *(first, received, cursor, following, outbox.fragment, outbox.cost, failed, ledger.accepted),
+            *(connections, outbox.outbox_id, outbox.receiver),
+        )
+        if seen == ghost.outbox:
+            return
+        ghost.outbox = seen
+        log = ghost.log
+        if outbox.outbox_id != log.outbox_id or outbox.receiver != log.incarnation or connections != log.connections:
+            self._look_at_resumption(host, session, log)
+        if not first - 1 <= received < following:
+            self._object("I1", "{}: {} {} {}", host, first - 1, received, following)
+        if not first <= cursor <= following:
+            self._object("I1", "{}: {} {} {}", host, first, cursor, following)
+        if first < log.first:
+            self._object("I1", "the first of {} went from {} back to {}", host, log.first, first)
+        if received < log.received:
+            self._object("I1", "received of {} went from {} back to {}", host, log.received, received)
+        if received > log.received and received >= first:
+            held = self._held.get((outbox.receiver or b"", outbox.outbox_id), (0, 0))[0]
+            if received > held:
+                self._object("I5", "{} believes that {} are received, the peer has {}", host, received, held)
+        log.received = received
+        transmitted = cursor if outbox.fragment else cursor - 1
+        if transmitted > log.transmitted:
+            log.transmitted = transmitted
+        if ledger.accepted != len(log.messages):
+            self._object("I7", "{} counts {} accepted", host, ledger.accepted)
+        if first != log.first or failed != log.failed:
+            self._look_at_outcomes(host, log, outbox)
+        most = host.config.outbox_limit + host.config.limits.message + 2 * COST_PER_MESSAGE
+        if outbox.cost > most:
+            self._object("I18", "the outbox of {} costs {} of {}", host, outbox.cost, most)
+
+    def _look_at_resumption(self, host: Host, session: Session, log: _Log) -> None:
+        """The outbox has another name, another receiver, or another connection than before."""
+        outbox = session.outbox
         if outbox.outbox_id != log.outbox_id:
             known = self._outboxes.setdefault(outbox.outbox_id, log)
-            demand(known is log, "I3", "{} names an outbox like another", host)
+            self._demand(known is log, "I3", "{} names an outbox like another", host)
             log.outbox_id = outbox.outbox_id
             log.received = 0
         if outbox.receiver != log.incarnation:
@@ -394,23 +515,6 @@ class Judge(Watcher):
                 if log.received >= outbox.first:
                     log.marked, log.markable = max(log.marked, log.received), log.transmitted
                 log.received = 0
-        first, received, cursor, following = outbox.first, outbox.received, outbox.cursor, outbox.next
-        demand(first - 1 <= received < following, "I1", "{}: {} {} {}", host, first - 1, received, following)
-        demand(first <= cursor <= following, "I1", "{}: {} {} {}", host, first, cursor, following)
-        demand(first >= log.first, "I1", "the first of {} went from {} back to {}", host, log.first, first)
-        demand(received >= log.received, "I1", "received of {} went from {} back to {}", host, log.received, received)
-        if received > log.received and received >= first:
-            held = self._held.get((outbox.receiver or b"", outbox.outbox_id), (0, 0))[0]
-            demand(received <= held, "I5", "{} believes that {} are received, the peer has {}", host, received, held)
-        log.received = received
-        log.transmitted = max(log.transmitted, cursor if outbox.fragment else cursor - 1)
-        ledger = outbox.ledger
-        demand(ledger.accepted == len(log.messages), "I7", "{} counts {} accepted", host, ledger.accepted)
-        if first != log.first or ledger.failed != log.failed:
-            self._look_at_outcomes(host, log, outbox)
-        config = host.config
-        most = config.outbox_limit + config.limits.message + 2 * COST_PER_MESSAGE
-        demand(outbox.cost <= most, "I18", "the outbox of {} costs {} of {}", host, outbox.cost, most)
 
     def _look_at_outcomes(self, host: Host, log: _Log, outbox: Outbox) -> None:
         for failure in reversed(outbox.failures.ranges()):
@@ -455,7 +559,7 @@ class Judge(Watcher):
         log.outcomes[outcome] += 1
         self.tally[outcome.name] += 1
 
-    def _look_at_inboxes(self, host: Host, session: Session) -> None:
+    def _look_at_positions(self, host: Host, session: Session) -> None:
         incarnation = host.endpoint.incarnation
         for inbox in session.inboxes:
             if inbox.barred:  # its positions are on record as ended, and nothing may come into it
@@ -465,10 +569,6 @@ class Judge(Watcher):
             if known is None or known != (inbox.received, inbox.read):
                 self._look_at_inbox(host, session, inbox, known or (inbox.base, inbox.base))
                 self._held[key] = (inbox.received, inbox.read)
-        reader, unread = (incarnation, session.peer_id), session.unread
-        told = unread <= self._unread.get(reader, 0) or session.handle in self._announced
-        self._demand(told, "I23", "{} got messages of {}, and there was no notice", host, session.peer_id)
-        self._unread[reader] = unread
 
     def _look_at_inbox(self, host: Host, session: Session, inbox: Inbox, known: tuple[int, int]) -> None:
         demand, peer = self._demand, session.peer_id
@@ -488,37 +588,45 @@ class Judge(Watcher):
 
     # -- connections ----------------------------------------------------------------------------------------------
 
-    def _look_at_connection(self, host: Host, session: Session) -> None:
-        endpoint, connection = host.endpoint, session.connection
-        live = [c for c in endpoint.connections if c.state is ConnectionState.LIVE and c.session is session]
-        whole = live == ([] if connection is None else [connection])
-        self._demand(whole, "I13", "{} is live on {} with {}", host, live, session.peer_id)
-        key = (endpoint.incarnation, session.peer_id)
-        known = self._live.get(key)
+    def _look_at_connection(self, host: Host, session: Session, ghost: _Ghost) -> None:
+        connections, connection = host.endpoint.connections, session.connection
+        for other in connections:
+            if other is not connection and other.session is session and other.state is ConnectionState.LIVE:
+                self._object("I13", "{} is live on {} with {}", host, [connection, other], session.peer_id)
+        known = ghost.live
         if known is not None and known.connection is not connection:
-            del self._live[key]
+            ghost.live = None
             self._lost(host, session, known)
         if connection is None:
             return
-        if known is None or known.connection is not connection:
-            self._taken(host, session, connection)
+        if connection not in connections or connection.state is not ConnectionState.LIVE:
+            self._object("I13", "{} has a session with {} on {}", host, session.peer_id, connection)
+        if ghost.live is None:
+            self._taken(host, session, connection, ghost)
+        if connection.dirty:
+            if ghost.tap is not None:
+                ghost.tap.owing = None
+            return
         outbox = session.outbox
-        if not connection.dirty and outbox.cursor < outbox.next:
-            blocked = outbox.used >= outbox.credit and not outbox.fragment
-            self._demand(blocked, "I23", "{} has something to send to {}, and does not", host, session.peer_id)
-        if session.inbox is not None:
-            self._look_at_acknowledgement(host, connection, session.inbox)
+        if outbox.cursor < outbox.next and (outbox.used < outbox.credit or outbox.fragment):
+            self._object("I23", "{} has something to send to {}, and does not", host, session.peer_id)
+        inbox, tap = session.inboxes.present, ghost.tap
+        if inbox is None or tap is None:
+            return
+        if inbox.received <= tap.positions[0] and inbox.read <= tap.positions[1]:
+            tap.owing = None
+        else:
+            self._look_at_acknowledgement(host, tap, inbox)
 
-    def _look_at_acknowledgement(self, host: Host, connection: Connection, inbox: Inbox) -> None:
+    def _look_at_acknowledgement(self, host: Host, tap: _Tap, inbox: Inbox) -> None:
         """What came and what was read is told within the time that is given for it."""
-        tap, now = self._tap(*host.wires[connection]), self.world.now
+        now = self.world.now
         attach = tap.attach
         stated = None if attach is None else attach.inbox
         received, read = inbox.base, inbox.base
         if stated is not None and stated.outbox_id == inbox.outbox_id:
             received, read = stated.received, stated.read
-        told = inbox.received <= max(received, tap.positions[0]) and inbox.read <= max(read, tap.positions[1])
-        if told or connection.dirty:
+        if inbox.received <= max(received, tap.positions[0]) and inbox.read <= max(read, tap.positions[1]):
             tap.owing = None
         elif tap.owing is None:
             tap.owing = now
@@ -526,7 +634,7 @@ class Judge(Watcher):
             in_time = now <= tap.owing + host.config.ack_delay + _EPSILON
             self._demand(in_time, "I23", "{} has not acknowledged since {}", host, tap.owing)
 
-    def _taken(self, host: Host, session: Session, connection: Connection) -> None:
+    def _taken(self, host: Host, session: Session, connection: Connection, ghost: _Ghost) -> None:
         demand, attach, endpoint = self._demand, connection.attached, host.endpoint
         wire, end = host.wires[connection]
         theirs = None if attach is None else attach.generation
@@ -546,7 +654,7 @@ class Judge(Watcher):
         stated = tap.attach is not None and tap.attach.outbox_id == session.outbox.outbox_id
         stated = stated or session.closed or not connection.dialer
         demand(stated, "I3", "{} is live with another outbox than it stated", host)
-        self._live[(endpoint.incarnation, session.peer_id)] = _Live(connection, tap, _positions(session))
+        ghost.live, ghost.tap = _Live(connection, tap, _positions(session)), tap
         self.tally["live"] += 1
 
     def _lost(self, host: Host, session: Session, known: _Live) -> None:
@@ -570,19 +678,27 @@ class Judge(Watcher):
             self._demand(in_time, "I24", "{} made progress and lets {} wait", host, [t.key for t in waiting])
 
     def effect(self, host: Host, effect: Effect) -> None:
-        if isinstance(effect, (Transmit, Close)):
+        if isinstance(effect, Transmit):
             wire, end = host.wires.get(effect.connection, (None, 0))
-            closing = wire is not None and wire.closing[end]
-            dropped = isinstance(effect, Close) and not effect.flush  # after the goodbye, once
-            fine = wire is not None and (not closing or dropped)
-            self._demand(fine, "I21", "{} wants a {} after Close", host, type(effect).__name__)
-        if isinstance(effect, Close) and not closing:
-            connection, wire = effect.connection, host.wires[effect.connection][0]
-            error = connection.error
-            code = None if error is None else error.code
-            fine = code is not None and (code not in _ACCUSATIONS or wire.tampered)
-            self._demand(fine, "I20", "{} of {} ended by {!r}", connection, host, error)
-            self.tally[f"closed: {code.name if code is not None else code}"] += 1
+            if wire is None or wire.closing[end]:
+                self._object("I21", "{} wants a Transmit after Close", host)
+        elif isinstance(effect, Close):
+            self._closed(host, effect)
+
+    def _closed(self, host: Host, effect: Close) -> None:
+        connection = effect.connection
+        if connection not in host.wires:
+            self._object("I21", "{} wants a Close after Close", host)
+        wire, end = host.wires[connection]
+        if wire.closing[end]:
+            if effect.flush:  # after the goodbye it is dropped, once
+                self._object("I21", "{} wants a Close after Close", host)
+            return
+        error = connection.error
+        code = None if error is None else error.code
+        fine = code is not None and (code not in _ACCUSATIONS or wire.tampered)
+        self._demand(fine, "I20", "{} of {} ended by {!r}", connection, host, error)
+        self.tally[f"closed: {code.name if code is not None else code}"] += 1
 
     def noticed(self, host: Host, notice: Event) -> None:
         if isinstance(notice, MessagesReady):
@@ -607,51 +723,72 @@ class Judge(Watcher):
     def wrote(self, wire: Wire, end: int, buffers: Sequence[bytes | memoryview]) -> None:
         host, connection, tap = wire.hosts[end], wire.ends[end], self._tap(wire, end)
         session = None if connection is None else connection.session
-        live = session is not None and session.connection is connection
-        if live and session is not None:
-            self._look_at_outbox(host, session)
-        data = b"".join(buffers)
-        tap.size += len(data)
+        ghost = None
+        if session is not None:
+            ghost = self._ghosts.get(session) or self._ghost(host, session)
+            if session.connection is connection:
+                self._look_at_outbox(host, session, ghost)
+        data = buffers[0] if len(buffers) == 1 else b"".join(buffers)
+        size = len(data)
+        tap.size += size
         if end == 1 and connection is not None and connection.attached is None:
             heard = wire.pipes[0].delivered
             self._demand(tap.size <= _AMPLIFICATION * heard, "I19", "{} says {} to {}", host, tap.size, heard)
         position = 0 if tap.spoke else len(PREAMBLE)
         tap.spoke = True
-        while position < len(data):
+        while position < size:
             length, kind, flags = _HEADER.unpack_from(data, position)
-            self._demand(not tap.closed, "I21", "{} says frame {:02x} after CLOSE", host, kind)
-            if kind == DATA and session is not None:
-                self._tap_data(wire, end, session, flags, _SEQUENCE.unpack_from(data, position + 6)[0])
-            elif kind == SKIP:
-                self._tap_sequence(wire, end, session, *_RANGE.unpack_from(data, position + 6))
-            elif kind == FIN:
-                self._tap_sequence(wire, end, session, *2 * _SEQUENCE.unpack_from(data, position + 6))
+            if tap.closed:
+                self._object("I21", "{} says frame {:02x} after CLOSE", host, kind)
+            if kind == DATA and ghost is not None:
+                self._tap_data(wire, end, tap, session, ghost.log, flags, _SEQUENCE.unpack_from(data, position + 6)[0])
             elif kind == ACK:
                 positions = _POSITIONS.unpack_from(data, position + 6)
-                grown = all(old <= new for old, new in zip(tap.positions, positions, strict=True))
-                self._demand(grown, "I1", "{} acknowledges {} after {}", host, positions, tap.positions)
+                for old, new in zip(tap.positions, positions, strict=True):
+                    if old > new:
+                        self._object("I1", "{} acknowledges {} after {}", host, positions, tap.positions)
                 tap.positions = positions
-            elif kind == ATTACH and session is not None:
-                tap.attach = attach = parse_attach(data[position + 6 : position + 4 + length])
-                self._outboxes.setdefault(attach.outbox_id, self._log(host, session.peer_id))
-            tap.closed = kind == CLOSE
+            else:
+                self._tap_control(wire, end, tap, session, data, position, kind)
             position += 4 + length
-        self._demand(position == len(data), "I20", "{} wrote half a frame", host)
+        if position != size:
+            self._object("I20", "{} wrote half a frame", host)
 
-    def _tap_data(self, wire: Wire, end: int, session: Session, flags: int, sequence: int) -> None:
-        host, tap = wire.hosts[end], self._tap(wire, end)
+    def _tap_control(
+        self, wire: Wire, end: int, tap: _Tap, session: Session | None, data: bytes | memoryview, at: int, kind: int
+    ) -> None:
+        """A frame that is neither DATA nor ACK."""
+        if kind == SKIP:
+            self._tap_sequence(wire, end, tap, session, *_RANGE.unpack_from(data, at + 6))
+        elif kind == FIN:
+            self._tap_sequence(wire, end, tap, session, *2 * _SEQUENCE.unpack_from(data, at + 6))
+        elif kind == ATTACH and session is not None:
+            length = _HEADER.unpack_from(data, at)[0]
+            tap.attach = attach = parse_attach(bytes(data[at + 6 : at + 4 + length]))
+            self._outboxes.setdefault(attach.outbox_id, self._log(wire.hosts[end], session.peer_id))
+        tap.closed = kind == CLOSE
+
+    def _tap_data(
+        self, wire: Wire, end: int, tap: _Tap, session: Session | None, log: _Log, flags: int, sequence: int
+    ) -> None:
         if flags & _CONTINUED:
-            self._demand(tap.inside == sequence, "I2", "{} continues {} inside of {}", host, sequence, tap.inside)
+            if tap.inside != sequence:
+                self._object("I2", "{} continues {} inside of {}", wire.hosts[end], sequence, tap.inside)
         else:
-            self._tap_sequence(wire, end, session, sequence, sequence)
-            log, flagged = self._log(host, session.peer_id), bool(flags & _REDELIVERED)
-            right = sequence <= log.markable if flagged else sequence > log.marked
-            self._demand(right, "I9", "{} sends {}, flags {:02x}, marks {}", host, sequence, flags, log.marked)
+            if sequence == tap.expected and not tap.inside and tap.attach is not None and session is not None:
+                if tap.attach.outbox_id != session.outbox.outbox_id:
+                    self._object("I3", "{} sends {} under another outbox than it stated", wire.hosts[end], sequence)
+                tap.expected = sequence + 1
+            else:
+                self._tap_sequence(wire, end, tap, session, sequence, sequence)
+            if sequence > log.markable if flags & _REDELIVERED else sequence <= log.marked:
+                facts = (wire.hosts[end], sequence, flags, log.marked)
+                self._object("I9", "{} sends {}, flags {:02x}, marks {}", *facts)
         tap.inside = sequence if flags & _MORE else 0
 
-    def _tap_sequence(self, wire: Wire, end: int, session: Session | None, first: int, last: int) -> None:
+    def _tap_sequence(self, wire: Wire, end: int, tap: _Tap, session: Session | None, first: int, last: int) -> None:
         """What goes out follows what went out, and the first is what the peer asked for."""
-        host, tap, other = wire.hosts[end], self._tap(wire, end), self._tap(wire, 1 - end)
+        host, other = wire.hosts[end], self._tap(wire, 1 - end)
         if session is None or tap.attach is None or other.attach is None:
             raise Violation("I2", f"{host} sends {first} before the handshake is over", self.world)
         mine, inbox = tap.attach, other.attach.inbox
@@ -684,19 +821,17 @@ class Judge(Watcher):
     # -- resources ------------------------------------------------------------------------------------------------
 
     def ticked(self, host: Host) -> None:
+        endpoint = host.endpoint
         self._served[host.name] = self.world.now
-        timer = host.endpoint.get_timer()
-        self._demand(timer is None or timer > self.world.now, "I19", "a timer of {} fires again at once", host)
+        timer = endpoint.get_timer()
+        if timer is not None and timer <= self.world.now:
+            self._object("I19", "a timer of {} fires again at once", host)
 
-    def _look_at_resources(self, host: Host) -> None:
-        endpoint, demand = host.endpoint, self._demand
-        demand(endpoint.notices_waiting == 0, "I23", "{} was not woken for its notices", host)
+    def _count_timers(self, host: Host) -> None:
+        endpoint = host.endpoint
         owners = len(endpoint.connections) + len(endpoint.sessions) + len(endpoint.targets)
-        demand(len(endpoint.timers) <= 64 + 3 * owners, "I19", "{} has {} timers", host, len(endpoint.timers))
-        for connection in endpoint.connections:
-            if connection.attached is None:
-                size = connection._decoder.pending
-                demand(size <= _STRANGER_BYTES, "I18", "{} holds {} bytes of a stranger", host, size)
+        timers = len(endpoint.timers)
+        self._demand(timers <= _FEW_TIMERS + 3 * owners, "I19", "{} has {} timers", host, timers)
 
     def audit(self, host: Host) -> None:
         """Count everything that ``host`` holds; done from time to time anyway."""

@@ -8,7 +8,8 @@ A :class:`World` owns the time, the hosts and the wires.  A :class:`Host` drives
 happens by itself: a test (or :meth:`World.run`, which lets everything go right) decides which bytes arrive when, which
 wire is cut, who crashes, and how time passes.  All randomness comes from seeds, so that a run repeats bit for bit.
 Whoever wants to know what happens hangs a :class:`Watcher` into ``world.watchers``; a
-:class:`~networkio_testing.judges.Judge` is one that compares it with the guarantees.
+:class:`~networkio_testing.judges.Judge` is one that compares it with the guarantees.  ``world.steps`` counts every call
+of a core that gives it something or takes bytes from it.
 
     world = World()
     a, b = world.host("a"), world.host("b")
@@ -22,9 +23,10 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Final, Literal
 
 from networkio_proto import (
     Abandon,
@@ -41,13 +43,23 @@ from networkio_proto import (
     Session,
     Target,
     Transmit,
+    UsageError,
+    Wake,
 )
 from networkio_proto.auth import Authenticator
 
-__all__ = ["Host", "Pipe", "Watcher", "Wire", "World"]
+__all__ = ["CUTS", "Cut", "Host", "Pipe", "Steps", "Watcher", "Watchers", "Wire", "World"]
 
 #: a pipe that nobody throttles takes so many bytes before its writer is blocked
 CAPACITY = 1 << 30
+
+#: how a wire breaks: both ends learn it at once; both, after what is under way; one end; one, and what it said comes
+#: three seconds late; neither
+Cut = Literal["rst", "fin", "half", "late", "hole"]
+CUTS: Final[tuple[Cut, ...]] = ("rst", "fin", "half", "late", "hole")
+
+#: how late that is (seconds)
+_LATE = 3.0
 
 
 class Watcher:
@@ -99,6 +111,86 @@ class Watcher:
         """They arrived, and nothing else has happened since."""
 
 
+class Watchers(list[Watcher]):
+    """The watchers of a world.  Only those are called that override a method, for most override few."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sort()
+
+    def append(self, watcher: Watcher) -> None:
+        super().append(watcher)
+        self._sort()
+
+    def extend(self, watchers: Iterable[Watcher]) -> None:
+        super().extend(watchers)
+        self._sort()
+
+    def __iadd__(self, watchers: Iterable[Watcher]) -> Watchers:  # type: ignore[override,misc]
+        self.extend(watchers)
+        return self
+
+    def remove(self, watcher: Watcher) -> None:
+        super().remove(watcher)
+        self._sort()
+
+    def _sort(self) -> None:
+        self.booted = [w.booted for w in self if type(w).booted is not Watcher.booted]
+        self.crashed = [w.crashed for w in self if type(w).crashed is not Watcher.crashed]
+        self.accepted = [w.accepted for w in self if type(w).accepted is not Watcher.accepted]
+        self.cancelled = [w.cancelled for w in self if type(w).cancelled is not Watcher.cancelled]
+        self.ended = [w.ended for w in self if type(w).ended is not Watcher.ended]
+        self.handed_over = [w.handed_over for w in self if type(w).handed_over is not Watcher.handed_over]
+        self.settled = [w.settled for w in self if type(w).settled is not Watcher.settled]
+        self.released = [w.released for w in self if type(w).released is not Watcher.released]
+        self.effect = [w.effect for w in self if type(w).effect is not Watcher.effect]
+        self.noticed = [w.noticed for w in self if type(w).noticed is not Watcher.noticed]
+        self.pumped = [w.pumped for w in self if type(w).pumped is not Watcher.pumped]
+        self.ticked = [w.ticked for w in self if type(w).ticked is not Watcher.ticked]
+        self.wrote = [w.wrote for w in self if type(w).wrote is not Watcher.wrote]
+        self.arriving = [w.arriving for w in self if type(w).arriving is not Watcher.arriving]
+        self.arrived = [w.arrived for w in self if type(w).arrived is not Watcher.arrived]
+
+
+@dataclass(slots=True)
+class Steps:
+    """How often the cores of a world were called: with bytes, time, commands, or for bytes.
+
+    What a driver only asks (``next_effect``, ``next_event``, ``get_timer``) is counted apart, in ``asked``.
+    ``wrote`` are calls of ``data_to_send`` that returned something; ``idle`` those that returned nothing, as the last
+    of a driver's loop does.
+    """
+
+    accept: int = 0
+    connect: int = 0
+    dial_failed: int = 0
+    receive_data: int = 0
+    lost: int = 0
+    wrote: int = 0
+    idle: int = 0
+    handle_timer: int = 0
+    send: int = 0
+    cancel: int = 0
+    take: int = 0
+    take_settled: int = 0
+    settle: int = 0
+    release: int = 0
+    #: end, abort, disconnect
+    leave: int = 0
+    #: add_target, remove_target
+    target: int = 0
+    asked: int = 0
+
+    @property
+    def total(self) -> int:
+        """All but ``asked``."""
+        return sum(self.counts().values())
+
+    def counts(self) -> dict[str, int]:
+        """By kind, without ``asked``."""
+        return {name: getattr(self, name) for name in Steps.__slots__ if name != "asked"}
+
+
 @dataclass(slots=True)
 class Pipe:
     """One direction of a wire: bytes that were written and have not arrived."""
@@ -114,6 +206,9 @@ class Pipe:
     held_until: float = 0.0
     #: bytes the pipe takes before the writer is blocked
     capacity: int = CAPACITY
+    #: the wire breaks when so many more bytes have arrived, and in this way
+    fuse: int | None = None
+    fuse_cut: Cut = "rst"
 
 
 class Wire:
@@ -121,6 +216,7 @@ class Wire:
 
     def __init__(self, world: World, number: int, hosts: tuple[Host, Host]) -> None:
         self.world = world
+        #: from 1 on, in the order in which the wires of the world came about
         self.number = number
         self.hosts = hosts
         #: None: this end is gone (closed, crashed)
@@ -150,49 +246,98 @@ class Wire:
         connection, pipe = self.ends[end], self.pipes[end]
         if connection is None or self.hosts[end].paused:
             return
-        while len(pipe.data) < pipe.capacity:
-            buffers = connection.data_to_send(now, self.world.write_size)
+        world, data = self.world, pipe.data
+        while len(data) < pipe.capacity:
+            buffers = connection.data_to_send(now, world.write_size)
             if not buffers:
+                world.steps.idle += 1
                 break
+            world.steps.wrote += 1
             for buffer in buffers:
-                pipe.data += buffer
-            for watcher in self.world.watchers:
-                watcher.wrote(self, end, buffers)
+                data += buffer
+            for wrote in world.watchers.wrote:
+                wrote(self, end, buffers)
         if pipe.black_hole:
             pipe.data.clear()
         if self.closing[end] and not connection.dirty and not self.shut[end]:
             self.shut[end] = pipe.fin = True
 
+    def leave(self, end: int) -> None:
+        """This end is gone."""
+        self.ends[end] = None
+        self.world.ends_left = True
+
     def deliver(self, end: int, count: int | None = None, chunk: int | None = None) -> int:
         """Let up to ``count`` bytes from ``end`` arrive (in pieces of ``chunk``), then FIN if all of them did."""
-        pipe, other = self.pipes[end], 1 - end
-        if self.hosts[other].paused or self.world.now < pipe.held_until:
+        pipe, world = self.pipes[end], self.world
+        other, waiting = 1 - end, len(pipe.data)
+        if self.hosts[other].paused or world.now < pipe.held_until:
             return 0
         if pipe.black_hole:
             pipe.data.clear()
             return 0
-        count = len(pipe.data) if count is None else min(count, len(pipe.data))
-        whole = count == len(pipe.data)
-        data = bytes(pipe.data[:count])
-        del pipe.data[:count]
-        pipe.delivered += count
-        step = chunk or max(1, count)
-        for start in range(0, count, step):
-            target = self.ends[other]
-            if target is not None:
-                for watcher in self.world.watchers:
-                    watcher.arriving(self, other)
-                target.receive_data(data[start : start + step], self.world.now)
-                for watcher in self.world.watchers:
-                    watcher.arrived(self, other)
-                self.hosts[other].pump()
+        if count is None or count > waiting:
+            count = waiting
+        if pipe.fuse is not None:
+            count = min(count, pipe.fuse)
+        whole = count == waiting
+        if count:
+            data = bytes(pipe.data) if whole else bytes(pipe.data[:count])
+            del pipe.data[:count]
+            pipe.delivered += count
+            if chunk is None:
+                self._arrive(other, data)
+            else:
+                for start in range(0, count, chunk):
+                    self._arrive(other, data[start : start + chunk])
+        if pipe.fuse is not None:
+            pipe.fuse -= count
+            if not pipe.fuse:
+                self.snap(end, pipe.fuse_cut)
+                return count
         if whole and pipe.fin:
             pipe.fin = False
             self._lose(other, None)
-        if count and self.ends[end] is not None:
-            self.write(end, self.world.now)
-            self.hosts[end].pump()
+        connection = self.ends[end]
+        if count and connection is not None and connection.dirty:  # it was blocked
+            self.write(end, world.now)
+            self.hosts[end].pump(connection.session)
         return count
+
+    def deliver_or_end(self, end: int, chunk: int | None = None) -> bool:
+        """Deliver all that is under way; did anything come of it, if only the news that nothing more follows?"""
+        pipe = self.pipes[end]
+        waiting = len(pipe.data) + pipe.fin
+        return self.deliver(end, None, chunk) > 0 or len(pipe.data) + pipe.fin < waiting
+
+    def _arrive(self, end: int, data: bytes) -> None:
+        connection, world = self.ends[end], self.world
+        if connection is None:
+            return
+        for arriving in world.watchers.arriving:
+            arriving(self, end)
+        world.steps.receive_data += 1
+        connection.receive_data(data, world.now)
+        for arrived in world.watchers.arrived:
+            arrived(self, end)
+        self.hosts[end].pump(connection.session)
+
+    def snap(self, end: int, how: Cut) -> None:
+        """Break it in one of the five ways of :data:`CUTS`; ``end`` is the one that learns it when only one does."""
+        for pipe in self.pipes:
+            pipe.fuse = None
+        if how == "rst" or how == "fin":
+            self.cut(how)
+        elif how == "hole":
+            self.black_hole()
+        else:
+            self.cut_half(end, late=_LATE if how == "late" else None)
+
+    def set_fuse(self, end: int, count: int, how: Cut) -> None:
+        """The wire breaks in that way when exactly so many more bytes from ``end`` have arrived."""
+        self.pipes[end].fuse, self.pipes[end].fuse_cut = count, how
+        if not count:
+            self.snap(end, how)
 
     def cut(self, how: str = "rst") -> None:
         """Break it: ``rst`` both ends learn at once and bytes under way are gone; ``fin`` they arrive first."""
@@ -243,7 +388,8 @@ class Wire:
         if self.hosts[end].paused:
             self.hosts[end].missed.append((self, end, error))
             return
-        self.ends[end] = None
+        self.leave(end)
+        self.world.steps.lost += 1
         if error is None:
             connection.receive_eof(self.world.now)
         else:
@@ -259,6 +405,8 @@ class Host:
         self, world: World, name: str, config: Config, auth: Authenticator | None, peer_id: str | None = None
     ) -> None:
         self.world = world
+        #: from 0 on, in the order in which the hosts of the world came about
+        self.number = len(world.hosts)
         self.name = name
         self.peer_id = name if peer_id is None else peer_id
         self.config = config
@@ -268,6 +416,12 @@ class Host:
         self.listening = True
         #: the process stands still: it reads nothing, and its timers are not served
         self.paused = False
+        #: the process dies when it has carried out so many more effects; None: it does not
+        self.doom: int | None = None
+        #: the peer then learns that it is gone
+        self.doom_reset = True
+        #: the session that the last input or command was about; None: perhaps all of them
+        self.touched: Session | None = None
         #: ends of streams that it has not heard of because it stands still
         self.missed: list[tuple[Wire, int, BaseException | None]] = []
         self.notices: list[Event] = []
@@ -291,8 +445,8 @@ class Host:
         self.up = True
         source = random.Random(f"{self.world.seed}/{self.name}/{self.lives}")
         self.endpoint = Endpoint(self.peer_id, self.config, auth=self.auth, random=source)
-        for watcher in self.world.watchers:
-            watcher.booted(self)
+        for booted in self.world.watchers.booted:
+            booted(self)
         return self.endpoint
 
     # -- the application ----------------------------------------------------------------------------------------
@@ -303,6 +457,7 @@ class Host:
 
     def dial(self, peer: str, to: str | None = "") -> Target:
         """Keep a connection to the host named ``peer``; ``to=None`` takes whoever answers."""
+        self.world.steps.target += 1
         target = self.endpoint.add_target(peer, self.world.now, to=peer if to == "" else to)
         self.pump()
         return target
@@ -317,106 +472,150 @@ class Host:
         ack_now: bool = False,
     ) -> list[int]:
         """Send; returns the sequences."""
-        session = self.session(peer)
+        session, world = self.session(peer), self.world
         sequences = []
-        for payload in payloads:
-            sequences.append(
-                session.send(payload, self.world.now, raw=raw, ttl=ttl, headers=headers, ack_now=ack_now)
-            )
-            options = {"raw": raw, "ttl": ttl, "headers": headers, "ack_now": ack_now}
-            for watcher in self.world.watchers:
-                watcher.accepted(self, peer, sequences[-1], payload, options)
-        self.pump()
+        options = {"raw": raw, "ttl": ttl, "headers": headers, "ack_now": ack_now}
+        try:
+            for payload in payloads:
+                world.steps.send += 1
+                sequence = session.send(payload, world.now, raw=raw, ttl=ttl, headers=headers, ack_now=ack_now)
+                sequences.append(sequence)
+                for accepted in world.watchers.accepted:
+                    accepted(self, peer, sequence, payload, options)
+        except UsageError:
+            self.pump(session)  # a message that found no room may have cost others their place
+            raise
+        self.pump(session)
         return sequences
 
     def cancel(self, peer: str, sequence: int) -> bool:
         """Cancel a message; True: nobody will ever see it."""
-        certain = self.session(peer).cancel(sequence, self.world.now)
-        for watcher in self.world.watchers:
-            watcher.cancelled(self, peer, sequence, certain)
-        self.pump()
+        session = self.session(peer)
+        self.world.steps.cancel += 1
+        certain = session.cancel(sequence, self.world.now)
+        for cancelled in self.world.watchers.cancelled:
+            cancelled(self, peer, sequence, certain)
+        self.pump(session)
         return certain
 
     def read(self, peer: str, limit: int = 1 << 30) -> list[bytes]:
         """Take and acknowledge everything that is there (or ``limit``)."""
-        taken = self.session(peer).take_settled(limit, self.world.now)
-        for watcher in self.world.watchers:
-            watcher.handed_over(self, peer, taken)
-            for delivery in taken:
-                watcher.settled(self, peer, delivery, None)
-        self.pump()
+        session = self.session(peer)
+        self.world.steps.take_settled += 1
+        taken = session.take_settled(limit, self.world.now)
+        if taken:
+            for handed_over in self.world.watchers.handed_over:
+                handed_over(self, peer, taken)
+            for settled in self.world.watchers.settled:
+                for delivery in taken:
+                    settled(self, peer, delivery, None)
+        self.pump(session)
         return [delivery[2] for delivery in taken]
 
     def take(self, peer: str, limit: int = 1) -> list[Delivery]:
         """Take and hold."""
+        self.world.steps.take += 1
         taken = self.session(peer).take(limit)
-        for watcher in self.world.watchers:
-            watcher.handed_over(self, peer, taken)
+        if taken:
+            for handed_over in self.world.watchers.handed_over:
+                handed_over(self, peer, taken)
         return taken
 
     def settle(self, peer: str, delivery: Delivery, reject: tuple[int, str] | None = None) -> None:
         """Acknowledge or reject a held message."""
-        self.session(peer).settle(delivery, self.world.now, reject=reject)
-        for watcher in self.world.watchers:
-            watcher.settled(self, peer, delivery, reject)
-        self.pump()
+        session = self.session(peer)
+        self.world.steps.settle += 1
+        session.settle(delivery, self.world.now, reject=reject)
+        for settled in self.world.watchers.settled:
+            settled(self, peer, delivery, reject)
+        self.pump(session)
 
     def release(self, peer: str, delivery: Delivery) -> None:
         """Give a held message back."""
-        self.session(peer).release(delivery, self.world.now)
-        for watcher in self.world.watchers:
-            watcher.released(self, peer, delivery)
-        self.pump()
+        session = self.session(peer)
+        self.world.steps.release += 1
+        session.release(delivery, self.world.now)
+        for released in self.world.watchers.released:
+            released(self, peer, delivery)
+        self.pump(session)
 
     def end(self, peer: str) -> None:
         """Say that nothing follows."""
+        self.world.steps.leave += 1
         self.session(peer).end(self.world.now)
-        for watcher in self.world.watchers:
-            watcher.ended(self, peer)
+        for ended in self.world.watchers.ended:
+            ended(self, peer)
         self.pump()
 
     def abort(self, peer: str) -> None:
         """Give the session up."""
+        self.world.steps.leave += 1
         self.session(peer).abort(self.world.now)
         self.pump()
 
     def disconnect(self, peer: str) -> None:
         """Close the connection, and dial no more."""
+        self.world.steps.leave += 1
         self.session(peer).disconnect(self.world.now)
         self.pump()
 
     # -- the driver ---------------------------------------------------------------------------------------------
 
-    def pump(self) -> None:
-        """Carry out the effects, as every driver does after every input and command."""
-        endpoint, watchers = self.endpoint, self.world.watchers
+    def pump(self, session: Session | None = None) -> None:
+        """Carry out the effects, as every driver does after every input and command.
+
+        ``session``: the only one that the input or command was about.
+        """
+        endpoint, watchers, steps = self.endpoint, self.world.watchers, self.world.steps
+        steps.asked += 1
         while (effect := endpoint.next_effect()) is not None:
-            for watcher in watchers:
-                watcher.effect(self, effect)
+            steps.asked += 1
+            for asked in watchers.effect:
+                asked(self, effect)
             if isinstance(effect, Transmit):
                 place = self.wires.get(effect.connection)
                 if place is not None:
                     place[0].write(place[1], self.world.now)
-            elif isinstance(effect, Close):
-                self._close(effect)
-            elif isinstance(effect, Dial):
-                self.dials.append(effect)
-            elif isinstance(effect, Abandon):
-                if effect.dial in self.dials:
-                    self.dials.remove(effect.dial)
-            elif isinstance(effect, Log):
-                pass  # whoever wants to read it watches for effects
-            elif self.on_wake is not None:
-                self.on_wake(effect.session)
-            elif effect.session is None:
-                while (notice := endpoint.next_event()) is not None:
-                    self.notices.append(notice)
-                    for watcher in watchers:
-                        watcher.noticed(self, notice)
+            else:
+                self._carry_out(effect)
+            if self.doom is not None and not self._survives():
+                return
         if self.on_pump is not None:
             self.on_pump(self)
-        for watcher in watchers:
-            watcher.pumped(self)
+        self.touched = session
+        for pumped in watchers.pumped:
+            pumped(self)
+
+    def _carry_out(self, effect: Effect) -> None:
+        """Any but a Transmit."""
+        if isinstance(effect, Close):
+            self._close(effect)
+        elif isinstance(effect, Dial):
+            self.dials.append(effect)
+        elif isinstance(effect, Abandon):
+            if effect.dial in self.dials:
+                self.dials.remove(effect.dial)
+        elif isinstance(effect, Log):
+            pass  # whoever wants to read it watches for effects
+        elif not isinstance(effect, Wake):
+            raise AssertionError(f"{effect} is not for a driver to ignore")
+        elif self.on_wake is not None:
+            self.on_wake(effect.session)
+        elif effect.session is None:
+            self.world.steps.asked += 1
+            while (notice := self.endpoint.next_event()) is not None:
+                self.world.steps.asked += 1
+                self.notices.append(notice)
+                for noticed in self.world.watchers.noticed:
+                    noticed(self, notice)
+
+    def _survives(self) -> bool:
+        """One more effect was carried out: was it the last that this process lived to see?"""
+        assert self.doom is not None
+        self.doom -= 1
+        if self.doom <= 0:
+            self.crash(reset=self.doom_reset)
+        return self.up
 
     def _close(self, effect: Close) -> None:
         place = self.wires.get(effect.connection)
@@ -430,21 +629,25 @@ class Host:
         del self.wires[effect.connection]
         if wire.ends[end] is not None:
             wire.pipes[end].fin = True
-            wire.ends[end] = None
+            wire.leave(end)
 
     @property
     def timer(self) -> float:
         """When something of this process is due: a timer of the core, or a :meth:`call_at`."""
+        self.world.steps.asked += 1
         due = self.endpoint.get_timer()
-        return min(inf if due is None else due, self._calls[0][0] if self._calls else inf)
+        if self._calls and (due is None or self._calls[0][0] < due):
+            return self._calls[0][0]
+        return inf if due is None else due
 
     def tick(self) -> None:
         """Serve the timers that are due."""
         if self.paused:
             return
+        self.world.steps.handle_timer += 1
         self.endpoint.handle_timer(self.world.now)
-        for watcher in self.world.watchers:
-            watcher.ticked(self)
+        for ticked in self.world.watchers.ticked:
+            ticked(self)
         self.pump()
         self.make_calls()
 
@@ -464,10 +667,11 @@ class Host:
             made += 1
         return made
 
-    def answer_dials(self, *, refuse: bool = False) -> list[Wire]:
+    def answer_dials(self, *, refuse: bool = False, timeout: bool = False, silent: bool = False) -> list[Wire]:
         """Answer the dials that wait: connected if the other host is up and listens, else refused.
 
-        Dials from and to a paused host go on waiting.
+        Dials from and to a paused host go on waiting.  ``refuse``: all are refused; ``timeout``: nobody answered them;
+        ``silent``: something accepts them that will never say a word.
         """
         wires: list[Wire] = []
         if self.paused:
@@ -477,11 +681,13 @@ class Host:
             other = self.world.hosts.get(str(dial.target.key))
             if other is not None and other.paused:
                 self.dials.append(dial)
-            elif refuse or other is None or not other.up or not other.listening:
-                self.endpoint.dial_failed(dial, self.world.now, ConnectionRefusedError("refused"))
+            elif refuse or timeout or other is None or not other.up or not other.listening:
+                error = TimeoutError("nobody answered") if timeout else ConnectionRefusedError("refused")
+                self.world.steps.dial_failed += 1
+                self.endpoint.dial_failed(dial, self.world.now, error)
                 self.pump()
             else:
-                wires.append(self.world.connect(self, other, dial))
+                wires.append(self.world.connect(self, other, dial, silent=silent))
         return wires
 
     # -- the machine --------------------------------------------------------------------------------------------
@@ -494,6 +700,7 @@ class Host:
         if not self.up:
             return
         self.up = self.paused = False
+        self.doom = None
         self.dials.clear()
         self.missed.clear()
         self.wires.clear()
@@ -502,11 +709,16 @@ class Host:
         for wire in self.world.wires:
             for end in (0, 1):
                 if wire.hosts[end] is self and wire.ends[end] is not None:
-                    wire.ends[end] = None
+                    wire.leave(end)
                     wire.pipes[1 - end].black_hole = True
                     wire.pipes[end].fin = reset
-        for watcher in self.world.watchers:
-            watcher.crashed(self)
+        for crashed in self.world.watchers.crashed:
+            crashed(self)
+
+    def crash_after(self, effects: int, *, reset: bool = True) -> None:
+        """The process dies in the middle of its work: as soon as it has carried out so many more effects."""
+        if self.up:
+            self.doom, self.doom_reset = max(1, effects), reset
 
     def restart(self) -> None:
         """A new process with the same peer id; it has forgotten everything."""
@@ -541,7 +753,12 @@ class World:
         self.now = 1000.0
         self.hosts: dict[str, Host] = {}
         self.wires: list[Wire] = []
-        self.watchers: list[Watcher] = []
+        self.watchers = Watchers()
+        self.steps = Steps()
+        #: an end left its wire since :meth:`open_wires` last looked
+        self.ends_left = False
+        #: the next wire breaks after so many bytes from that end, in that way
+        self.fuse: tuple[int, int, Cut] | None = None
         #: what the pipes of new wires take, and how much a driver asks for at once
         self.capacity = CAPACITY
         self.write_size = 65536
@@ -564,26 +781,34 @@ class World:
         """How many wires there have been."""
         return self._count
 
-    def connect(self, dialer: Host, acceptor: Host, dial: Dial) -> Wire:
-        """A byte stream comes about."""
+    def connect(self, dialer: Host, acceptor: Host, dial: Dial, *, silent: bool = False) -> Wire:
+        """A byte stream comes about; ``silent``: nobody sits at its other end, and nobody tells."""
         self._count += 1
         wire = Wire(self, self._count, (dialer, acceptor))
         for pipe in wire.pipes:
-            pipe.capacity = self.capacity
+            pipe.capacity, pipe.black_hole = self.capacity, silent
+        if self.fuse is not None and not silent:
+            end, count, how = self.fuse
+            wire.pipes[end].fuse, wire.pipes[end].fuse_cut, self.fuse = max(1, count), how, None
         self.wires.append(wire)
-        accepted = acceptor.endpoint.accept(self.now, source=dialer.name)
-        dialled = dialer.endpoint.connect(dial, self.now)
-        wire.ends = [dialled, accepted]
+        if not silent:
+            self.steps.accept += 1
+            accepted = wire.ends[1] = acceptor.endpoint.accept(self.now, source=dialer.name)
+            acceptor.wires[accepted] = (wire, 1)
+        self.steps.connect += 1
+        dialled = wire.ends[0] = dialer.endpoint.connect(dial, self.now)
         dialer.wires[dialled] = (wire, 0)
-        acceptor.wires[accepted] = (wire, 1)
         dialer.pump()
-        acceptor.pump()
+        if not silent:
+            acceptor.pump()
         return wire
 
     def open_wires(self) -> list[Wire]:
         """Wires that an end still uses."""
-        self.wires = [wire for wire in self.wires if wire.open]
-        return list(self.wires)
+        if self.ends_left:
+            self.ends_left = False
+            self.wires = [wire for wire in self.wires if wire.ends[0] is not None or wire.ends[1] is not None]
+        return self.wires.copy()
 
     def live(self, a: str, b: str) -> Wire | None:
         """The wire on which both hosts' sessions are live, if there is one."""
@@ -598,25 +823,26 @@ class World:
         """Deliver until nothing is under way; answers dials.  Returns the rounds that it took."""
         for rounds in range(limit):
             moved = 0
-            for host in list(self.hosts.values()):
-                moved += host.make_calls()
-                if host.up and host.dials:
+            for host in tuple(self.hosts.values()):
+                if host._calls:
+                    moved += host.make_calls()
+                if host.dials and host.up:
                     moved += len(host.dials)
                     host.answer_dials()
                     moved -= len(host.dials)
             for wire in self.open_wires():
-                for end in (0, 1):
-                    waiting = wire.waiting(end)
-                    if waiting:
-                        arrived = wire.deliver(end, chunk=chunk)
-                        moved += arrived > 0 or wire.waiting(end) < waiting
+                there, back = wire.pipes
+                if there.data or there.fin:
+                    moved += wire.deliver_or_end(0, chunk)
+                if back.data or back.fin:
+                    moved += wire.deliver_or_end(1, chunk)
             if not moved:
                 return rounds
         raise AssertionError("the world does not come to rest")
 
     def next_timer(self) -> float:
         """When the next timer of any host is due."""
-        return min((host.timer for host in self.hosts.values() if host.up and not host.paused), default=inf)
+        return min([host.timer for host in self.hosts.values() if host.up and not host.paused], default=inf)
 
     def advance(self, seconds: float) -> None:
         """Let time pass, serving timers when they are due; no bytes move."""
@@ -647,10 +873,14 @@ class World:
     def _pass_time(self, end: float, *, move: bool) -> None:
         if move:
             self.deliver_all()
-        while (due := self.next_timer()) <= end:
+        while True:
+            timers = [(host, host.timer) for host in self.hosts.values() if host.up and not host.paused]
+            due = min([timer for _, timer in timers], default=inf)
+            if due > end:
+                break
             self.now = max(self.now, due)
-            for host in list(self.hosts.values()):
-                if host.up and not host.paused and host.timer <= self.now:
+            for host, timer in timers:
+                if timer <= self.now and host.up and not host.paused:
                     host.tick()
             if move:
                 self.deliver_all()

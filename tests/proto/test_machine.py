@@ -18,13 +18,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from networkio_proto import Config, Effect, GapRange, Limits, OutboxFull, Outcome, Session, SkipReason, Wake, Watch
+from networkio_testing.game import Game
 from networkio_testing.judges import Judge
-from networkio_testing.world import Host, Watcher, World
-from tests.proto.swarm import PIECES, SIZES, Cut, Game, draw_config, play
+from networkio_testing.swarm import PIECES, SIZES, draw, draw_settings, make_config, play
+from networkio_testing.world import CUTS, Cut, Host, Watcher, World
 
 # -- the machine ------------------------------------------------------------------------------------------------------
 
 names = st.sampled_from("ab")
+pairs = st.sampled_from(("ab", "ba"))
 ends = st.sampled_from((0, 1))
 indices = st.integers(0, 3)
 pieces = st.sampled_from(PIECES) | st.integers(0, 400)
@@ -33,13 +35,14 @@ pieces = st.sampled_from(PIECES) | st.integers(0, 400)
 class Talk(RuleBasedStateMachine):
     """One side dials; connections break at any byte, and applications do what they like."""
 
-    dialers: ClassVar[str] = "a"
+    dialers: ClassVar[tuple[str, ...]] = ("ab",)
     crashes: ClassVar[bool] = False
     game: Game | None = None
 
     @initialize(seed=st.integers(0, 1000), draw=st.randoms(use_true_random=False))
     def begin(self, seed: int, draw: random.Random) -> None:
-        self.game = Game(seed, draw_config(draw), draw_config(draw), dialers=self.dialers)
+        configs = [make_config(draw_settings(draw)) for _ in "ab"]
+        self.game = Game(seed, configs, dialers=self.dialers)
 
     def teardown(self) -> None:
         if self.game is not None:
@@ -52,40 +55,40 @@ class Talk(RuleBasedStateMachine):
 
     # applications
 
-    @rule(name=names, size=st.sampled_from(SIZES), count=st.sampled_from((1, 1, 3, 30)))
-    def send(self, name: str, size: int, count: int) -> None:
+    @rule(pair=pairs, size=st.sampled_from(SIZES), count=st.sampled_from((1, 1, 3, 30)))
+    def send(self, pair: str, size: int, count: int) -> None:
         for _ in range(count):
-            self.play.send(name, size)
+            self.play.send(pair, size)
 
     @rule(
-        name=names,
+        pair=pairs,
         size=st.sampled_from(SIZES),
         ttl=st.sampled_from((None, 0.01, 1.0, 30.0)),
         headers=st.sampled_from((0, 1, 9)),
         ack_now=st.booleans(),
     )
-    def send_special(self, name: str, size: int, ttl: float | None, headers: int, ack_now: bool) -> None:
-        self.play.send(name, size, ttl=ttl, headers=headers, ack_now=ack_now)
+    def send_special(self, pair: str, size: int, ttl: float | None, headers: int, ack_now: bool) -> None:
+        self.play.send(pair, size, ttl=ttl, headers=headers, ack_now=ack_now)
 
-    @rule(name=names, index=st.integers(0, 19))
-    def cancel(self, name: str, index: int) -> None:
-        self.play.cancel(name, index)
+    @rule(pair=pairs, index=st.integers(0, 19))
+    def cancel(self, pair: str, index: int) -> None:
+        self.play.cancel(pair, index)
 
-    @rule(name=names, limit=st.sampled_from((1, 3, 100)))
-    def take(self, name: str, limit: int) -> None:
-        self.play.take(name, limit)
+    @rule(pair=pairs, limit=st.sampled_from((1, 3, 100)))
+    def take(self, pair: str, limit: int) -> None:
+        self.play.take(pair, limit)
 
-    @rule(name=names, index=st.integers(0, 99), how=st.sampled_from(("ack", "ack", "ack", "reject", "release")))
-    def settle(self, name: str, index: int, how: Literal["ack", "reject", "release"]) -> None:
-        self.play.settle(name, index, how)
+    @rule(pair=pairs, index=st.integers(0, 99), how=st.sampled_from(("ack", "ack", "ack", "reject", "release")))
+    def settle(self, pair: str, index: int, how: Literal["ack", "reject", "release"]) -> None:
+        self.play.settle(pair, index, how)
 
-    @rule(name=names, how=st.sampled_from(("end", "abort", "disconnect")))
-    def leave(self, name: str, how: Literal["end", "abort", "disconnect"]) -> None:
-        self.play.leave(name, how)
+    @rule(pair=pairs, how=st.sampled_from(("end", "abort", "disconnect")))
+    def leave(self, pair: str, how: Literal["end", "abort", "disconnect"]) -> None:
+        self.play.leave(pair, how)
 
-    @rule(name=names)
-    def dial(self, name: str) -> None:
-        self.play.dial(name)
+    @rule(pair=pairs)
+    def dial(self, pair: str) -> None:
+        self.play.dial(pair)
 
     # the network
 
@@ -97,7 +100,7 @@ class Talk(RuleBasedStateMachine):
     def answer(self, refuse: bool) -> None:
         self.play.answer(refuse=refuse)
 
-    @rule(index=indices, end=ends, how=st.sampled_from(("rst", "fin", "half", "late")), count=pieces)
+    @rule(index=indices, end=ends, how=st.sampled_from(CUTS), count=pieces)
     def cut(self, index: int, end: int, how: Cut, count: int) -> None:
         self.play.cut(index, end, how, count)
 
@@ -157,7 +160,7 @@ class Talk(RuleBasedStateMachine):
 class BothDial(Talk):
     """Both sides dial, so connections collide."""
 
-    dialers = "ab"
+    dialers = ("ab", "ba")
 
 
 class Crashes(BothDial):
@@ -201,9 +204,9 @@ def test_every_promise_holds_in_a_swarm_of_games_with_everything_that_can_go_wro
     tally: Counter[str] = Counter()
     calls = 0
     for seed in range(GAMES):
-        game = play(seed)
+        game = play(draw(seed, 400))
         tally += game.judge.tally
-        calls += game.recorder.calls
+        calls += game.world.steps.total
     assert calls > 1000 * GAMES
     assert [event for event in EVENTFUL if not tally[event]] == []
 
@@ -214,7 +217,7 @@ def test_every_promise_holds_in_a_swarm_of_games_with_everything_that_can_go_wro
 @pytest.mark.slow
 def test_one_session_survives_a_thousand_cuts_and_loses_doubles_and_reorders_nothing() -> None:
     draw = random.Random(1000)
-    game = Game(1000, dialers="ab")
+    game = Game(1000, dialers=("ab", "ba"))
     world, hosts = game.world, game.hosts
     sent: dict[str, list[bytes]] = {"a": [], "b": []}
     got: dict[str, list[bytes]] = {"a": [], "b": []}
@@ -306,7 +309,7 @@ def test_the_swarm_catches_a_core_that(planted: Bug, tmp_path: Path) -> None:
         assert source.count(old) == 1, old
         file.write_text(source.replace(old, new))
     began = time.perf_counter()
-    swarm = [sys.executable, "-m", "tests.proto.swarm", "0:200"]
+    swarm = [sys.executable, "-m", "networkio_testing", "run", "--seeds", "0:400", "--tapes", str(tmp_path)]
     run = subprocess.run(swarm, cwd=tmp_path, capture_output=True, text=True, check=False)
     print(f"caught in {time.perf_counter() - began:.1f} s: {run.stderr.splitlines()[-2:]}")
     assert run.returncode != 0, "nobody noticed"

@@ -678,7 +678,8 @@ def comes_back_late(court: Court) -> None:
     session = court.a.session("b")
     session.error = ConnectionLost()
     (target,) = session.targets
-    known = court.judge._live[(court.a.endpoint.incarnation, "b")]
+    known = court.judge._ghosts[session].live
+    assert known is not None
     court.wire.cut()
     target.retry_at = court.world.now + 100.0
     court.judge._lost(court.a, session, known)
