@@ -24,7 +24,7 @@ from typing import TypeAlias
 from .config import COST_PER_MESSAGE
 from .errors import CloseCode, MessageNotHeld
 from .events import GapRange, Positions
-from .frames import PeerFault
+from .frames import MAX_SEQUENCE, PeerFault
 from .handshake import InboxFacts
 from .requests import reply_to
 
@@ -223,6 +223,8 @@ class Inbox:
         """Is it the next one?  False: a duplicate; raises PeerFault for a hole, or where nothing may come."""
         if self.barred:
             raise PeerFault(CloseCode.PROTOCOL, f"sequence {sequence} of an outbox that has ended")
+        if self.received == MAX_SEQUENCE and not self.fin:  # P-SKIP-13: no sequence is left, not even for FIN
+            raise PeerFault(CloseCode.PROTOCOL, f"sequence {sequence} came after the last one that there is")
         if sequence != self.received + 1:
             if sequence > self.received:
                 raise PeerFault(
