@@ -74,6 +74,8 @@ class BareStream:
         self.out = bytearray()
         #: the core is done with it
         self.closed = False
+        #: the core has something to say, and waits for the stream to take it
+        self.waits = False
 
     def write(self, data: bytes) -> None:
         """Bytes arrive at the core."""
@@ -83,7 +85,7 @@ class BareStream:
     def read(self, limit: float) -> bytes | None:
         """What the core sends next; time passes until there is something."""
         end = self._stage.time + limit
-        while not self.out and not self.closed and self._stage.tick(end):
+        while not self.out and not self.closed and (self._take() or self._stage.tick(end)):
             pass
         found = bytes(self.out)
         self.out.clear()
@@ -100,8 +102,18 @@ class BareStream:
         self.connection.connection_lost(self._stage.time, ConnectionResetError("cut"))
         self._stage.pump()
 
-    def writable(self) -> None:
-        """The stream takes all that the core has to say."""
+    def _take(self) -> bool:
+        """A slow stream takes one frame, or a few small ones; False if there is none."""
+        if self.waits:
+            self.out += b"".join(self.connection.data_to_send(self._stage.time, 1))
+            self.waits = bool(self.out)
+        return self.waits
+
+    def writable(self, *, flush: bool = False) -> None:
+        """The stream takes all that the core has to say; a slow one only when it is read."""
+        if self._stage.slow and not flush:
+            self.waits = True
+            return
         while buffers := self.connection.data_to_send(self._stage.time):
             self.out += b"".join(buffers)
 
@@ -121,6 +133,8 @@ class BareStage:
         self._snapshot: list[JournalRecord] = []
         self._disk = True
         self._request: Request | None = None
+        #: streams take no byte before the script wants to read it
+        self.slow = False
         self._boot()
 
     # -- the process ----------------------------------------------------------------------------------------------
@@ -211,7 +225,7 @@ class BareStage:
         elif isinstance(effect, Close):
             stream = self.streams[effect.connection]
             if effect.flush:
-                stream.writable()
+                stream.writable(flush=True)
             stream.closed = True
         elif isinstance(effect, Dial):
             self.dials.append(effect.target)
@@ -411,6 +425,9 @@ class BareStage:
         found = [outbox.next, outbox.first, outbox.received] + ([inbox.received, inbox.read] if inbox else [0, 0])
         if found != value(rest[0]):
             raise Failure(f"they are {found}")
+
+    def _do_slow(self, session: Session, rest: list[str], value: Any, options: dict[str, Any]) -> None:
+        self.slow = True
 
     # -- the process and its disk ---------------------------------------------------------------------------------
 

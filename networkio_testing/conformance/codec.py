@@ -259,7 +259,8 @@ _BODIES = {
     "FIN": _numbers(">Q", sequence=1),
     "PING": _opaque, "PONG": _opaque, "CLOSE": _close,
 }  # fmt: skip
-_FIXED = frozenset(_BODIES) - {"HELLO", "HELLO_ACK", "ATTACH"}
+_MAPS = frozenset({"HELLO", "HELLO_ACK", "ATTACH"})
+_FIXED = _BODIES.keys() - _MAPS
 
 
 # -- frames in --------------------------------------------------------------------------------------------------------
@@ -284,7 +285,15 @@ def parse(buffer: bytearray) -> Frame | None:
         raise Malformed(f"{name} with the body {body[:40].hex()}: {error}") from error
     except Exception as error:  # struct.error is no ValueError
         raise Malformed(f"{name} with the body {body[:40].hex()}: {error}") from error
-    return Frame(name, {"flags": flags, **fields}, raw)
+    if name not in _MAPS:
+        fields = {"flags": flags, **fields}
+    return Frame(name, fields, raw)
+
+
+def _plain_map(flags: int, body: bytes) -> dict[str, Any]:
+    if flags:
+        raise ValueError(f"flags {flags:02x}")
+    return _map(body)
 
 
 def _read_data(flags: int, body: bytes) -> dict[str, Any]:
@@ -321,9 +330,9 @@ def _reader(form: str, *keys: str) -> Any:
 
 
 _READERS = {
-    "HELLO": lambda flags, body: _map(body),
-    "HELLO_ACK": lambda flags, body: _map(body),
-    "ATTACH": lambda flags, body: _map(body),
+    "HELLO": lambda flags, body: _plain_map(flags, body),
+    "HELLO_ACK": lambda flags, body: _plain_map(flags, body),
+    "ATTACH": lambda flags, body: _plain_map(flags, body),
     "DATA": _read_data,
     "ACK": _reader(">QQQQ", "received", "read", "credit", "first"),
     "SKIP": _reader(">QQH", "first", "last", "reason"),

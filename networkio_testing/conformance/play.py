@@ -443,7 +443,7 @@ class Player:
                 self.tester.seen[other["incarnation"]] = generation
             if self.key is not None:
                 self._verify(frame)
-        if frame.name in ("HELLO", "HELLO_ACK", "ATTACH"):
+        if frame.name in ("HELLO", "HELLO_ACK"):
             self.line.heard += frame.raw
 
     def _verify(self, frame: Frame) -> None:

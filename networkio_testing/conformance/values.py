@@ -37,7 +37,7 @@ def _long(text: str, count: int) -> str:
     return text * count
 
 
-def _holds(outbox: Any, received: int, read: int, **changes: Any) -> dict[str, Any]:
+def _holds(outbox: Any, received: int, read: int, /, **changes: Any) -> dict[str, Any]:
     """What an ATTACH says of an inbox; of the outbox that another ATTACH stated, or the sequences of another."""
     facts = {
         "outbox": outbox["outbox"], "run": outbox["run"], "received": received, "read": read,
@@ -118,6 +118,8 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
             return _OPERATORS[type(op)](_value(left, names), _value(right, names))
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _OPERATORS:
             return _OPERATORS[type(op)](_value(left, names), _value(right, names))
+        case ast.BoolOp(op=ast.Or(), values=values):
+            return any([_value(item, names) for item in values])
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in _FUNCTIONS:
             options = {item.arg: _value(item.value, names) for item in keywords if item.arg is not None}
             return _FUNCTIONS[name](*(_value(item, names) for item in args), **options)
