@@ -174,9 +174,9 @@ class BareStage:
 
     # -- what a player needs --------------------------------------------------------------------------------------
 
-    def open(self) -> BareStream:
+    def open(self, role: str) -> BareStream:
         """A stream that somebody dialled; as dialer the core must want it within the time of a back-off."""
-        if self.case.role == "acceptor":
+        if role == "acceptor":
             return self._stream(self.endpoint.accept(self.time))
         self._wait_for_dial(40.0)
         return self._stream(self.endpoint.connect(self.dials.popleft(), self.time))
@@ -418,6 +418,8 @@ class BareStage:
         wanted = value(rest[0])
         if not any(wanted in line for line in self.logged):
             raise Failure(f"logged was {self.logged}")
+        if not all(line.isprintable() for line in self.logged):
+            raise Failure(f"what was logged is not printable: {self.logged}")
 
     def _do_unchanged(self, session: Session, rest: list[str], value: Any, options: dict[str, Any]) -> None:
         """The positions are these: next, first, received of the own outbox; received and read of the inbox."""

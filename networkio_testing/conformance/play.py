@@ -57,8 +57,8 @@ class Stream(Protocol):
 class Stage(Protocol):
     """Where a script is played."""
 
-    def open(self) -> Stream:
-        """A new byte stream with the implementation, dialled by whoever is the dialer.  Raises Failure."""
+    def open(self, role: str) -> Stream:
+        """A new byte stream on which the implementation has the role.  Raises Failure."""
 
     def now(self) -> float:
         """Seconds on a clock that never goes back."""
@@ -120,6 +120,7 @@ class Player:
 
     def __init__(self, case: Case, stage: Stage) -> None:
         self.case, self.stage = case, stage
+        self.role = case.role
         self.names: dict[str, Any] = {}
         self.testers: dict[str, Tester] = {}
         self.lines: dict[str, Line] = {}
@@ -180,6 +181,10 @@ class Player:
             self.line.stream.cut()
         elif word == "shut":
             self.line.stream.shut()
+        elif word == "role":
+            self.role = rest.strip()
+        elif word == "allow":
+            self.forbidden.clear()
         elif word == "gather":
             self._gathered = []
         elif word == "flush":
@@ -226,7 +231,7 @@ class Player:
     # -- saying ---------------------------------------------------------------------------------------------------
 
     def _open(self, name: str) -> None:
-        self._line = self.lines[name] = Line(self.stage.open(), self.tester)
+        self._line = self.lines[name] = Line(self.stage.open(self.role), self.tester)
 
     def _say(self, text: str) -> None:
         words = split(text)
@@ -293,7 +298,7 @@ class Player:
         return {"v": 1, **{key: hello[key] for key in keys}}
 
     def _attach(self) -> dict[str, Any]:
-        tester, other = self.tester, self.names.get("hello_ack" if self.case.role == "acceptor" else "hello", {})
+        tester, other = self.tester, self.names.get("hello_ack" if self.role == "acceptor" else "hello", {})
         if tester.arbiter:
             tester.generation += 1
             self._refresh()
@@ -308,7 +313,7 @@ class Player:
     def _sign(self, frame: bytes) -> bytes:
         """Put the mac into an ATTACH whose own is zero."""
         line, me, node = self.line, self.tester.peer_id, self.names["node"]
-        dialer = self.case.role == "acceptor"
+        dialer = self.role == "acceptor"
         ids = (me, node) if dialer else (node, me)
         transcript = line.said + line.heard if dialer else line.heard + line.said
         first = b"" if dialer else self.names["attach"]["mac"]
@@ -337,7 +342,7 @@ class Player:
         hello = [word.removeprefix("hello.") for word in words if word.startswith("hello.")]
         rest = [word for word in words if not word.startswith("hello.")]
         self._open(name)
-        if self.case.role == "acceptor":
+        if self.role == "acceptor":
             self._write(codec.PREAMBLE + self._frame("HELLO", self._fields(hello)))
             self._expect("PREAMBLE")
             self._expect("HELLO_ACK")
@@ -355,7 +360,7 @@ class Player:
     def _attach_as_acceptor(self, words: list[str]) -> None:
         """``attach``: what is left of a connection that was claimed."""
         self._write(self._frame("ATTACH", self._fields(words)))
-        if self.case.role == "acceptor":
+        if self.role == "acceptor":
             self._expect("ATTACH")
 
     # -- expecting ------------------------------------------------------------------------------------------------
@@ -437,7 +442,7 @@ class Player:
         if frame.name in ("HELLO", "HELLO_ACK"):
             self.names["node"] = frame.fields.get("id")
         if frame.name == "ATTACH":
-            other = self.names.get("hello_ack" if self.case.role == "acceptor" else "hello", {})
+            other = self.names.get("hello_ack" if self.role == "acceptor" else "hello", {})
             generation = frame.fields.get("generation")
             if generation is not None and "incarnation" in other:
                 self.tester.seen[other["incarnation"]] = generation
@@ -449,7 +454,7 @@ class Player:
     def _verify(self, frame: Frame) -> None:
         """The implementation's mac; what was said after the HELLOs is not in the transcript."""
         line, me, node = self.line, self.tester.peer_id, self.names["node"]
-        dialer = self.case.role == "dialer"
+        dialer = self.role == "dialer"
         if dialer:
             transcript, ids, first, role = line.heard + line.said, (node, me), b"", b"D"
         else:
