@@ -421,6 +421,12 @@ class BareStage:
         if not all(line.isprintable() for line in self.logged):
             raise Failure(f"what was logged is not printable: {self.logged}")
 
+    def _do_error(self, session: Session, rest: list[str], value: Any, options: dict[str, Any]) -> None:
+        """Why there is no connection, as the application can show it."""
+        text = str(session.error)
+        if value(rest[0]) not in text or not text.isprintable():
+            raise Failure(f"the error is {text!r}")
+
     def _do_unchanged(self, session: Session, rest: list[str], value: Any, options: dict[str, Any]) -> None:
         """The positions are these: next, first, received of the own outbox; received and read of the inbox."""
         outbox, inbox = session.outbox, session.inbox

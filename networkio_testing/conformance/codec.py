@@ -191,7 +191,7 @@ def build(name: str, fields: dict[str, Any]) -> bytes:
     if kind is None:
         raise ValueError(f"there is no frame {name}")
     flags, length, more = fields.pop("flags", None), fields.pop("length", None), fields.pop("more", b"")
-    body = fields.pop("body", None)
+    body: bytes | None = fields.pop("body", None)
     natural = 0
     if body is None:
         body, natural = _BODIES[name](fields)
@@ -221,7 +221,7 @@ def _data(fields: dict[str, Any]) -> tuple[bytes, int]:
         flags |= 0 if flags & FLAGS["CONTINUED"] else FLAGS["RAW"]
         return body + (raw.encode() if isinstance(raw, str) else raw), flags
     if "payload" in fields:
-        return body + fields.pop("payload"), flags
+        return body + bytes(fields.pop("payload")), flags
     return body + pack_value(fields.pop("value", None)), flags
 
 

@@ -271,7 +271,7 @@ class Player:
         limits = {key.removeprefix("limits."): fields.pop(key) for key in list(fields) if key.startswith("limits.")}
         if limits:
             natural["limits"] = {**natural["limits"], **limits}
-        special = {key: fields.pop(key) for key in ("flags", "length", "more") if key in fields}
+        special: dict[str, Any] = {key: fields.pop(key) for key in ("flags", "length", "more") if key in fields}
         last = fields.pop("last", None)  # a key that is moved to the end of the map
         values = {**{key: value for key, value in natural.items() if key != "mac"}, **fields}
         if "mac" in natural:
@@ -289,7 +289,8 @@ class Player:
             "v": [1, 1], "id": tester.peer_id, "to": None if self.key is None else self.names.get("node", "m"),
             "incarnation": tester.incarnation, "dial": tester.dial, "nonce": bytes([tester.dial % 256]) * 32,
             "features": [], "require": [], "auth": "insecure" if self.key is None else "psk", "key_id": None,
-            "limits": {"frame": 65536, "message": 16777216, "idle": 45000}, "codec": "msgpack", "agent": "conformance/1",
+            "limits": {"frame": 65536, "message": 16777216, "idle": 45000}, "codec": "msgpack",
+            "agent": "conformance/1",
         }  # fmt: skip
 
     def _hello_ack(self) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _read_case(chapter: str, block: list[tuple[int, str]]) -> Iterator[Case]:
         header[found[1].removesuffix(":")] = found[2]
         rest = rest[1:]
         while found[1] == "each:" and rest and rest[0][1][0] == " ":
-            rows.append([cell.strip() for cell in re.split(r"\s\|(?=\s)", rest[0][1].strip())])
+            rows.append([cell.strip() for cell in re.split(r"\s\|(?=\s|\Z)", rest[0][1].strip())])
             rest = rest[1:]
     columns = header.get("each", "").split()
     if any(len(row) != len(columns) for row in rows):

@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-A value is written as ``12``, ``2**63 - 1``, ``"text"``, ``nil``, ``true``, ``[1, 2]``, ``{"key": 1}``, ``hex("00 ff")``,
+A value is written as ``12``, ``2**63-1``, ``"text"``, ``nil``, ``true``, ``[1, 2]``, ``{"key": 1}``, ``hex("00 ff")``,
 ``fill(0x41, 16)``, or as a name: ``attach.outbox`` is a field of the last ATTACH that came, ``$x`` what was bound to
 ``x``.  That is a part of Python's own syntax, so Python's parser reads it; what is not in this part is refused, and
 nothing is ever executed.
@@ -73,9 +73,9 @@ _CONSTANTS: dict[str, Any] = {
 }  # fmt: skip
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Pow: operator.pow, ast.BitOr: operator.or_,
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
-    ast.GtE: operator.ge, ast.FloorDiv: operator.floordiv,
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Pow: operator.pow,
+    ast.BitOr: operator.or_, ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
+    ast.Gt: operator.gt, ast.GtE: operator.ge,
 }  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _OPERATORS:
             return _OPERATORS[type(op)](_value(left, names), _value(right, names))
         case ast.BoolOp(op=ast.Or(), values=values):
-            return any([_value(item, names) for item in values])
+            return any(_value(item, names) for item in values)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in _FUNCTIONS:
             options = {item.arg: _value(item.value, names) for item in keywords if item.arg is not None}
             return _FUNCTIONS[name](*(_value(item, names) for item in args), **options)
