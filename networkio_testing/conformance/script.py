@@ -105,7 +105,7 @@ def _read_case(chapter: str, block: list[tuple[int, str]]) -> Iterator[Case]:
             arbiter=header.get("peer") == "arbiter",
             wire="wire" in header,
             node=_fill(header.get("node", ""), cells),
-            steps=tuple(Step(line, _fill(text.strip(), cells)) for line, text in rest),
+            steps=tuple(Step(line, _fill(text, cells).strip()) for line, text in rest),
         )
 
 

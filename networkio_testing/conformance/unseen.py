@@ -1,7 +1,7 @@
 """The rules that scripts alone cannot hold an implementation to, each with the reason and what holds this one to it.
 
-Every other numbered rule of the specification that says MUST is covered by a case.  Where the second entry is not a test,
-nothing in this package does what the rule is about.
+Every other numbered rule of the specification that says MUST is covered by a case.  Where the second entry is not a
+test, nothing in this package does what the rule is about.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 Every case talks under peer ids of its own, drawn at random, so cases run side by side against one node, and a run
-leaves nothing behind that the next one could meet.  :func:`meet` finds out the node's own id, for the ids of the testers
+leaves nothing behind that the next one could meet.  :func:`meet` finds out the node's own id, for the ids of testers
 have to be less or greater.  A case that needs the application's commands or a virtual clock cannot be played here.
 """
 
