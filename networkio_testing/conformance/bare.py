@@ -121,6 +121,8 @@ class BareStream:
 class BareStage:
     """One endpoint for one case."""
 
+    patience = 2.0
+
     def __init__(self, case: Case, *, echo: bool = False) -> None:
         self.case, self.time = case, 1000.0
         self._echo = MsgpackCodec() if echo else None

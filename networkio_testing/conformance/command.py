@@ -32,6 +32,10 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--list", action="store_true", help="list the cases with what they cover, and stop")
     parser.add_argument("--case", metavar="NAME", action="append", help="only this case; a * at the end means all such")
     parser.add_argument("--jobs", metavar="N", type=int, default=16, help="cases at a time (default: 16)")
+    parser.add_argument(
+        "--patience", metavar="SECONDS", type=float, default=5.0,
+        help="how long what is expected may take (default: 5); only a failure takes so long",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -47,13 +51,13 @@ def run(options: argparse.Namespace) -> int:
         return 0
     try:
         address = _address(options.address)
-        node_id = meet(address)
+        node_id = meet(address, options.patience)
     except (ValueError, Failure, Malformed) as error:
         return _complain(str(error))
     began = time.monotonic()
     wire = [case for case in cases if case.wire]
     results = []
-    for result in play_all(address, node_id, wire, options.jobs):
+    for result in play_all(address, node_id, wire, options.jobs, options.patience):
         print(line(result), flush=True)
         results.append(result)
     seconds = time.monotonic() - began
@@ -63,16 +67,18 @@ def run(options: argparse.Namespace) -> int:
     return int(any(result.failure is not None for result in results) or not results)
 
 
-def play_all(address: tuple[str, int], node_id: str, cases: Sequence[Case], jobs: int) -> Iterator[Result]:
+def play_all(
+    address: tuple[str, int], node_id: str, cases: Sequence[Case], jobs: int, patience: float
+) -> Iterator[Result]:
     """Play the cases side by side; their results in the order of the cases."""
     with ThreadPoolExecutor(max(1, jobs)) as pool:
-        yield from pool.map(lambda case: play_one(address, node_id, case), cases)
+        yield from pool.map(lambda case: play_one(address, node_id, case, patience), cases)
 
 
-def play_one(address: tuple[str, int], node_id: str, case: Case) -> Result:
+def play_one(address: tuple[str, int], node_id: str, case: Case, patience: float) -> Result:
     """Play one case."""
     began = time.monotonic()
-    stage = SocketStage(address, node_id)
+    stage = SocketStage(address, node_id, patience)
     failure = None
     try:
         Player(case, stage).run()

@@ -30,10 +30,6 @@ _ANYWHERE = frozenset({"ACK", "PING"})
 #: frames that keep their order among each other only
 _STREAMS = (frozenset({"DATA", "SKIP", "FIN"}), frozenset({"PONG", "REJECT"}))
 
-#: seconds that an expected frame may take, unless the script says otherwise
-PATIENCE = 2.0
-
-
 class Failure(Exception):
     """The implementation did something else than the script expects."""
 
@@ -56,6 +52,9 @@ class Stream(Protocol):
 
 class Stage(Protocol):
     """Where a script is played."""
+
+    #: seconds that an expected frame may take, unless the script says otherwise
+    patience: float
 
     def open(self, role: str) -> Stream:
         """A new byte stream on which the implementation has the role.  Raises Failure."""
@@ -367,7 +366,7 @@ class Player:
     # -- expecting ------------------------------------------------------------------------------------------------
 
     def _expect(self, text: str) -> None:
-        words, limit = split(text), PATIENCE
+        words, limit = split(text), self.stage.patience
         if len(words) > 2 and words[-2] == "within":
             limit, words = float(words[-1].removesuffix("s")), words[:-2]
         what, conditions = words[0], words[1:]

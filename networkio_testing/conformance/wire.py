@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .play import PATIENCE, Failure, Player
+from .play import Failure, Player
 from .script import Case, Step
 
 __all__ = ["SocketStage", "SocketStream", "meet"]
@@ -24,16 +24,17 @@ __all__ = ["SocketStage", "SocketStream", "meet"]
 class SocketStream:
     """One TCP connection."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], patience: float) -> None:
+        self._patience = patience
         try:
-            self._socket = socket.create_connection(address, timeout=PATIENCE)
+            self._socket = socket.create_connection(address, timeout=patience)
         except OSError as error:
             raise Failure(f"nobody answers at {address[0]}:{address[1]}: {error}") from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def write(self, data: bytes) -> None:
         """Send bytes; a peer that is gone does not read them."""
-        self._socket.settimeout(PATIENCE)
+        self._socket.settimeout(self._patience)
         try:
             self._socket.sendall(data)
         except TimeoutError as error:
@@ -66,7 +67,8 @@ class SocketStream:
 class SocketStage:
     """The node at ``address``, for one case.  ``node_id``: its peer id."""
 
-    def __init__(self, address: tuple[str, int], node_id: str) -> None:
+    def __init__(self, address: tuple[str, int], node_id: str, patience: float) -> None:
+        self.patience = patience
         self._address, self._token = address, secrets.token_hex(8)
         self._node_id = node_id
         self._streams: list[SocketStream] = []
@@ -75,7 +77,7 @@ class SocketStage:
         """Dial the implementation; it dials nobody."""
         if role != "acceptor":
             raise Failure("over sockets the implementation is always the acceptor")
-        stream = SocketStream(self._address)
+        stream = SocketStream(self._address, self.patience)
         self._streams.append(stream)
         return stream
 
@@ -110,9 +112,9 @@ _GREETING = Case(
 )  # fmt: skip
 
 
-def meet(address: tuple[str, int]) -> str:
+def meet(address: tuple[str, int], patience: float) -> str:
     """The peer id of the node at ``address``.  Raises Failure."""
-    stage = SocketStage(address, "")
+    stage = SocketStage(address, "", patience)
     try:
         player = Player(_GREETING, stage)
         player.run()

@@ -127,7 +127,7 @@ def echo(adapter: str) -> Iterator[str]:
 def test_the_wire(adapter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wire = [case.name for case in CASES if case.wire]
     with echo(adapter) as address:
-        status = main(["conformance", address, "--junit", str(tmp_path / "report.xml")])
+        status = main(["conformance", address, "--patience", "20", "--junit", str(tmp_path / "report.xml")])
     said = capsys.readouterr().out
     assert status == 0, [text for text in said.splitlines() if not text.startswith("ok")]
     assert f"{len(wire)} passed, 0 failed, {len(CASES) - len(wire)} not for the wire" in said
