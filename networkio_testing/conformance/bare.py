@@ -387,9 +387,6 @@ class BareStage:
         to = options.get("to", self._target())
         self.endpoint.add_target(f"there {self.time} {rest}", self.time, to=to)
 
-    def _do_refuse(self, session: Session, rest: list[str], value: Any, options: dict[str, Any]) -> None:
-        self.endpoint.dial_failed(self.dials.popleft(), self.time, ConnectionRefusedError("refused"))
-
     def _do_request(self, session: Session, rest: list[str], value: Any, options: dict[str, Any]) -> dict[str, Any]:
         self._request = session.requests.open(self.endpoint.random_bytes(16))
         session.send(codec.pack_value(value(rest[0])), self.time, reserved={REQUEST: self._request.number})

@@ -305,6 +305,37 @@ def test_values() -> None:
         split('a "b')
 
 
+# -- the documentation ------------------------------------------------------------------------------------------------
+
+REFERENCE = (ROOT / "docs" / "reference" / "conformance.md").read_text(encoding="utf-8")
+
+
+def test_the_script_of_the_reference_is_one() -> None:
+    shown = re.search(r"```text\n(case .*?)```", REFERENCE, re.S)
+    assert shown
+    [case] = read_cases("reference", shown[1])
+    assert case.wire
+    Player(case, BareStage(case, echo=True)).run()
+
+
+def test_the_reference_names_every_command_of_the_application() -> None:
+    table = REFERENCE[REFERENCE.index("### The application") :]
+    commands = [name.removeprefix("_do_") for name in vars(BareStage) if name.startswith("_do_")]
+    assert len(commands) > 25
+    used = {step.text.split()[1].replace("-", "_") for case in CASES for step in case.steps if step.text[:2] == "A:"}
+    assert {name for name in commands if not name.startswith("expect_")} == used
+    for name in commands:
+        assert name.startswith("expect_") or re.search(rf"`{name}\b", table), name
+
+
+def test_the_reference_names_every_step_and_function_that_the_scripts_use() -> None:
+    used = {step.text.split()[0] for case in CASES for step in case.steps}
+    for word in {"T+" if word.startswith("T+") else word for word in used}:
+        assert f"`{word}" in REFERENCE, word
+    for name in {name for case in CASES for step in case.steps for name in re.findall(r"\b([a-z]+)\(", step.text)}:
+        assert f"`{name}(" in REFERENCE or name == "len", name
+
+
 # -- the codec --------------------------------------------------------------------------------------------------------
 
 
