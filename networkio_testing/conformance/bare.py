@@ -46,6 +46,9 @@ from .values import ScriptError, evaluate, split
 
 __all__ = ["BareStage", "BareStream"]
 
+#: timers that are due at one instant
+_IDLE = 10_000
+
 
 class KnownKey:
     """A pre-shared key, with the macs of the runner's own codec."""
@@ -135,6 +138,8 @@ class BareStage:
         self._snapshot: list[JournalRecord] = []
         self._disk = True
         self._request: Request | None = None
+        #: how often a timer was due and time did not go on
+        self._idle = 0
         #: streams take no byte before the script wants to read it
         self.slow = False
         self._boot()
@@ -204,6 +209,9 @@ class BareStage:
         if due is None or due > end:
             self.time = end
             return False
+        self._idle = 0 if due > self.time else self._idle + 1
+        if self._idle > _IDLE:
+            raise Failure("its timer is due again and again, and nothing comes of it")
         self.time = max(self.time, due)
         self.endpoint.handle_timer(self.time)
         self.pump()
