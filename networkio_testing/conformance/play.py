@@ -194,7 +194,7 @@ class Player:
         elif word in ("live", "claim"):
             self._handshake(split(rest), claim=word == "claim")
         elif word == "attach":
-            self._attach_as_acceptor(split(rest))
+            self._attach_claimed(split(rest))
         else:
             raise ScriptError(f"{word} is no step")
 
@@ -357,7 +357,7 @@ class Player:
             if not claim:
                 self._write(self._frame("ATTACH", self._fields(rest)))
 
-    def _attach_as_acceptor(self, words: list[str]) -> None:
+    def _attach_claimed(self, words: list[str]) -> None:
         """``attach``: what is left of a connection that was claimed."""
         self._write(self._frame("ATTACH", self._fields(words)))
         if self.role == "acceptor":
