@@ -185,8 +185,11 @@ class Attachment:
         outbox = self._session.outbox
         if self._endpoint.config.on_peer_restart == "report":
             outbox.give_up_transmitted(after, through)
-        else:
-            outbox.marked = max(outbox.marked, through)
+        elif through > outbox.marked:
+            outbox.marked = through
+            journal = self._session.open_journal()
+            if journal is not None:  # a mark lasts (P-MARK-3)
+                journal.barrier(ReceiverKnown)
 
     def _settle_ended(self, ended: Ended) -> None:
         """The peer dropped our outbox: what it had is settled, the rest goes on under a new name."""

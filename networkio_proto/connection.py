@@ -80,8 +80,6 @@ _TOKENS_PER_SECOND = 64.0
 #: a peer's wish to be left alone is honoured up to this (seconds)
 _RETRY_AFTER_MAX = 300.0
 
-_NOTHING = memoryview(b"")
-
 _unpack_sequence = Struct(">Q").unpack_from
 _ACK_BODY = Struct(">QQQQ")
 _SKIP_BODY = Struct(">QQH")
@@ -185,7 +183,7 @@ class Connection(Timed):
         self.backlog: Callable[[], int] | None = None
         self._control: list[bytes] = []
         self._spoke = False
-        self._unsent = _NOTHING
+        self._unsent: bytes | memoryview = b""
         #: while CLOSING: when the stream is dropped
         self.drop_at = 0.0
         # what comes in
@@ -259,21 +257,21 @@ class Connection(Timed):
             liveness.writing_since = None
         return out
 
-    def unsent(self, now: float) -> memoryview:
+    def unsent(self, now: float) -> bytes | memoryview:
         """The next bytes for the stream, for drivers that write to it piece by piece; empty when there are none.
 
         They are the same, and count as unsent, until :meth:`sent` says how many of them the stream took.  It takes the
         place of :meth:`data_to_send`: a driver uses the one or the other.
         """
         if self.state is ConnectionState.CLOSED:
-            self._unsent = _NOTHING
+            self._unsent = b""
         elif not self._unsent:
-            self._unsent = memoryview(b"".join(self.data_to_send(now)))
+            self._unsent = b"".join(self.data_to_send(now))
         return self._unsent
 
     def sent(self, count: int, now: float) -> None:
         """The stream took so many of the bytes that :meth:`unsent` returned."""
-        self._unsent = self._unsent[count:]
+        self._unsent = memoryview(self._unsent)[count:]
         self.liveness.writing_since = now
 
     @property

@@ -141,7 +141,7 @@ class Inbox:
         self.fin = 0
         #: its sender went on to another outbox: acknowledging tells nobody
         self.forsaken = False
-        #: it was told as ended, or its sequences are used up: nothing of its outbox may come any more
+        #: it was told as ended: nothing of its outbox may come any more
         self.barred = False
         #: what the next message will say beside itself
         self.gap: list[GapRange] = []
@@ -221,8 +221,7 @@ class Inbox:
 
     def expect(self, sequence: int) -> bool:
         """Is it the next one?  False: a duplicate; raises PeerFault for a hole, or where nothing may come."""
-        if self.barred:
-            raise PeerFault(CloseCode.PROTOCOL, f"sequence {sequence} of an outbox that has ended")
+        self._check_open(sequence)
         if sequence != self.received + 1:
             if sequence > self.received:
                 raise PeerFault(
@@ -234,6 +233,13 @@ class Inbox:
         if self.fin:
             raise PeerFault(CloseCode.PROTOCOL, f"sequence {sequence} came after FIN {self.fin}")
         return True
+
+    def _check_open(self, sequence: int) -> None:
+        """May anything come at all?  Not even what would be a duplicate, where not; raises PeerFault."""
+        if self.barred:
+            raise PeerFault(CloseCode.PROTOCOL, f"sequence {sequence} of an outbox that has ended")
+        if self.received == MAX_SEQUENCE and not self.fin:  # P-SKIP-13
+            raise PeerFault(CloseCode.PROTOCOL, f"sequence {sequence} came after the last one that there is")
 
     def accept(self, sequence: int, payload: bytes, flags: int) -> bool:
         """Take in a message that has nothing special; the hot path.  False: it was a duplicate."""
@@ -275,8 +281,7 @@ class Inbox:
     def skip(self, first: int, last: int, reason: int) -> GapRange | None:
         """The peer's SKIP; returns what of it is new."""
         expected = self.received + 1
-        if self.barred:
-            self.expect(first)
+        self._check_open(first)
         if last < first or (self.fin and last > self.fin):
             raise PeerFault(CloseCode.PROTOCOL, f"SKIP {first} to {last} is impossible")
         if first > expected:
@@ -284,7 +289,6 @@ class Inbox:
         if last < expected:
             return None
         self.received = last
-        self.barred = last == MAX_SEQUENCE
         self._settle_range(expected, last)
         gap = GapRange(expected, last, reason)
         if self.gap and self.gap[-1].reason == reason and self.gap[-1].last + 1 == expected:

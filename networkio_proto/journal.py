@@ -81,10 +81,14 @@ class OutboxTrimmed:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverKnown:
-    """The incarnation of the peer that is transmitted to from here on."""
+    """The incarnation of the peer that is transmitted to from here on.
+
+    ``marked``: everything up to there may have been seen by another one, and is transmitted with REDELIVERED.
+    """
 
     peer_id: str
     incarnation: bytes
+    marked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +211,7 @@ class SessionJournal:
         if kind is OutboxTrimmed:
             return OutboxTrimmed(session.peer_id, outbox.first)
         if kind is ReceiverKnown:
-            return ReceiverKnown(session.peer_id, outbox.receiver or b"")
+            return ReceiverKnown(session.peer_id, outbox.receiver or b"", outbox.marked)
         inbox = session.inbox
         if inbox is None:  # the session is over
             return InboxMoved(session.peer_id, InboxFacts(bytes(16), bytes(16), 0, 0, 1), ())
@@ -251,6 +255,8 @@ def restore(session: Session, record: JournalRecord) -> None:
             outbox.restart_at(record.first)
         else:
             outbox.runs[outbox.run] = outbox.next - 1
+            if record.outbox_id != outbox.outbox_id:
+                outbox.keep_names()
         outbox.history = (outbox.history or frozenset()) | {record.outbox_id}
         outbox.outbox_id, outbox.run = record.outbox_id, record.run
     elif isinstance(record, MessageAccepted):
@@ -263,6 +269,7 @@ def restore(session: Session, record: JournalRecord) -> None:
         _trim(outbox, record.first)
     elif isinstance(record, ReceiverKnown):
         outbox.receiver = record.incarnation
+        outbox.marked = max(outbox.marked, record.marked)
     else:
         _restore_inbox(session, record)
 

@@ -617,9 +617,7 @@ class Outbox:
         if self.all_read:
             self._trim(self.next - self.first)  # FIN, if there was one
         self.fin_read = False
-        named = self.origins[-1][0] if self.origins else 0
-        if max(named, self.first - 1) < self.next - 1:
-            self.origins.append((self.next - 1, self.outbox_id))
+        self.keep_names()
         if mark:
             self.marked = max(self.marked, self.sent)
         self.outbox_id = outbox_id
@@ -629,6 +627,12 @@ class Outbox:
             self.fin = 0
         self.resume(self.first - 1)
         self.transmitted = self.first - 1
+
+    def keep_names(self) -> None:
+        """The id changes: what is retained was first accepted under the one until now, and goes on saying so."""
+        named = self.origins[-1][0] if self.origins else 0
+        if max(named, self.first - 1) < self.next - 1:
+            self.origins.append((self.next - 1, self.outbox_id))
 
     def _replace(self, sequence: int, reason: SkipReason) -> None:
         index = sequence - self.origin

@@ -26,7 +26,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Final, Literal
+from typing import Final, Literal, SupportsIndex
 
 from networkio_proto import (
     Abandon,
@@ -120,6 +120,10 @@ class Watchers(list[Watcher]):
 
     def append(self, watcher: Watcher) -> None:
         super().append(watcher)
+        self._sort()
+
+    def insert(self, index: SupportsIndex, watcher: Watcher) -> None:
+        super().insert(index, watcher)
         self._sort()
 
     def extend(self, watchers: Iterable[Watcher]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from networkio_proto import Close, Connection, Delivery, Dial, Endpoint, Log, Target, Transmit
+from networkio_proto import Close, Connection, Delivery, Dial, Endpoint, Log, Transmit
 from networkio_proto.auth import Authenticator
 from networkio_testing import Host, Wire
 from tests.exhaustive.conversation import Conversation
@@ -66,7 +66,7 @@ class Core:
         self.trace: list[object] = []
         self.written: dict[int, bytearray] = {}
         self.connections: list[Connection] = []
-        self.dials: list[Target] = []
+        self.dials: list[Dial] = []
         self.held: list[Delivery] = []
 
     def play(self, item: Input, split: Split = whole, *, eager: bool = False) -> list[object]:
@@ -130,7 +130,7 @@ class Core:
                 if effect.flush:
                     self._write(effect.connection)
             elif isinstance(effect, Dial):
-                self.dials.append(effect.target)
+                self.dials.append(effect)
                 note("dial")
             elif isinstance(effect, Log):
                 note(repr(effect))

@@ -63,9 +63,10 @@ def cut(place: Place, offset: int, how: Callable[[Wire], None]) -> Conversation:
     """A conversation that was cut there and went on to its end."""
     conversation = load(place.dumped)
     conversation.disturbed = True
-    [wire] = [wire for wire in conversation.world.open_wires() if wire.number == place.wire]
-    wire.deliver(place.end, offset)
-    how(wire)
+    for wire in conversation.world.open_wires():
+        if wire.number == place.wire:  # else both ends have left it, and nobody is there to learn of the cut
+            wire.deliver(place.end, offset)
+            how(wire)
     conversation.heal()
     return conversation
 

@@ -75,8 +75,8 @@ def play_flipped(before: bytes, item: Input, data: bytes, following: list[Input]
     held = len(pickle.dumps(core.endpoint, pickle.HIGHEST_PROTOCOL))
     assert held <= len(before) + given + _SLACK, f"{held} bytes"
     trace += pass_time(core, item.now + 120.0)
-    closes = [it for it in trace if isinstance(it, tuple) and it[:2] == ("close", number)]
-    assert len(closes) == 1
+    closes = [it[2] for it in trace if isinstance(it, tuple) and it[:2] == ("close", number)]
+    assert closes in ([True, False], [False])  # a goodbye that is dropped when nobody answers it, or nothing to say
     assert connection.state in _DEAD, "nothing was heard for two minutes"
     assert connection.error is not None
     assert connection not in core.endpoint.connections

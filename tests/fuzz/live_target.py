@@ -312,7 +312,7 @@ class Play:
         assert box is None or box.read <= box.received
         for sequence in self.accepted[-20:]:
             self.outcome(sequence)
-        for closed in [line for line in self.node.lines.values() if line.closed is not None and line is not self.line]:
+        for closed in [line for line in self.node.lines.values() if line.dropped and line is not self.line]:
             del self.node.lines[closed.connection]
 
     def outcome(self, sequence: int) -> Outcome | None:

@@ -42,17 +42,20 @@ pieces = st.sampled_from((1, 6, 20, 300, 9000, 1 << 20))
 
 
 class Ends(Watcher):
-    """Who was told to close what: after that, nothing more."""
+    """Who was told to close what: after that, nothing more but, once, to drop what said goodbye."""
 
     def __init__(self) -> None:
         self.over: set[Connection] = set()
+        self.dropped: set[Connection] = set()
 
     def effect(self, host: Host, effect: Effect) -> None:
         if isinstance(effect, Transmit):
             assert effect.connection not in self.over, "something to write after Close"
         elif isinstance(effect, Close):
-            assert effect.connection not in self.over, "a second Close"
+            assert effect.connection not in (self.over if effect.flush else self.dropped), "a second Close"
             self.over.add(effect.connection)
+            if not effect.flush:
+                self.dropped.add(effect.connection)
             assert effect.connection.error is not None
             assert effect.connection.state in (ConnectionState.CLOSING, ConnectionState.CLOSED)
 

@@ -1,0 +1,41 @@
+"""The rules that scripts alone cannot hold an implementation to, each with the reason and what holds this one to it.
+
+Every other numbered rule of the specification that says MUST is covered by a case.  Where the second entry is not a
+test, nothing in this package does what the rule is about.
+"""
+
+from __future__ import annotations
+
+__all__ = ["UNSEEN"]
+
+#: rule: (why it cannot be seen from outside, where it is held)
+UNSEEN: dict[str, tuple[str, str]] = {
+    "P-MODEL-5": (
+        "where random bytes come from does not show in them",
+        "tests/proto/test_randomness.py::test_the_default_source_is_the_operating_systems_generator",
+    ),
+    "P-FRAME-6": (
+        "how much memory is taken does not show in what is sent",
+        "tests/proto/test_frames.py::test_a_declared_length_holds_no_memory",
+    ),
+    "P-AUTH-5": (
+        "it binds those who offer mtls",
+        "no adapter offers it: the seam is networkio_proto.Authenticator",
+    ),
+    "P-AUTH-6": (
+        "it binds those who offer TLS",
+        "no adapter offers it: a stream is handed over by serve_stream and connect_stream",
+    ),
+    "P-AUTH-9": (
+        "it binds those who hand out keys",
+        "no adapter offers psk: the seam is networkio_proto.Authenticator",
+    ),
+    "P-AUTH-10": (
+        "it binds those who hand out keys",
+        "no adapter offers psk: the seam is networkio_proto.Authenticator",
+    ),
+    "P-AUTH-12": (
+        "how long a comparison takes cannot be told from outside",
+        "no adapter offers psk: the seam is networkio_proto.Authenticator",
+    ),
+}
