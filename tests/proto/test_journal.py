@@ -308,6 +308,24 @@ def test_an_end_survives_a_crash() -> None:
     assert b.host.session("a").closed
 
 
+def test_an_end_behind_what_was_read_survives_a_crash() -> None:
+    world, a, b = durable_pair()
+    a.host.send("b", b"last")
+    a.host.session("b").end(world.now)
+    a.host.pump()
+    world.run(1)
+    b.sync = False  # the end is taken, and that is not on disk yet
+    assert b.host.read("a") == [b"last"]
+    b.sync = True
+    world.run(1)
+    b.host.pump()
+    world.run(1)
+    assert a.host.session("b").outbox.first == 2 == a.host.session("b").outbox.fin
+    a.crash()
+    assert a.host.session("b").ending
+    assert a.host.session("b").outbox.fin == 2
+
+
 def test_a_message_cancelled_before_it_was_written_stays_cancelled() -> None:
     world, a, b = durable_pair(sync=False)
     b.sync = True

@@ -680,6 +680,18 @@ def test_neighbours_that_ended_for_one_reason_share_a_skip() -> None:
     assert skips == [(1, 1, SkipReason.OVERFLOW), (2, 4, SkipReason.CANCELLED), (6, 6, SkipReason.CANCELLED)]
 
 
+def test_of_what_a_dead_process_may_have_seen_only_what_had_no_end_is_lost() -> None:
+    outbox = an_outbox()
+    for _ in range(3):
+        outbox.append(b"x", raw=True)
+    assert outbox.cancel(2)
+    pulled(outbox)
+    outbox.give_up_transmitted()
+    assert [(f.first, f.last, f.outcome) for f in outbox.failures.ranges()] == [
+        (1, 1, Outcome.LOST), (2, 2, Outcome.CANCELLED), (3, 3, Outcome.LOST),
+    ]  # fmt: skip
+
+
 def test_what_has_ended_already_makes_no_room() -> None:
     outbox = an_outbox()
     for _ in range(3):
