@@ -15,13 +15,10 @@ from anyio.abc import ByteStream, SocketAttribute
 
 from networkio_proto import Close, Connection
 from networkio_proto.links import LinkHandle
-
-from ._backlog import backlog_of
+from networkio_sockets import backlog_of
 
 if TYPE_CHECKING:
     from ._node import Node
-
-__all__ = ["Link"]
 
 logger = logging.getLogger("networkio.asyncio")
 

@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING
 
 from networkio_proto import Close, Connection
 from networkio_proto.links import LinkHandle
+from networkio_sockets import backlog_of
 
-from ._backlog import backlog_of
 from ._loop import READ, WRITE
 
 if TYPE_CHECKING:
     from ._node import Node
-
-__all__ = ["Link"]
 
 _CHUNK = 65536
 

@@ -1,4 +1,8 @@
-"""How much of what a socket took is still under way: the core's way to tell a slow stream from one that is stuck."""
+"""What both adapters ask the operating system about a socket, which is not for a core that knows none.
+
+It takes part in no decision: :func:`backlog_of` tells how much of what a socket took is still under way, and the core
+tells a slow stream from one that is stuck by it.
+"""
 
 from __future__ import annotations
 
