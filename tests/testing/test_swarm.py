@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -269,8 +270,11 @@ def test_the_page_on_testing_tells_every_invariant_and_every_command() -> None:
     page = (ROOT / "docs" / "topics" / "tested.md").read_text(encoding="utf-8")
     for invariant, promise in INVARIANTS.items():
         assert f"| {invariant} | {promise} |" in page
+    subparsers = argparse.ArgumentParser().add_subparsers()
     for command in COMMANDS:
-        assert f"python -m networkio_testing {command.__name__.rpartition('.')[2]} " in page
+        command.add(subparsers)
+    for name in subparsers.choices:
+        assert f"python -m networkio_testing {name} " in page
 
 
 # -- past failures ----------------------------------------------------------------------------------------------------
