@@ -245,7 +245,7 @@ class Judge(Watcher):
         self._logs: dict[tuple[bytes, str], _Log] = {}
         self._outboxes: dict[bytes, _Log] = {}
         self._readers: defaultdict[tuple[bytes, bytes], _Reader] = defaultdict(_Reader)
-        self._furthest: defaultdict[tuple[bytes, int], int] = defaultdict(int)
+        self._furthest: defaultdict[tuple[bytes, _Log], int] = defaultdict(int)
         self._held: dict[tuple[bytes, bytes], tuple[int, int]] = {}
         self._ghosts: dict[Session, _Ghost] = {}
         self._announced: set[object] = set()
@@ -364,9 +364,9 @@ class Judge(Watcher):
                 self._look_for_holes(log, reader, sequence, [(part.first, part.last) for part in details.gap])
             reader.last = sequence
             # An outbox that had to be renamed comes again to a process that holds the old one: flagged, if at all.
-            furthest = self._furthest[(incarnation, id(log))]
+            furthest = self._furthest[(incarnation, log)]
             if sequence > furthest:
-                self._furthest[(incarnation, id(log))] = sequence
+                self._furthest[(incarnation, log)] = sequence
             elif not redelivered:
                 self._object("I4", "{} from {} comes after {}", sequence, peer, furthest)
         reader.attempts[sequence] = attempt

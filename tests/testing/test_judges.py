@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -742,6 +743,14 @@ def test_a_judge_notices(invariant: str, text: str, commit: Callable[[Court], No
     assert caught.value.invariant == invariant
     assert INVARIANTS[invariant] in str(caught.value)
     assert "(seed 7, time 10" in str(caught.value)
+
+
+def test_a_judge_that_was_copied_with_its_world_remembers_what_was_handed_over() -> None:
+    court = Court()
+    court.b.read("a")
+    copied: Court = pickle.loads(pickle.dumps(court))
+    with pytest.raises(Violation, match="1 from a comes after 3"):
+        repeats_a_renamed_outbox_without_a_flag(copied)
 
 
 def test_every_invariant_has_a_crime() -> None:
