@@ -31,7 +31,7 @@ VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 comma := ,
 
 # Tests of the core beside tests/proto, which are not measured by coverage.
-GAMES := tests/exhaustive tests/fuzz tests/model tests/testing
+GAMES := tests/fuzz tests/model tests/testing
 
 # $(call install,DIRECTORY,INTERPRETER,EXTRAS): a virtual environment left half-made by an interrupted run is made anew.
 define install
@@ -40,7 +40,7 @@ define install
 	&& touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-core test-games test-rest fuzz machines networks exhaust model soak check docs clean
+.PHONY: help demo test test-core test-slow test-games test-searches test-rest fuzz machines networks exhaust model soak check docs clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -57,7 +57,7 @@ demo: $(STAMP)  ## watch two peers talk while their connection is cut
 
 test: $(STAMP)  ## run every test, and the quick ones on each other Python found here
 	@echo "==> the core by its own tests alone, and everything else beside it; this takes some minutes"
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-core test-rest test-games
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-core test-rest test-slow test-games test-searches
 	@tools/test-others "$$($(BIN)/python -c '$(VERSION)')" $(PYTHONS)
 
 test-core: $(STAMP)
@@ -65,16 +65,22 @@ test-core: $(STAMP)
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run $(PYTEST) tests/proto -m 'not slow'
 	@$(BIN)/coverage report --include='networkio_proto/*' --fail-under=100
-	@echo "==> its slow tests, at full speed"
+
+test-slow: $(STAMP)
+	@echo "==> the core's slow tests, at full speed"
 	@$(BIN)/python $(PYTEST) tests/proto -m slow
 
 test-games: $(STAMP)
-	@echo "==> the core in simulated worlds: games, searches, fuzzing, scripts, the model"
+	@echo "==> the core in simulated worlds: games, fuzzing, scripts, the model"
 	@$(BIN)/python $(PYTEST) $(GAMES)
+
+test-searches: $(STAMP)
+	@echo "==> the core where it can be tried out to the end"
+	@$(BIN)/python $(PYTEST) tests/exhaustive
 
 test-rest: $(STAMP)
 	@echo "==> everything else: over sockets, the command, the documentation"
-	@$(BIN)/python $(PYTEST) tests --ignore=tests/proto $(GAMES:%=--ignore=%)
+	@$(BIN)/python $(PYTEST) tests --ignore=tests/proto --ignore=tests/exhaustive $(GAMES:%=--ignore=%)
 
 $(FUZZ)/.installed: pyproject.toml
 	@echo "==> installing into $(FUZZ)"
