@@ -8,6 +8,7 @@ served elsewhere (``Node``), and may only kill: a stuck write cannot hide a dead
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -35,8 +36,8 @@ class Link(LinkHandle):
         self._stream = stream
         self._wake = anyio.Event()
         self._scope = anyio.CancelScope()
-        sock = stream.extra(SocketAttribute.raw_socket, None)
-        connection.backlog = None if sock is None else backlog_of(sock)
+        with suppress(Exception):  # a user's stream may raise anything, or know nothing of attributes
+            connection.backlog = backlog_of(stream.extra(SocketAttribute.raw_socket))
 
     def transmit(self) -> None:
         """The core has something to send."""

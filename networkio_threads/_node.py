@@ -365,8 +365,9 @@ class Node(BlockingNode[Peer]):
 
     def abandon(self, dial: Dial) -> None:
         """Inside: the core no longer wants it."""
-        if dial in self._attempts:
-            self.loop.call(self._attempts[dial].abandon)
+        attempt = self._attempts.get(dial)  # one look: the loop takes it out without the lock
+        if attempt is not None:
+            self.loop.call(attempt.abandon)
 
     def dialled(self, dial: Dial, sock: socket.socket | None, error: BaseException | None) -> None:
         """In the loop: a dial ended."""

@@ -252,6 +252,27 @@ async def test_any_byte_stream_will_do() -> None:
         await talk(here, there)
 
 
+class Bare:
+    """A byte stream that knows nothing of attributes."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self.receive, self.send = stream.receive, stream.send
+        self.send_eof, self.aclose = stream.send_eof, stream.aclose
+
+
+@bounded(10)
+async def test_a_stream_without_attributes_will_do() -> None:
+    async with node("server") as there, node("client") as here:
+
+        async def open_stream() -> Any:
+            left, right = pipe()
+            there.serve_stream(right, source="memory")
+            return Bare(left)
+
+        await here.connect_stream(open_stream, "server")
+        await talk(here, there)
+
+
 @bounded(10)
 async def test_an_open_stream_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "networkio.asyncio")

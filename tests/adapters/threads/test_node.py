@@ -120,6 +120,25 @@ def test_a_dial_that_nobody_wants_any_more_is_given_up() -> None:
             until(lambda: not here._attempts)
 
 
+class Fleeting(dict[Any, Any]):
+    """Its items may be taken out at any moment: one that is looked for and then fetched is gone in between."""
+
+    def __contains__(self, key: object) -> bool:
+        found = super().__contains__(key)
+        self.pop(key, None)
+        return found
+
+
+def test_a_dial_may_end_at_the_moment_in_which_it_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
+        place = silent.getsockname()
+        with socket.create_connection(place), node("client") as here:  # the queue is full
+            here._attempts = Fleeting()
+            peer = here.connect("127.0.0.1", place[1], "server")
+            peer.disconnect()
+            until(lambda: not here._attempts)
+
+
 def test_a_goodbye_that_nobody_answers_has_its_time_and_no_more() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, node("client") as here:
         peer = here.connect("127.0.0.1", silent.getsockname()[1], "server")
