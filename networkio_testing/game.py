@@ -25,13 +25,19 @@ from networkio_proto import Config, Delivery, MessageTooLarge, OutboxFull, Sessi
 from .judges import Judge, Violation
 from .world import Cut, Host, Watcher, Wire, World
 
-__all__ = ["TWIN", "Game", "Recorder"]
+__all__ = ["NAMES", "TWIN", "Game", "Recorder"]
+
+#: the hosts of a game; it has as many of them as it needs
+NAMES = "abcdefgh"
 
 #: the impostor, and whom it impersonates
 TWIN = "A"
 
 #: the longest payload that a game sends
 _FILLER = b"." * (1 << 20)
+
+#: what a sender may be told
+_REFUSALS = (OutboxFull, SessionClosed, MessageTooLarge)
 
 #: payloads that somebody on the way may repeat are no longer than this
 _REPEATABLE = 3000
@@ -94,7 +100,7 @@ class Game:
         self.world = World(seed)
         self.judge = Judge(self.world)
         self.recorder = Recorder(self.world)
-        self.names = "abcdefgh"[: len(configs)]
+        self.names = NAMES[: len(configs)]
         self.hosts = {name: self.world.host(name, config) for name, config in zip(self.names, configs, strict=True)}
         self.pairs = tuple(pairs)
         self.dialers = tuple(dialers)
@@ -124,12 +130,11 @@ class Game:
         host = self._runs(pair[0])
         if host is None:
             return None
-        self._count += 1
-        payload = (b"%s%07d" % (pair.encode(), self._count) + _FILLER[:size])[:size]
+        payload = self._payload(pair, size)
         extra: dict[str, object] | None = {f"key{i}": self._count + i for i in range(headers)} if headers else None
         try:
             (sequence,) = host.send(pair[1], payload, ttl=ttl, headers=extra, ack_now=ack_now)
-        except (OutboxFull, SessionClosed, MessageTooLarge) as error:
+        except _REFUSALS as error:
             self.judge.tally[type(error).__name__] += 1
             return None
         self.sent[pair].append(sequence)
@@ -137,15 +142,19 @@ class Game:
 
     def send_many(self, pair: str, size: int, count: int) -> None:
         """Send some messages of this size at a time."""
-        host, tag = self._runs(pair[0]), pair.encode()
+        host = self._runs(pair[0])
         if host is None:
             return
-        payloads = [(b"%s%07d" % (tag, self._count + n) + _FILLER[:size])[:size] for n in range(1, count + 1)]
-        self._count += count
+        payloads = [self._payload(pair, size) for _ in range(count)]
         try:
             self.sent[pair] += host.send(pair[1], *payloads)
-        except (OutboxFull, SessionClosed, MessageTooLarge) as error:
+        except _REFUSALS as error:
             self.judge.tally[type(error).__name__] += 1
+
+    def _payload(self, pair: str, size: int) -> bytes:
+        """What no other message of the game has, if there is room for it."""
+        self._count += 1
+        return (b"%s%07d" % (pair.encode(), self._count) + _FILLER[:size])[:size]
 
     def send_special(self, pair: str, size: int, ttl: float | None, headers: int, ack_now: bool) -> None:
         """Send a message with something more than its bytes."""
@@ -235,10 +244,6 @@ class Game:
         """Some bytes arrive."""
         if wire := self.wire(index):
             wire.deliver(end, count, chunk)
-
-    def settle_network(self) -> None:
-        """All dials are answered and all bytes arrive."""
-        self.world.deliver_all()
 
     def cut(self, index: int, end: int, how: Cut, count: int = 0) -> None:
         """A wire breaks after so many more of the bytes that are under way."""

@@ -115,7 +115,6 @@ def is_fault(name: str) -> bool:
 def one(tape: Tape) -> Summary:
     """Play one game; a failure is in the summary, with its tape."""
     summary = Summary(seeds=1, moves=Counter(move[0] for move in tape.moves))
-    began = time.process_time()
     try:
         game = play(tape)
     except Exception:
@@ -127,7 +126,6 @@ def one(tape: Tape) -> Summary:
         summary.connections = world.connections_made
         summary.crashes = sum(host.lives - 1 for host in world.hosts.values())
         summary.trace = game.recorder.trace
-    summary.seconds = time.process_time() - began
     return summary
 
 
@@ -137,20 +135,15 @@ def batch(seeds: range, without: tuple[str, ...] = (), failures: int = 1) -> Sum
     gc.collect()
     gc.freeze()
     gc.disable()
+    began = time.process_time()
     try:
         for seed in seeds:
-            began = time.process_time()
-            tape = draw(seed, without=without)
-            drawn = time.process_time() - began
-            result = one(tape)
-            result.seconds += drawn
-            total.add(result)
-            began = time.process_time()
+            total.add(one(draw(seed, without=without)))
             gc.collect()
-            total.seconds += time.process_time() - began
             if len(total.failures) >= failures:
                 break
     finally:
+        total.seconds = time.process_time() - began
         gc.enable()
         gc.unfreeze()
     return total
@@ -160,18 +153,16 @@ def _batches(
     seeds: range, jobs: int, without: tuple[str, ...], failures: int
 ) -> Iterator[tuple[range, Summary]]:
     """All batches in their order, played by so many workers."""
-    starts = iter(range(seeds.start, seeds.stop, _BATCH))
+    parts = (seeds[place : place + _BATCH] for place in range(0, len(seeds), _BATCH))
     if jobs == 1:
-        for start in starts:
-            part = seeds[start - seeds.start : start - seeds.start + _BATCH]
+        for part in parts:
             yield part, batch(part, without, failures)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as workers:
         ahead: deque[tuple[range, Future[Summary]]] = deque()
         try:
             while True:
-                for start in islice(starts, 3 * jobs - len(ahead)):
-                    part = seeds[start - seeds.start : start - seeds.start + _BATCH]
+                for part in islice(parts, 3 * jobs - len(ahead)):
                     ahead.append((part, workers.submit(batch, part, without, failures)))
                 if not ahead:
                     return

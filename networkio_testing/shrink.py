@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .game import NAMES
 from .swarm import MOVES, domain_of, play, signature
 from .tape import Tape, TapeError
 
@@ -89,7 +90,7 @@ class Shrinker:
         """The last host, with everything that names it."""
         while len(self.best.world["configs"]) > 2:
             world = dict(self.best.world)
-            gone = "abcdefgh"[len(world["configs"]) - 1]
+            gone = NAMES[len(world["configs"]) - 1]
             world["configs"] = world["configs"][:-1]
             for name in ("pairs", "dialers"):
                 world[name] = [pair for pair in world[name] if gone not in pair]
@@ -106,10 +107,7 @@ class Shrinker:
             for name in settings:
                 configs = [dict(some) for some in self.best.world["configs"]]
                 del configs[index][name]
-                try:
-                    self._try(list(self.best.moves), {**self.best.world, "configs": configs})
-                except ValueError:  # does not go with the others
-                    continue
+                self._try(list(self.best.moves), {**self.best.world, "configs": configs})  # if it goes with the others
 
     def _simplify_arguments(self) -> None:
         """The first value of its domain that does, for each argument of each move."""

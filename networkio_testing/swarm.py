@@ -29,7 +29,7 @@ from typing import Any, Final, Literal
 
 from networkio_proto import Config, Limits
 
-from .game import TWIN, Game
+from .game import NAMES, TWIN, Game
 from .judges import Violation
 from .tape import Tape
 from .world import CUTS
@@ -156,13 +156,13 @@ def domain_of(domain: Domain, world: Mapping[str, Any]) -> Sequence[Any]:
         return domain
     if domain == "pair":
         return tuple(world["pairs"])
-    return "abcdefgh"[: len(world["configs"])] if domain == "host" else tuple(world["sizes"])
+    return NAMES[: len(world["configs"])] if domain == "host" else tuple(world["sizes"])
 
 
 def _draw_world(chance: Random) -> dict[str, Any]:
     """Mostly two nodes; else a ring with chords.  Who dials whom is drawn for every pair."""
     count = chance.choice((2, 2, 2, 2, 2, 2, 2, 2, 3, 4, 8))
-    names = "abcdefgh"[:count]
+    names = NAMES[:count]
     edges = {"ab"} | {"".join(sorted((names[i - 1], names[i]))) for i in range(count)}
     edges |= {"".join(sorted(chance.sample(names, 2))) for _ in range(count - 2)}
     dialers = []
