@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.broken import break_core
 
 __all__ = ["MISTAKES", "Mistake", "main"]
 
@@ -32,6 +33,11 @@ class Mistake(NamedTuple):
     old: str
     new: str
     by: str
+
+    @property
+    def edit(self) -> tuple[str, str, str]:
+        """Where it is made, and how."""
+        return self.module, self.old, self.new
 
 
 MISTAKES = (
@@ -118,25 +124,13 @@ def main() -> int:
     return missed
 
 
-def broken_core(mistake: Mistake, directory: Path) -> None:
-    """A copy of the core with the mistake, and the tests beside it."""
-    shutil.copytree(ROOT / "networkio_proto", directory / "networkio_proto",
-                    ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
-    for name in ("networkio_testing", "tests", "docs", "pyproject.toml"):
-        (directory / name).symlink_to(ROOT / name)
-    file = directory / "networkio_proto" / f"{mistake.module}.py"
-    source = file.read_text()
-    assert source.count(mistake.old) == 1, mistake.old
-    file.write_text(source.replace(mistake.old, mistake.new))
-
-
 def _plant(mistake: Mistake, *, all_modules: bool) -> bool:
     modules = sorted((path.stem for path in Path(__file__).parent.glob("test_*.py") if path.stem != "test_planted"),
                      key=lambda stem: stem != mistake.by)  # fmt: skip
     modules = modules if all_modules else modules[:1]
     noticed = False
     with tempfile.TemporaryDirectory() as directory:
-        broken_core(mistake, Path(directory))
+        break_core(Path(directory), [mistake.edit])
         for module in modules:
             began = time.perf_counter()
             found = _run(module, directory)

@@ -22,19 +22,7 @@ _CALM = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_to
 
 def machine(examples: int, steps: int) -> settings:
     """For a state machine: so many games of so many steps in an ordinary run."""
-    if DEEP:
-        return settings(
-            max_examples=20 * examples, stateful_step_count=2 * steps, deadline=None, suppress_health_check=_CALM
-        )
-    return settings(
-        max_examples=examples,
-        stateful_step_count=steps,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=_PHASES,
-        suppress_health_check=_CALM,
-    )
+    return settings(property_of_bytes(examples), stateful_step_count=2 * steps if DEEP else steps)
 
 
 def property_of_bytes(examples: int) -> settings:

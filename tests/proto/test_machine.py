@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from networkio_testing.game import Game
 from networkio_testing.judges import Judge
 from networkio_testing.swarm import PIECES, SIZES, draw, draw_settings, make_config, play
 from networkio_testing.world import CUTS, Cut, Host, Watcher, World
+from tests.broken import break_core
 
 # -- the machine ------------------------------------------------------------------------------------------------------
 
@@ -297,17 +297,7 @@ BUGS = (
 @pytest.mark.slow
 @pytest.mark.parametrize("planted", BUGS, ids=lambda planted: planted.what)
 def test_the_swarm_catches_a_core_that(planted: Bug, tmp_path: Path) -> None:
-    """A copy of the core is broken on purpose; if a text is not found any more, the core has changed: adapt the bug."""
-    root = Path(__file__).parents[2]
-    core = tmp_path / "networkio_proto"
-    shutil.copytree(root / "networkio_proto", core, ignore=shutil.ignore_patterns("__pycache__"))
-    for directory in ("networkio_testing", "tests"):
-        (tmp_path / directory).symlink_to(root / directory)
-    for module, old, new in planted.edits:
-        file = core / f"{module}.py"
-        source = file.read_text()
-        assert source.count(old) == 1, old
-        file.write_text(source.replace(old, new))
+    break_core(tmp_path, planted.edits)
     began = time.perf_counter()
     swarm = [sys.executable, "-m", "networkio_testing", "run", "--seeds", "0:400", "--tapes", str(tmp_path)]
     run = subprocess.run(swarm, cwd=tmp_path, capture_output=True, text=True, check=False)

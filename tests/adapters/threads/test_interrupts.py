@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,16 @@ import pytest
 
 from networkio_threads import WrongThread
 from tests.adapters.threads.helpers import Crew, Pair, connected, node, until
+
+
+@contextmanager
+def handled(handle: Callable[[int, Any], object], number: int = signal.SIGUSR1) -> Iterator[None]:
+    """The program has a handler of its own for this signal."""
+    before = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def strike_in(monkeypatch: pytest.MonkeyPatch, cls: type, name: str) -> None:
@@ -129,12 +140,8 @@ def test_a_node_of_another_thread_is_as_safe(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_handler_of_the_programs_own_is_left_alone() -> None:
     struck: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: struck.append(number))
-    try:
-        with connected():
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with handled(lambda number, frame: struck.append(number), signal.SIGINT), connected():
+        signal.raise_signal(signal.SIGINT)
     assert struck == [signal.SIGINT]
 
 
@@ -163,14 +170,12 @@ def test_a_signal_handler_that_calls_the_node_at_the_edge_of_a_command_is_told_a
             except WrongThread as error:
                 told.append(str(error))
 
-        before = signal.signal(signal.SIGUSR1, handle)
         lock, pair.client._lock = pair.client._lock, StruckLock(pair.client._lock)  # type: ignore[assignment]
         try:
-            with pair.client.inside:
+            with handled(handle), pair.client.inside:
                 pass
         finally:
             pair.client._lock = lock
-            signal.signal(signal.SIGUSR1, before)
         assert len(told) == 2
         assert all("in the middle of another call" in text for text in told)
 
@@ -192,13 +197,10 @@ def test_it_strikes_a_call_that_went_on_waiting_behind_another_handlers_call() -
             until(lambda: waited and len(pair.near._waiters) == 1)
             signal.pthread_kill(main, signal.SIGINT)
 
-        before = signal.signal(signal.SIGUSR1, handle)
-        try:
+        with handled(handle):
             crew.start(strike)
             with pytest.raises(KeyboardInterrupt):
                 pair.near.receive(5)
-        finally:
-            signal.signal(signal.SIGUSR1, before)
 
 
 def test_it_does_not_strike_a_command_of_a_handler_that_came_in_the_middle_of_a_wait(
@@ -214,13 +216,10 @@ def test_it_does_not_strike_a_command_of_a_handler_that_came_in_the_middle_of_a_
             until(lambda: pair.near._waiters)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
-        before = signal.signal(signal.SIGUSR1, handle)
-        try:
+        with handled(handle):
             crew.start(strike)
             with pytest.raises(KeyboardInterrupt):
                 pair.near.receive(5)
-        finally:
-            signal.signal(signal.SIGUSR1, before)
         assert pair.far.read(5) == "whole"
         assert pair.near.ledger.accepted == 1
 
