@@ -19,6 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
+from networkio_proto import nodes
+
 from ._loop import WRITE, Loop
 
 __all__ = ["Address", "Attempt", "Places", "Resolver", "prepare", "resolve_numeric", "resolver_for"]
@@ -34,22 +36,15 @@ _STAGGER = 0.25
 _RESOLVERS = 4
 
 
-class Address:
-    """Where a target's socket comes from: ``find`` returns places to dial, or a connected socket; it may block.
+class Address(nodes.Address):
+    """Where a target's socket comes from: ``open`` returns places to dial, or a connected socket; it may block."""
 
-    Hashable by identity, printable for messages.
-    """
-
-    __slots__ = ("_name", "find", "places")
+    __slots__ = ("places",)
 
     def __init__(self, name: str, find: Callable[[], Places | socket.socket], places: Places | None = None) -> None:
-        self._name = name
-        self.find = find
+        super().__init__(name, find)
         #: where to dial, if that is known without asking anybody
         self.places = places
-
-    def __str__(self) -> str:
-        return self._name
 
 
 def resolver_for(host: str, port: int) -> Callable[[], Places]:
@@ -147,7 +142,7 @@ class Attempt:
         found: Any = None
         error: BaseException | None = None
         try:
-            found = self._address.find()
+            found = self._address.open()
         except BaseException as failed:  # a user's open_stream may raise anything; it is tried again like any other
             error = failed
         self._loop.call(partial(self._found, found, error))
