@@ -210,8 +210,11 @@ class ReceiptHandle:
 
     def _cancel(self) -> bool:
         node = self.peer.node
-        with node.inside as now:
+        now = node.enter()
+        try:
             cancelled: bool = self.peer.session.cancel(self.sequence, now)
+        finally:
+            node.leave()
         return cancelled
 
     def _until(self, *, read: bool) -> Operation[None]:

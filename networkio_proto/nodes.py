@@ -62,7 +62,11 @@ class Address:
 
 
 class Inside:
-    """``with node.inside as now:`` is ``enter``, and ``leave`` whatever happens."""
+    """``with node.inside as now:`` is ``enter``, and ``leave`` whatever happens.
+
+    Not for what returns something that its caller must not lose: the interpreter calls ``__exit__`` as it calls C, and
+    looks for a pending Ctrl-C when that is back.  There ``leave`` is called in a ``finally``, after which nothing is.
+    """
 
     __slots__ = ("_node",)
 
@@ -276,13 +280,16 @@ class NodeHandle(Generic[P]):
         """
         payload = self.payload(data, raw)
         named = None if peers is None else list(peers)  # not inside: it may be a generator that asks the node
-        with self.inside as now:
+        now = self.enter()
+        try:
             self.check_open()
             self.meet()
             chosen = list(self._peers.values()) if named is None else [
                 self.peer_within(peer, now) if isinstance(peer, str) else peer for peer in named
             ]
             return {peer: self._send(peer, payload, now, headers, ttl, raw) for peer in dict.fromkeys(chosen)}
+        finally:
+            self.leave()
 
     def _send(
         self, peer: Any, payload: bytes, now: float, headers: Mapping[str, object] | None, ttl: float | None, raw: bool

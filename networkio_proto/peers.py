@@ -168,12 +168,11 @@ class PeerHandle(Generic[M, R]):
         """
         node = self.node
         payload = node.payload(data, raw)
-        now = node.enter()  # as ``with node.inside``; this is the way of every message
+        now = node.enter()
         try:
-            sequence = self.session.send(payload, now, headers=headers, ttl=ttl, raw=raw)
+            return self._receipt(self, self.session.send(payload, now, headers=headers, ttl=ttl, raw=raw))
         finally:
             node.leave()
-        return self._receipt(self, sequence)
 
     def receipt(self, sequence: int) -> R:
         """The receipt of a message to this peer, by its number."""
@@ -257,8 +256,11 @@ class PeerHandle(Generic[M, R]):
 
     def receive_nowait(self, default: Any = _MISSING) -> Any:
         """The next message, or ``default``; without one raises NoMessage.  Raises NoMoreMessages, NodeClosed too."""
-        with self.node.inside:
+        self.node.enter()
+        try:
             message = self.take()
+        finally:
+            self.node.leave()
         if message is not None:
             return message
         if default is not _MISSING:
@@ -270,10 +272,13 @@ class PeerHandle(Generic[M, R]):
 
         Raises DecodeError with the message, still held, as its ``message``: reject or acknowledge it.
         """
-        with self.node.inside:
+        self.node.enter()
+        try:
             message = self.take()
             if message is not None:
                 return self._finish(message)
+        finally:
+            self.node.leave()
         if default is not _MISSING:
             return default
         raise NoMessage(f"nothing from {self.id} is waiting to be read")

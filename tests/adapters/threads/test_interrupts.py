@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import random
 import signal
 import subprocess
@@ -10,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain, cycle, islice, repeat
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from typing import Any
 import pytest
 
 from networkio_threads import WrongThread
+from networkio_threads._wait import Interrupts
 from tests.adapters.threads.helpers import Crew, Pair, connected, node, until
 
 
@@ -60,6 +64,49 @@ def test_a_result_that_is_there_is_not_lost(monkeypatch: pytest.MonkeyPatch, way
         data = results[0].data if way.startswith("receive") else results[0]
         assert data == (["x"] if way == "read_many" else "x")
         assert pair.near.unread == 0
+
+
+#: what is called has no call into C on its way back, for after one the program may be struck at any rate
+RESULTS: dict[str, Callable[[Pair], Callable[[], Any]]] = {
+    "read": lambda pair: pair.near.read,
+    "read_nowait": lambda pair: pair.near.read_nowait,
+    "receive": lambda pair: pair.near.receive,
+    "receive_nowait": lambda pair: pair.near.receive_nowait,
+    "read_many": lambda pair: pair.near.read_many,
+    "iteration": lambda pair: iter(pair.near).__next__,
+    "next_notice": lambda pair: pair.client.next_notice,
+    "send": lambda pair: lambda: pair.near.send("y"),
+    "send_many": lambda pair: lambda: pair.near.send_many("y"),
+    "send_nowait": lambda pair: lambda: pair.near.send_nowait("y"),
+    "broadcast": lambda pair: lambda: pair.client.broadcast("y"),
+    "cancel": lambda pair: pair.near.send("y").cancel,
+}
+
+
+@pytest.mark.parametrize("way", RESULTS)
+def test_no_result_is_lost_on_the_way_out(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Ctrl-C strikes between the last look at what was held back and the caller, out of C: at no instruction."""
+    struck = 0
+    with connected() as pair:
+        call = RESULTS[way](pair)
+        for leaving in islice(cycle(range(4)), 80):  # so many things were left before, one in the other; it varies
+            results: list[Any] = []
+            pair.far.send("x")
+            until(lambda: pair.near.unread)
+            looks = chain(repeat(False, leaving), map(_thread.interrupt_main, [signal.SIGINT]), repeat(False))
+            pending = property(partial(next, looks), lambda self, value: None)
+            try:
+                monkeypatch.setattr(Interrupts, "_pending", pending, raising=False)
+                results.append(call())
+                time.sleep(0)  # here at the latest it comes out
+            except KeyboardInterrupt:
+                struck += 1
+            finally:
+                monkeypatch.undo()
+            assert len(results) == 1
+            if struck and leaving == 3:
+                break
+    assert struck
 
 
 def test_it_strikes_a_call_that_waits_and_the_wait_leaves_nothing() -> None:
