@@ -104,10 +104,16 @@ class Timers:
                 owner.timer_at = inf
                 self._live -= 1
                 due.append(owner)
-        for owner in due:
-            following = owner.on_timer(now)
-            if following is not None:
-                self.schedule(owner, following)
+        due.reverse()
+        try:
+            while due:
+                owner = due.pop()
+                following = owner.on_timer(now)
+                if following is not None:
+                    self.schedule(owner, following)
+        finally:  # one raised something: the others have their turn the next time
+            for owner in reversed(due):
+                self.schedule(owner, now)
 
     def __len__(self) -> int:
         return len(self._heap) + len(self._acks)

@@ -194,6 +194,25 @@ def test_an_owner_who_asks_for_the_present_again_is_called_once_in_a_run() -> No
     assert timers.next() == 1.0
 
 
+def test_when_one_fails_the_others_have_their_turn_the_next_time() -> None:
+    class Broken(Owner):
+        def on_timer(self, now: float) -> float | None:
+            raise LookupError("a hook of the program's own")
+
+    log: list[tuple[float, int]] = []
+    timers = Timers()
+    for name, kind in enumerate([Owner, Broken, Owner, Owner]):
+        owner = kind(name, log)
+        owner.due = 1.0 + name
+        timers.schedule(owner, owner.due)
+    with pytest.raises(LookupError):
+        timers.run(9.0)
+    assert log == [(9.0, 0)]
+    timers.run(9.5)
+    assert log == [(9.0, 0), (9.5, 2), (9.5, 3)]
+    assert timers.next() is None
+
+
 def test_an_owner_may_schedule_and_cancel_others_while_it_is_served() -> None:
     timers = Timers()
     (first, second, third), log = owners(3)
