@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 from .arbiter import Newcomer
 from .assembly import Assembly
 from .auth import TLSFacts
-from .errors import CloseCode, ConnectionFailure, ConnectionLost, failure_for, printable
+from .errors import CloseCode, ConfigurationError, ConnectionFailure, ConnectionLost, failure_for, printable
 from .frames import (
     ACK,
     ATTACH,
@@ -270,7 +270,9 @@ class Connection(Timed):
         return self._unsent
 
     def sent(self, count: int, now: float) -> None:
-        """The stream took so many of the bytes that :meth:`unsent` returned."""
+        """The stream took so many of the bytes that :meth:`unsent` returned; raises ConfigurationError for more."""
+        if not 0 <= count <= len(self._unsent):
+            raise ConfigurationError(f"the stream cannot have taken {count} of {len(self._unsent)} bytes")
         self._unsent = memoryview(self._unsent)[count:]
         self.liveness.writing_since = now
 

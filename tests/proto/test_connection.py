@@ -19,7 +19,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from networkio_proto import CloseCode, Config, Connection, ConnectionState, NormalClose, Transmit, UsageError
+from networkio_proto import (
+    CloseCode,
+    Config,
+    ConfigurationError,
+    Connection,
+    ConnectionState,
+    NormalClose,
+    Transmit,
+    UsageError,
+)
 from tests.proto.helpers import pair
 from tests.proto.helpers_wire import (
     ACK,
@@ -464,6 +473,17 @@ def test_a_stream_that_takes_bytes_slowly_is_not_stalled_and_one_that_takes_none
     node.advance(1.1)
     assert line.dropped
     assert "took no byte" in str(line.connection.error)
+
+
+def test_a_stream_cannot_take_more_than_there_was() -> None:
+    node, peer, line = opened(Config())
+    line.stuck = True
+    node.send(peer, b"x" * 100)
+    unsent = bytes(line.connection.unsent(node.now))
+    for count in (-1, len(unsent) + 1):
+        with pytest.raises(ConfigurationError, match=f"{count} of {len(unsent)} bytes"):
+            line.connection.sent(count, node.now)
+    assert line.connection.unsent(node.now) == unsent
 
 
 def test_what_is_unsent_goes_out_before_the_goodbye_and_is_worth_nothing_after_the_end() -> None:
