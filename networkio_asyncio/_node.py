@@ -260,15 +260,20 @@ class Node(NodeHandle[Peer]):
     async def _dial(self, dial: Dial, scope: anyio.CancelScope) -> None:
         stream: ByteStream | None = None
         error: BaseException | None = None
-        with scope:
-            try:
+        try:
+            with scope:
                 stream = await dial.target.key.open()
-            except (OSError, anyio.BrokenResourceError) as failed:
-                error = _cause(failed)
-            except Exception as failed:  # a user's open_stream may raise anything; it is tried again like any other
-                logger.debug("dialling %s failed", dial.target.key, exc_info=True)  # the core's line says it once
-                error = failed
-        del self._dials[dial]
+        except (OSError, anyio.BrokenResourceError) as failed:
+            error = _cause(failed)
+        except Exception as failed:  # a user's open_stream may raise anything; it is tried again like any other
+            logger.debug("dialling %s failed", dial.target.key, exc_info=True)  # the core's line says it once
+            error = failed
+        except anyio.get_cancelled_exc_class():
+            if anyio.current_effective_deadline() == -inf:  # the node ends
+                raise
+            error = OSError("it was cancelled while it was opened, by something else than the node")
+        finally:
+            del self._dials[dial]
         self.dialled(dial, stream, error)
 
     def make_link(self, connection: Connection, stream: ByteStream) -> Link:
