@@ -22,10 +22,11 @@ import pytest
 from networkio_threads import WrongThread
 from networkio_threads._wait import Interrupts
 from tests.adapters.threads.helpers import Crew, Pair, connected, node, until
+from tests.docs.blocks import ROOT, blocks_of
 
 
 @contextmanager
-def handled(handle: Callable[[int, Any], object], number: int = signal.SIGUSR1) -> Iterator[None]:
+def handled(handle: Callable[[int, Any], object] | signal.Handlers, number: int = signal.SIGUSR1) -> Iterator[None]:
     """The program has a handler of its own for this signal."""
     before = signal.signal(number, handle)
     try:
@@ -34,13 +35,15 @@ def handled(handle: Callable[[int, Any], object], number: int = signal.SIGUSR1) 
         signal.signal(number, before)
 
 
-def strike_in(monkeypatch: pytest.MonkeyPatch, cls: type, name: str) -> None:
-    """The next call of this method is struck by Ctrl-C in the middle of the core."""
+def strike_in(
+    monkeypatch: pytest.MonkeyPatch, cls: type, name: str, number: signal.Signals = signal.SIGINT
+) -> None:
+    """The next call of this method is struck by Ctrl-C (or another signal) in the middle of the core."""
     real = getattr(cls, name)
 
     def strike(*args: Any, **options: Any) -> Any:
         monkeypatch.setattr(cls, name, real)
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         return real(*args, **options)
 
     monkeypatch.setattr(cls, name, strike)
@@ -64,6 +67,20 @@ def test_a_result_that_is_there_is_not_lost(monkeypatch: pytest.MonkeyPatch, way
         data = results[0].data if way.startswith("receive") else results[0]
         assert data == (["x"] if way == "read_many" else "x")
         assert pair.near.unread == 0
+
+
+def test_a_signal_that_is_passed_on_as_ctrl_c_is_held_back_like_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the page on the packages says it."""
+    (recipe,) = (block for block in blocks_of(ROOT / "docs" / "reference/packages.md") if "SIGTERM" in block.code)
+    results: list[Any] = []
+    with connected() as pair, handled(signal.SIG_IGN, signal.SIGTERM):
+        exec(recipe.code, {})
+        pair.far.send("x")
+        until(lambda: pair.near.unread)
+        strike_in(monkeypatch, type(pair.near.session), "take", signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            call_and_go_on(pair.near.read_nowait, results)
+        assert results == ["x"]
 
 
 #: what is called has no call into C on its way back, for after one the program may be struck at any rate
