@@ -66,9 +66,9 @@ class Driver:
             self.add(self.endpoint.accept(monotonic(), source=address[0]), sock)
 
     def dial(self, dial: core.Dial) -> None:
-        sock = socket.socket()
-        self.add(dial, sock)
         try:
+            sock = socket.socket()
+            self.add(dial, sock)
             sock.connect(dial.target.key)
         except BlockingIOError:
             pass  # it can be written when it is connected, or has failed

@@ -51,10 +51,10 @@ class Driver:
         self.pump()
 
     def dial(self, dial: core.Dial) -> None:
-        sock = self.links[dial] = socket.socket()
-        sock.setblocking(False)
-        self.watch(dial, tkinter.WRITABLE)
         try:
+            sock = self.links[dial] = socket.socket()
+            sock.setblocking(False)
+            self.watch(dial, tkinter.WRITABLE)
             sock.connect(dial.target.key)
         except BlockingIOError:
             pass  # it can be written when it is connected, or has failed

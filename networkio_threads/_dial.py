@@ -4,7 +4,9 @@ Theory of operation
 -------------------
 A name may lead to several addresses, some of them dead.  They are tried in order, the next one as soon as one fails and
 at the latest a quarter of a second after the one before; the first that answers wins, and the others are closed.  Only
-resolving a name, and what a user gave to ``connect_socket``, can block: a few daemon threads do that for all dials.
+resolving a name, and what a user gave to ``connect_stream``, can block: a few daemon threads do that for all dials.
+Nobody can stop what blocks there.  So an address is asked by one thread at a time: a dial that comes while it is still
+being asked for the one before waits for the same answer.
 """
 
 from __future__ import annotations
@@ -39,12 +41,16 @@ _RESOLVERS = 4
 class Address(nodes.Address):
     """Where a target's socket comes from: ``open`` returns places to dial, or a connected socket; it may block."""
 
-    __slots__ = ("places",)
+    __slots__ = ("asked", "places", "waiting")
 
     def __init__(self, name: str, find: Callable[[], Places | socket.socket], places: Places | None = None) -> None:
         super().__init__(name, find)
         #: where to dial, if that is known without asking anybody
         self.places = places
+        #: a thread asks, or is about to
+        self.asked = False
+        #: who gets the answer; None: nobody any more.  In the loop's thread
+        self.waiting: Attempt | None = None
 
 
 def resolver_for(host: str, port: int) -> Callable[[], Places]:
@@ -126,30 +132,23 @@ class Attempt:
 
     def begin(self) -> None:
         """Look for places, and try them."""
-        if self._address.places is None:
-            self._resolver.submit(self._find)
-        else:
-            self._found(self._address.places)
+        address = self._address
+        if address.places is not None:
+            self.answered(address.places)
+            return
+        address.waiting = self
+        if not address.asked:
+            address.asked = True
+            self._resolver.submit(partial(_ask, address, self._loop))
 
     def abandon(self) -> None:
         """Give it up, if it has not ended yet; then ``done`` hears of it too."""
+        if self._address.waiting is self:
+            self._address.waiting = None
         self._finish(None, self._error)
 
-    def _find(self) -> None:
-        """In a resolver's thread: ask for places, or for a socket."""
-        if self._done is None:  # it took too long to come to this
-            return
-        found: Any = None
-        error: BaseException | None = None
-        try:
-            found = self._address.open()
-        except BaseException as failed:  # a user's open_stream may raise anything; it is tried again like any other
-            error = failed
-        self._loop.call(partial(self._found, found, error))
-        if self._loop.ended:
-            self._found(found, error)
-
-    def _found(self, found: Any, error: BaseException | None = None) -> None:
+    def answered(self, found: Places | socket.socket | None, error: BaseException | None = None) -> None:
+        """The address was asked, and this is what it said; the attempt may be over by then."""
         if isinstance(found, list):
             self._places.extend(found)
             self._next()
@@ -214,6 +213,33 @@ class Attempt:
             self._loop.drop(other)
         self._trying.clear()
         done(sock, error)
+
+
+def _ask(address: Address, loop: Loop) -> None:
+    """In a resolver's thread: ask for places, or for a socket."""
+    found: Places | socket.socket | None = None
+    error: BaseException | None = None
+    try:
+        found = address.open()
+        if not isinstance(found, (list, socket.socket)):
+            error, found = TypeError(f"{address} opened to {type(found).__name__} in place of a connected socket"), None
+    except BaseException as failed:  # a user's open_stream may raise anything; it is tried again like any other
+        error = failed
+    loop.call(partial(_answer, address, found, error))
+    if loop.ended:
+        _answer(address, found, error)
+
+
+def _answer(address: Address, found: Places | socket.socket | None, error: BaseException | None) -> None:
+    """In the loop's thread, or after its end: give the answer to whoever waits for it."""
+    if not address.asked:  # both of the above came to this
+        return
+    address.asked = False
+    attempt, address.waiting = address.waiting, None
+    if attempt is not None:
+        attempt.answered(found, error)
+    elif isinstance(found, socket.socket):
+        found.close()
 
 
 def _error(code: int) -> OSError:

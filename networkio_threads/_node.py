@@ -126,9 +126,14 @@ class Node(BlockingNode[Peer]):
     def start(self) -> None:
         """Begin to drive it, in a thread of its own."""
         self._loop = loop = Loop(self)
+        try:
+            loop.thread.start()
+        except BaseException:  # the system has no more threads
+            self._loop = None
+            loop.abandon()
+            raise
         watch_for_fork(self)
         INTERRUPTS.opened(loop)
-        loop.thread.start()
 
     @property
     def alive(self) -> bool:
@@ -145,12 +150,15 @@ class Node(BlockingNode[Peer]):
 
     def stop(self) -> None:
         """The end of the core, of the connections, and of the thread; whoever is not the first waits for that."""
+        first = False
         with INTERRUPTS:
-            with self.inside:
-                first = self.gone()
-            if first:
-                self._end()
-            else:
+            try:
+                with self.inside:
+                    first = self.gone()
+            finally:  # whatever carrying out came to
+                if first:
+                    self._end()
+            if not first:
                 self.loop.join()  # of whoever was first
 
     def _end(self) -> None:
@@ -374,7 +382,9 @@ class Node(BlockingNode[Peer]):
         try:
             if sock is not None:
                 prepare(sock)
-        except Exception as failed:  # it is closed already, or no socket at all
+        except OSError as failed:  # it is closed already, or its peer has gone
+            assert sock is not None
+            sock.close()
             sock, error = None, failed
         self._attempts.pop(dial, None)
         if self.closed:

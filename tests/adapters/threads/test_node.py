@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from networkio_proto import Log
 from networkio_threads import (
     AddressError,
     ConfigurationError,
@@ -31,6 +32,7 @@ from networkio_threads import (
     WrongThread,
     _dial,
 )
+from networkio_threads._wait import INTERRUPTS
 from tests.adapters.helpers import HASTY
 from tests.adapters.threads.helpers import Crew, connected, node, notice_of, until
 
@@ -279,6 +281,28 @@ def test_any_connected_socket_will_do(kind: int) -> None:
         talk(here, there)
         opened[0].shutdown(socket.SHUT_RDWR)
         until(lambda: len(opened) == 2)
+        talk(here, there)
+
+
+def test_an_open_stream_that_blocks_takes_one_thread_and_holds_up_nobody_else() -> None:
+    with node("server") as there, node("client", dial_timeout=0.05) as here:
+        go_on, calls = threading.Event(), 0
+
+        def open_stream() -> socket.socket:
+            nonlocal calls
+            calls += 1
+            assert go_on.wait(20)
+            left, right = socket.socketpair()
+            there.serve_stream(right)
+            return left
+
+        blocked = here.connect_stream(open_stream, "server")
+        until(lambda: next(iter(here.endpoint.targets)).attempts > 6)
+        assert calls == 1
+        with node("other") as other:
+            here.connect("localhost", other.listen("127.0.0.1", 0).port, "other").wait_connected(5)
+        go_on.set()
+        blocked.wait_connected(5)
         talk(here, there)
 
 
@@ -723,3 +747,29 @@ def test_descriptors_are_back_after_every_kind_of_failed_dial(caplog: pytest.Log
         for peer in here.peers:
             peer.disconnect()
         until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+def test_a_node_whose_thread_cannot_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    here = node("client")
+    with pytest.raises(RuntimeError, match="new thread"), here:
+        pass
+    assert not INTERRUPTS._loops
+    assert here.closed
+
+
+def test_a_node_ends_even_if_its_goodbye_is_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def disturb() -> None:
+        monkeypatch.undo()
+        raise LookupError("out of a signal handler")
+
+    with node("client") as here:
+        thread = here.loop.thread
+        monkeypatch.setattr(here, "carry_out", disturb)
+        here.endpoint.effects.append(Log(logging.DEBUG, "something to carry out", ()))
+        with pytest.raises(LookupError):
+            here.stop()
+        assert not thread.is_alive()
