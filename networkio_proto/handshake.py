@@ -256,16 +256,17 @@ class _Fields:
         return PeerFault(CloseCode.PROTOCOL, f"{self._where}: {key} {what}")
 
     def value(self, key: str) -> object:
-        if key not in self._map:
-            raise self.fault(key, "is missing")
-        return self._map[key]
+        try:
+            return self._map[key]
+        except KeyError:
+            raise self.fault(key, "is missing") from None
 
     def has(self, key: str) -> bool:
         return key in self._map
 
     def uint(self, key: str, least: int = 0, most: int = _U64) -> int:
         value = self.value(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        if type(value) is not int or not least <= value <= most:  # a bool is none
             raise self.fault(key, f"is not a number from {least} to {most}")
         return value
 

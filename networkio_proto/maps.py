@@ -22,7 +22,7 @@ MAX_MAP_DEPTH = 4
 MAX_MAP_ITEMS = 64
 
 _UINT_END = 2**64
-_LEAVES = (type(None), bool, str, bytes)
+_LEAVES = frozenset((type(None), bool, str, bytes))
 
 
 def encode_map(value: dict[str, object]) -> bytes:
@@ -89,7 +89,9 @@ def _check(value: Any, depth: int) -> None:
                     raise ValueError(f"map: a key that is {type(key).__name__}, not str")
             value = value.values()
         for item in value:
-            _check(item, depth + 1)
+            kind = type(item)
+            if kind not in _LEAVES and not (kind is int and 0 <= item < _UINT_END):  # most are: it saves their calls
+                _check(item, depth + 1)
     elif kind is int:
         if not 0 <= value < _UINT_END:
             raise ValueError("map: an int that is not 0 to 2**64 - 1")
