@@ -69,10 +69,11 @@ class Recorder(Watcher):
 
     def wrote(self, wire: Wire, end: int, buffers: Sequence[bytes | memoryview]) -> None:
         first = bytes(buffers[0]) if len(buffers) == 1 else b"".join(buffers)
-        if len(first) < _REPEATABLE:
-            self.written[(wire.number, end)] = first
-        head = _WROTE.pack(wire.number, end, len(first), self.world.now)
-        self._hash = zlib.crc32(head + first[:_HASHED], self._hash)
+        size, number = len(first), wire.number
+        if size < _REPEATABLE:
+            self.written[(number, end)] = first
+        sofar = zlib.crc32(_WROTE.pack(number, end, size, self.world.now), self._hash)
+        self._hash = zlib.crc32(first if size <= _HASHED else first[:_HASHED], sofar)
 
     def arrived(self, wire: Wire, end: int) -> None:
         self._hash = zlib.crc32(_ARRIVED.pack(wire.number, end, wire.pipes[1 - end].delivered), self._hash)
@@ -154,7 +155,8 @@ class Game:
     def _payload(self, pair: str, size: int) -> bytes:
         """What no other message of the game has, if there is room for it."""
         self._count += 1
-        return (b"%s%07d" % (pair.encode(), self._count) + _FILLER[:size])[:size]
+        name = b"%s%07d" % (pair.encode(), self._count)
+        return name[:size] if size <= len(name) else name + _FILLER[: size - len(name)]
 
     def send_special(self, pair: str, size: int, ttl: float | None, headers: int, ack_now: bool) -> None:
         """Send a message with something more than its bytes."""

@@ -130,26 +130,35 @@ class Violation(AssertionError):
         self.invariant = invariant
 
 
-@dataclass(slots=True)
 class _Message:
-    """One accepted message, and everything that became of it anywhere."""
+    """One accepted message, and everything that became of it anywhere.
 
-    payload: bytes
-    headers: Mapping[str, object] | None
-    raw: bool
-    #: the outbox that it was accepted into, which names it for ever
-    outbox_id: bytes
-    expires: float | None
-    cancelled: bool = False
+    What most messages never have stands on the class: they are made by the hundred thousand.
+    """
+
+    cancelled = False
     outcome: Outcome | None = None
     #: its sender was told that nobody ever saw it
-    unseen: bool = False
+    unseen = False
     #: the processes whose application got it
     seen_by: frozenset[bytes] = frozenset()
     #: those whose application settled it, and under which outbox they had it
     settled_by: frozenset[tuple[bytes, bytes]] = frozenset()
-    acknowledged: bool = False
+    acknowledged = False
     rejections: frozenset[int] = frozenset()
+
+    def __init__(
+        self, payload: bytes, headers: Mapping[str, object] | None, raw: bool, outbox_id: bytes, expires: float | None
+    ) -> None:
+        self.payload = payload
+        self.headers = headers
+        self.raw = raw
+        #: the outbox that it was accepted into, which names it for ever
+        self.outbox_id = outbox_id
+        self.expires = expires
+
+    def __repr__(self) -> str:
+        return f"<{len(self.payload)} bytes, outcome {self.outcome}, seen by {len(self.seen_by)}>"
 
 
 @dataclass(slots=True, eq=False)
@@ -304,11 +313,11 @@ class Judge(Watcher):
         if sequence in log.messages:
             self._object("I3", "{} gave the number {} to two messages", host, sequence)
         log.messages[sequence] = _Message(
-            payload=payload,
-            headers=dict(headers) if headers and isinstance(headers, Mapping) else None,
-            raw=bool(options["raw"]),
-            outbox_id=host.endpoint.sessions[peer].outbox.outbox_id,
-            expires=self.world.now + ttl if isinstance(ttl, (int, float)) else None,
+            payload,
+            dict(headers) if headers and isinstance(headers, Mapping) else None,
+            bool(options["raw"]),
+            host.endpoint.sessions[peer].outbox.outbox_id,
+            self.world.now + ttl if isinstance(ttl, (int, float)) else None,
         )
         self.tally["accepted"] += 1
 
