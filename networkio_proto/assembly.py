@@ -124,11 +124,12 @@ class Assembly:
 
         Whatever is not exactly that is left in the decoder.
         """
-        if self._special or inbox.telling or inbox.fin:
-            return 0
-        decoder, limit = self._decoder, self._limits.frame
+        decoder = self._decoder
         buffer, position = decoder.buffer, decoder.position
-        size, append = len(buffer), inbox.ready.append
+        size = len(buffer)
+        if position + 14 > size or self._special or inbox.telling or inbox.fin:
+            return 0
+        limit, append = self._limits.frame, inbox.ready.append
         before = received = inbox.received
         used, allowed = inbox.used, inbox.allowed
         while position + 14 <= size:

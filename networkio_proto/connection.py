@@ -106,6 +106,8 @@ class ConnectionState(Enum):
 
 #: for the hot paths: an attribute of an enum is looked up in a slow way
 _LIVE: Final = ConnectionState.LIVE
+_PARKED: Final = ConnectionState.PARKED
+_CLOSED: Final = ConnectionState.CLOSED
 
 #: the one frame (beside CLOSE) that each state of the handshake takes
 _HANDSHAKE = {
@@ -217,11 +219,11 @@ class Connection(Timed):
     def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """Bytes came.  Never raises because of what they are."""
         state = self.state
-        if state is ConnectionState.CLOSING or state is ConnectionState.CLOSED:
+        if state is not _LIVE and (state is ConnectionState.CLOSING or state is ConnectionState.CLOSED):
             return
         self.liveness.heard = now
         self._decoder.feed(data)
-        if state is ConnectionState.PARKED:
+        if state is _PARKED:
             if self._decoder.pending > self.credit_told + 2 * self._endpoint.config.limits.frame:
                 self.close(CloseCode.FLOW, "more than the credit while it waits", now)
             return
@@ -252,7 +254,7 @@ class Connection(Timed):
         liveness = self.liveness
         state, session = self.state, self.session
         if self._control:
-            if state is not ConnectionState.CLOSED:
+            if state is not _CLOSED:
                 out.append(b"".join(self._control))
             self._control.clear()
         if state is _LIVE and session is not None:
@@ -298,7 +300,7 @@ class Connection(Timed):
 
     def want_write(self, now: float) -> None:
         """There is, or may be, something to send: tell the driver once."""
-        if not self.dirty and self.state is not ConnectionState.CLOSED:
+        if not self.dirty and self.state is not _CLOSED:
             self.dirty = True
             self.liveness.writing_since = now
             self._endpoint.effects.append(self._transmit)

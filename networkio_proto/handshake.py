@@ -228,10 +228,11 @@ def encode_attach(attach: Attach, sign: Callable[[bytes], bytes | None]) -> byte
         fields["generation"] = attach.generation
     else:
         fields["seen"] = attach.seen or 0
-    zeroed = encode_frame(ATTACH, encode_map({**fields, "mac": bytes(MAC_SIZE)}))
+    body = encode_map({**fields, "mac": bytes(MAC_SIZE)})
+    zeroed = encode_frame(ATTACH, body)
     mac = sign(zeroed)
-    if mac is None:
-        return encode_frame(ATTACH, encode_map({**fields, "mac": None}))
+    if mac is None:  # the last value of the map, and the two bytes before it that say how long it is, become nil
+        return encode_frame(ATTACH, body[: -MAC_SIZE - 2] + b"\xc0")
     return zeroed[:-MAC_SIZE] + mac
 
 
