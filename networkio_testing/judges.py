@@ -558,8 +558,11 @@ class Judge(Watcher):
             if failure.last < log.first:
                 break
             if failure.exact:
+                outcome = failure.outcome
                 for sequence in range(max(log.first, failure.first), failure.last + 1):
-                    self._failed(host, log, sequence, failure)
+                    message = log.messages.get(sequence)
+                    if message is None or message.outcome is not outcome:  # else it was judged before
+                        self._failed(host, log, message, sequence, failure)
         for sequence in range(log.first, outbox.first):
             message = log.messages.get(sequence)
             if message is None:
@@ -573,14 +576,12 @@ class Judge(Watcher):
             if counted != log.outcomes[outcome]:
                 self._object("I7", "{} counts {} {}", host, counted, outcome)
 
-    def _failed(self, host: Host, log: _Log, sequence: int, failure: Failure) -> None:
+    def _failed(self, host: Host, log: _Log, message: _Message | None, sequence: int, failure: Failure) -> None:
         demand, outcome = self._demand, failure.outcome
-        message = log.messages.get(sequence)
         if message is None:
             raise Violation("I7", f"{sequence} of {host} failed and was never accepted", self.world)
         if message.outcome is not None:
-            demand(message.outcome is outcome, "I7", "{} is {} and then {}", sequence, message.outcome, outcome)
-            return
+            self._object("I7", "{} is {} and then {}", sequence, message.outcome, outcome)
         self._outcome(log, message, outcome)
         if outcome is Outcome.REJECTED:
             demand(failure.code in message.rejections, "I5", "{} is REJECTED, and nobody rejected it", sequence)
