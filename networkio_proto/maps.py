@@ -76,7 +76,7 @@ def _check_map(value: Any) -> dict[str, object]:
 
 
 def _check(value: Any, depth: int) -> None:
-    """Raise ValueError unless ``value``, found at this depth, is of the closed set and within its bounds."""
+    """Raise ValueError unless ``value``, found at this depth, is a container of the closed set within its bounds."""
     kind = type(value)
     if kind is dict or kind is list or kind is tuple:
         if depth > MAX_MAP_DEPTH:
@@ -90,10 +90,9 @@ def _check(value: Any, depth: int) -> None:
             value = value.values()
         for item in value:
             kind = type(item)
-            if kind not in _LEAVES and not (kind is int and 0 <= item < _UINT_END):  # most are: it saves their calls
+            if kind not in _LEAVES and not (kind is int and 0 <= item < _UINT_END):  # what a leaf must be
                 _check(item, depth + 1)
     elif kind is int:
-        if not 0 <= value < _UINT_END:
-            raise ValueError("map: an int that is not 0 to 2**64 - 1")
-    elif kind not in _LEAVES:
+        raise ValueError("map: an int that is not 0 to 2**64 - 1")
+    else:
         raise ValueError(f"map: {kind.__name__} is not allowed")

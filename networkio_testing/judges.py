@@ -28,7 +28,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from networkio_proto import (
     COST_PER_MESSAGE,
@@ -116,6 +116,9 @@ _RAW = int(DataFlag.RAW)
 _LIVE: Final = ConnectionState.LIVE
 _OUTCOMES: Final = tuple((outcome, outcome.value) for outcome in Outcome)
 
+#: of a message that nobody has seen
+_NOBODY: Final[frozenset[Any]] = frozenset()
+
 #: of a message that came without details
 _PLAIN = Details()
 
@@ -131,21 +134,7 @@ class Violation(AssertionError):
 
 
 class _Message:
-    """One accepted message, and everything that became of it anywhere.
-
-    What most messages never have stands on the class: they are made by the hundred thousand.
-    """
-
-    cancelled = False
-    outcome: Outcome | None = None
-    #: its sender was told that nobody ever saw it
-    unseen = False
-    #: the processes whose application got it
-    seen_by: frozenset[bytes] = frozenset()
-    #: those whose application settled it, and under which outbox they had it
-    settled_by: frozenset[tuple[bytes, bytes]] = frozenset()
-    acknowledged = False
-    rejections: frozenset[int] = frozenset()
+    """One accepted message, and everything that became of it anywhere."""
 
     def __init__(
         self, payload: bytes, headers: Mapping[str, object] | None, raw: bool, outbox_id: bytes, expires: float | None
@@ -156,6 +145,16 @@ class _Message:
         #: the outbox that it was accepted into, which names it for ever
         self.outbox_id = outbox_id
         self.expires = expires
+        self.cancelled = False
+        self.outcome: Outcome | None = None
+        #: its sender was told that nobody ever saw it
+        self.unseen = False
+        #: the processes whose application got it
+        self.seen_by: frozenset[bytes] = _NOBODY
+        #: those whose application settled it, and under which outbox they had it
+        self.settled_by: frozenset[tuple[bytes, bytes]] = _NOBODY
+        self.acknowledged = False
+        self.rejections: frozenset[int] = _NOBODY
 
     def __repr__(self) -> str:
         return f"<{len(self.payload)} bytes, outcome {self.outcome}, seen by {len(self.seen_by)}>"
@@ -743,7 +742,7 @@ class Judge(Watcher):
                 self._object("I21", "{} wants a Close after Close", host)
             return
         error = connection.error
-        code = None if error is None else error.code
+        code: CloseCode | None = None if error is None else error.code
         fine = code is not None and (code not in _ACCUSATIONS or wire.tampered)
         self._demand(fine, "I20", "{} of {} ended by {!r}", connection, host, error)
         self.tally[f"closed: {code.name if code is not None else code}"] += 1

@@ -24,7 +24,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Final, Literal, SupportsIndex
 
@@ -192,7 +192,7 @@ class Steps:
 
     def counts(self) -> dict[str, int]:
         """By kind, without ``asked``."""
-        return {name: getattr(self, name) for name in Steps.__slots__ if name != "asked"}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "asked"}
 
 
 @dataclass(slots=True)
