@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from .auth import MAC_SIZE
 from .errors import CloseCode, printable
@@ -58,9 +59,9 @@ _U64 = 2**64 - 1
 class Why:
     """Why an inbox's outbox ended, as told in ``ended``."""
 
-    FINISHED = 1
-    EXPIRED = 2
-    ABORTED = 3
+    FINISHED: Final = 1
+    EXPIRED: Final = 2
+    ABORTED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
