@@ -4,6 +4,7 @@
 #   make demo ARGS="--help"     arguments for the demonstration
 #   make fuzz SECONDS=3600      how long to fuzz, all targets together
 #   make soak EVENTS=5000000 SEEDS=1    less of it
+#   make soak IN=build/compiled         with the simulator that make compiled made
 #   make PYTHON=python3.12 ...  which interpreter the environment is made with, when there is none yet
 
 PYTHON  ?= python3
@@ -13,6 +14,7 @@ SECONDS ?= 300
 
 EVENTS  ?= 500000000
 SEEDS   ?= 50000
+IN      ?= .
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 
 VENV  := .venv
@@ -40,7 +42,7 @@ define install
 	&& touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-core test-slow test-games test-searches test-rest fuzz machines networks exhaust model soak check docs clean
+.PHONY: help demo test test-core test-slow test-games test-searches test-rest fuzz machines networks exhaust model soak compiled check docs clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -103,8 +105,13 @@ model: $(STAMP)  ## visit every state of the protocol's model with SPIN
 
 soak: $(STAMP)  ## play 500 million simulated events in 50,000 seeds; goes on where it stopped
 	@mkdir -p build/soak
-	@$(BIN)/python -m networkio_testing run --events $(EVENTS) --least $(SEEDS) --jobs $(JOBS) --json \
-		--state build/soak/state.json --tapes build/soak $(ARGS) | tee build/soak/summary.json
+	@cd $(IN) && $(CURDIR)/$(BIN)/python -m networkio_testing run --events $(EVENTS) --least $(SEEDS) --jobs $(JOBS) \
+		--json --state $(CURDIR)/build/soak/state.json --tapes $(CURDIR)/build/soak $(ARGS) \
+		| tee $(CURDIR)/build/soak/summary.json
+
+compiled: $(STAMP)  ## make a compiled copy of the simulator, which plays much more: make soak IN=build/compiled
+	@mkdir -p build/compiled
+	@$(BIN)/python tools/compiled build/compiled
 
 check: $(STAMP)  ## lint with ruff, type-check with mypy --strict
 	@$(BIN)/ruff check .

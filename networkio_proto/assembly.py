@@ -38,7 +38,11 @@ _unpack_sequence = Struct(">Q").unpack_from
 _unpack_total = Struct(">I").unpack_from
 _unpack_header_length = Struct(">H").unpack_from
 
+# as plain numbers: operators of a flag are functions of Python, and slow
 _RAW = int(DataFlag.RAW)
+_CONTINUED = int(DataFlag.FRAGMENT_CONTINUED)
+_REDELIVERED = int(DataFlag.REDELIVERED)
+_HEADERS = int(DataFlag.HEADERS)
 _NOT_RAW = 0xFF & ~_RAW
 _PLAIN_COST = COST_PER_MESSAGE - 10  # a plain message's cost = its frame's length + this
 _FIRST_FLAGS = int(
@@ -120,11 +124,12 @@ class Assembly:
 
         Whatever is not exactly that is left in the decoder.
         """
-        if self._special or inbox.telling or inbox.fin:
-            return 0
-        decoder, limit = self._decoder, self._limits.frame
+        decoder = self._decoder
         buffer, position = decoder.buffer, decoder.position
-        size, append = len(buffer), inbox.ready.append
+        size = len(buffer)
+        if position + 14 > size or self._special or inbox.telling or inbox.fin:
+            return 0
+        limit, append = self._limits.frame, inbox.ready.append
         before = received = inbox.received
         used, allowed = inbox.used, inbox.allowed
         while position + 14 <= size:
@@ -162,7 +167,7 @@ class Assembly:
             return fresh
         if sequence > MAX_SEQUENCE:
             raise PeerFault(CloseCode.PROTOCOL, f"sequence {sequence} is over the greatest, {MAX_SEQUENCE}")
-        if flags & DataFlag.FRAGMENT_CONTINUED:
+        if flags & _CONTINUED:
             partial = self._continue(sequence, flags, buffer[start + 8 : end])
         else:
             partial = self._first(inbox, sequence, flags, start + 8, end)
@@ -208,7 +213,7 @@ class Assembly:
         details = Details(
             headers=headers,
             headers_size=headers_size,
-            redelivered=bool(flags & DataFlag.REDELIVERED),
+            redelivered=flags & _REDELIVERED > 0,
             origin=origin,
         )
         fresh = inbox.expect(sequence)
@@ -234,7 +239,7 @@ class Assembly:
 
     def _headers(self, flags: int, position: int, end: int) -> tuple[dict[str, object] | None, int, int]:
         """The header map: (map, its size, where the payload begins)."""
-        if not flags & DataFlag.HEADERS:
+        if not flags & _HEADERS:
             return None, 0, position
         _need(position, 2, end)
         size = _unpack_header_length(self._decoder.buffer, position)[0]

@@ -30,12 +30,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .arbiter import Newcomer
 from .assembly import Assembly
 from .auth import TLSFacts
 from .errors import CloseCode, ConfigurationError, ConnectionFailure, ConnectionLost, failure_for, printable
+from .events import Transmit
 from .frames import (
     ACK,
     ATTACH,
@@ -80,6 +81,9 @@ _TOKENS_PER_SECOND = 64.0
 #: a peer's wish to be left alone is honoured up to this (seconds)
 _RETRY_AFTER_MAX = 300.0
 
+#: as a plain number: operators of a flag are functions of Python, and slow
+_ACK_NOW = int(DataFlag.ACK_NOW)
+
 _unpack_sequence = Struct(">Q").unpack_from
 _ACK_BODY = Struct(">QQQQ")
 _SKIP_BODY = Struct(">QQH")
@@ -100,6 +104,11 @@ class ConnectionState(Enum):
     CLOSED = "closed"
 
 
+#: for the hot paths: an attribute of an enum is looked up in a slow way
+_LIVE: Final = ConnectionState.LIVE
+_PARKED: Final = ConnectionState.PARKED
+_CLOSED: Final = ConnectionState.CLOSED
+
 #: the one frame (beside CLOSE) that each state of the handshake takes
 _HANDSHAKE = {
     ConnectionState.HELLO: HELLO,
@@ -119,6 +128,7 @@ class Connection(Timed):
         "_spoke",
         "_tokens",
         "_tokens_at",
+        "_transmit",
         "_unsent",
         "attached",
         "backlog",
@@ -179,6 +189,7 @@ class Connection(Timed):
         self.outbox_told = b""
         # what goes out
         self.dirty = False
+        self._transmit = Transmit(self)  # the same each time: making one is dearer than all the rest of want_write
         #: for the driver, if it can tell: how many bytes the system holds that it took and has not delivered yet
         self.backlog: Callable[[], int] | None = None
         self._control: list[bytes] = []
@@ -201,18 +212,18 @@ class Connection(Timed):
     @property
     def live(self) -> bool:
         """Is it the session's connection?"""
-        return self.state is ConnectionState.LIVE
+        return self.state is _LIVE
 
     # -- inputs -------------------------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """Bytes came.  Never raises because of what they are."""
         state = self.state
-        if state is ConnectionState.CLOSING or state is ConnectionState.CLOSED:
+        if state is not _LIVE and (state is ConnectionState.CLOSING or state is ConnectionState.CLOSED):
             return
         self.liveness.heard = now
         self._decoder.feed(data)
-        if state is ConnectionState.PARKED:
+        if state is _PARKED:
             if self._decoder.pending > self.credit_told + 2 * self._endpoint.config.limits.frame:
                 self.close(CloseCode.FLOW, "more than the credit while it waits", now)
             return
@@ -241,15 +252,15 @@ class Connection(Timed):
         """
         out: list[bytes | memoryview] = []
         liveness = self.liveness
-        if self.state is ConnectionState.CLOSED:
-            self._control.clear()
+        state, session = self.state, self.session
         if self._control:
-            out.append(b"".join(self._control))
+            if state is not _CLOSED:
+                out.append(b"".join(self._control))
             self._control.clear()
-        if self.state is ConnectionState.LIVE and self.session is not None:
+        if state is _LIVE and session is not None:
             if liveness.due:
                 liveness.fill(out)
-            self.session.fill(out, max_bytes, now)
+            session.fill(out, max_bytes, now)
         if out:
             liveness.said = liveness.writing_since = now
         else:
@@ -291,10 +302,10 @@ class Connection(Timed):
 
     def want_write(self, now: float) -> None:
         """There is, or may be, something to send: tell the driver once."""
-        if not self.dirty and self.state is not ConnectionState.CLOSED:
+        if not self.dirty and self.state is not _CLOSED:
             self.dirty = True
             self.liveness.writing_since = now
-            self._endpoint.transmit(self)
+            self._endpoint.effects.append(self._transmit)
 
     def say(self, frame: bytes, now: float) -> None:
         """Queue a frame, behind the preamble if it is the first."""
@@ -313,23 +324,29 @@ class Connection(Timed):
     def _process(self, now: float) -> None:
         """Work off what was fed, as far as the state goes."""
         try:
-            if self.state is ConnectionState.PREAMBLE:
-                preamble = self._decoder.take(len(PREAMBLE))
-                if preamble is None:
-                    return
-                self._receive_preamble(preamble, now)
-                if self.state is not ConnectionState.PREAMBLE:
-                    return
-                self.state = ConnectionState.HELLO_ACK if self.dialer else ConnectionState.HELLO
-            while self.state in _HANDSHAKE:
-                frame = self._decoder.next_frame(HANDSHAKE_FRAME_LIMIT)
-                if frame is None:
-                    return
-                self._handshake_frame(*frame, now)
-            if self.state is ConnectionState.LIVE:
+            if self.state is not _LIVE and not self._shake_hands(now):
+                return
+            if self.state is _LIVE:
                 self._run_live(now)
         except PeerFault as fault:
             self.close(fault.code, fault.detail, now)
+
+    def _shake_hands(self, now: float) -> bool:
+        """Work off what was fed as far as the handshake goes; False: it needs more, or is over."""
+        if self.state is ConnectionState.PREAMBLE:
+            preamble = self._decoder.take(len(PREAMBLE))
+            if preamble is None:
+                return False
+            self._receive_preamble(preamble, now)
+            if self.state is not ConnectionState.PREAMBLE:
+                return False
+            self.state = ConnectionState.HELLO_ACK if self.dialer else ConnectionState.HELLO
+        while self.state in _HANDSHAKE:
+            frame = self._decoder.next_frame(HANDSHAKE_FRAME_LIMIT)
+            if frame is None:
+                return False
+            self._handshake_frame(*frame, now)
+        return True
 
     def _receive_preamble(self, preamble: bytes, now: float) -> None:
         """Whoever speaks something else altogether gets no answer, which it could not read (P-PRE-5)."""
@@ -403,7 +420,7 @@ class Connection(Timed):
         inbox = inboxes.present
         fresh, touched, urgent = 0, False, False
         try:
-            while self.state is ConnectionState.LIVE:
+            while self.state is _LIVE:
                 if inbox is not None and (run := assembly.run(inbox)):
                     fresh += run
                     touched = True
@@ -417,7 +434,7 @@ class Connection(Timed):
                 elif inbox is not None:  # None: the session is over, the peer does not know yet
                     touched = True
                     fresh += assembly.receive(inbox, flags, start, end)
-                    urgent = urgent or bool(flags & DataFlag.ACK_NOW)
+                    urgent = urgent or flags & _ACK_NOW > 0
         finally:
             if touched:
                 session.received_something(fresh, urgent, now)
@@ -493,7 +510,7 @@ class Connection(Timed):
         self.liveness.ping(now)
 
     def on_timer(self, now: float) -> float | None:
-        if self.state is ConnectionState.LIVE:
+        if self.state is _LIVE:
             return self.liveness.on_timer(now)
         if self.state is ConnectionState.CLOSING:
             return self._linger(now)

@@ -40,7 +40,7 @@ from .errors import (
     RetryRequested,
     printable,
 )
-from .events import Abandon, Close, Dial, Effect, Event, Transmit, Wake
+from .events import Abandon, Close, Dial, Effect, Event, Wake
 from .instrumentation import Instrumentation, Observer
 from .journal import JournalBatch, JournalQueue, JournalRecord, restore, restored
 from .logbook import Logbook
@@ -425,10 +425,6 @@ class Endpoint:
                 continue
             self._take(session, newcomer, now)
             newcomer.resume_reading(now)
-
-    def transmit(self, connection: Connection) -> None:
-        """It has something to send."""
-        self.effects.append(Transmit(connection))
 
     def connection_ended(self, connection: Connection, now: float, *, flush: bool) -> None:
         """It closed or was lost, for the reason in ``connection.error``."""

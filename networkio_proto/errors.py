@@ -80,6 +80,8 @@ def printable(text: object, limit: int = 120) -> str:
     characters remain.
     """
     raw = text if isinstance(text, str) else str(text)
+    if len(raw) <= limit and raw.isascii() and raw.isprintable():  # so it is nearly always
+        return raw
     safe = "".join(c if " " <= c <= "~" else c.encode("unicode_escape", "replace").decode() for c in raw[:limit])
     return safe if len(raw) <= limit and len(safe) <= limit else safe[:limit] + "..."
 

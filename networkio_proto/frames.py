@@ -217,8 +217,12 @@ class FrameDecoder:
         """
         start = self.position
         buffer = self.buffer
-        if len(buffer) - start < 6:
-            self._keep(6)
+        left = len(buffer) - start
+        if left < 6:
+            if left:
+                self._keep(6)
+            else:  # all is taken: the memory need not wait for the next chunk
+                self.buffer, self.position = b"", 0
             return None
         length, kind, flags = _unpack_header(buffer, start)
         if kind != DATA or not _DATA_MINIMUM <= length <= limit:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from .auth import MAC_SIZE
 from .errors import CloseCode, printable
@@ -58,9 +59,9 @@ _U64 = 2**64 - 1
 class Why:
     """Why an inbox's outbox ended, as told in ``ended``."""
 
-    FINISHED = 1
-    EXPIRED = 2
-    ABORTED = 3
+    FINISHED: Final = 1
+    EXPIRED: Final = 2
+    ABORTED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +229,11 @@ def encode_attach(attach: Attach, sign: Callable[[bytes], bytes | None]) -> byte
         fields["generation"] = attach.generation
     else:
         fields["seen"] = attach.seen or 0
-    zeroed = encode_frame(ATTACH, encode_map({**fields, "mac": bytes(MAC_SIZE)}))
+    body = encode_map({**fields, "mac": bytes(MAC_SIZE)})
+    zeroed = encode_frame(ATTACH, body)
     mac = sign(zeroed)
-    if mac is None:
-        return encode_frame(ATTACH, encode_map({**fields, "mac": None}))
+    if mac is None:  # the last value of the map, and the two bytes before it that say how long it is, become nil
+        return encode_frame(ATTACH, body[: -MAC_SIZE - 2] + b"\xc0")
     return zeroed[:-MAC_SIZE] + mac
 
 
@@ -256,16 +258,17 @@ class _Fields:
         return PeerFault(CloseCode.PROTOCOL, f"{self._where}: {key} {what}")
 
     def value(self, key: str) -> object:
-        if key not in self._map:
-            raise self.fault(key, "is missing")
-        return self._map[key]
+        try:
+            return self._map[key]
+        except KeyError:
+            raise self.fault(key, "is missing") from None
 
     def has(self, key: str) -> bool:
         return key in self._map
 
     def uint(self, key: str, least: int = 0, most: int = _U64) -> int:
         value = self.value(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        if type(value) is not int or not least <= value <= most:  # a bool is none
             raise self.fault(key, f"is not a number from {least} to {most}")
         return value
 

@@ -269,7 +269,7 @@ class Inbox:
             self.held[sequence] = reply = (self, sequence, payload, flags, details)
             self.replies.append(reply)
             return False
-        self.ready.append((self, sequence, payload, flags, self._details(details)))
+        self.ready.append((self, sequence, payload, flags, self._details(details) if self.telling else details))
         return True
 
     def _details(self, details: Details | None) -> Details:

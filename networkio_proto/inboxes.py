@@ -44,12 +44,18 @@ class Inboxes:
     @property
     def unread(self) -> int:
         """Messages that wait to be taken."""
-        return sum(inbox.unread for inbox in self.boxes)
+        unread = 0
+        for inbox in self.boxes:
+            unread += len(inbox.ready) + len(inbox.returned)
+        return unread
 
     @property
     def unsettled(self) -> int:
         """Cost of what came and is not settled."""
-        return sum(inbox.unsettled + inbox.partial for inbox in self.boxes)
+        unsettled = 0
+        for inbox in self.boxes:
+            unsettled += inbox.unsettled + inbox.partial
+        return unsettled
 
     @property
     def held(self) -> int:

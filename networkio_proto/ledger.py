@@ -78,10 +78,10 @@ class FailureLog:
             return
         if place and _same_end(ranges[place - 1], failure):
             place -= 1
-            failure = replace(failure, first=ranges[place].first)
+            failure = _joined(ranges[place], failure)
             del ranges[place], firsts[place]
         if place < len(ranges) and _same_end(failure, ranges[place]):
-            failure = replace(failure, last=ranges[place].last)
+            failure = _joined(failure, ranges[place])
             del ranges[place], firsts[place]
         ranges.insert(place, failure)
         firsts.insert(place, failure.first)
@@ -110,6 +110,10 @@ class FailureLog:
             Failure(older.first, newer.last, Outcome.LOST, "several ends", "unknown", exact=False),
         ]
         self._firsts[:2] = [older.first]
+
+
+def _joined(left: Failure, right: Failure) -> Failure:
+    return Failure(left.first, right.last, left.outcome, left.reason, left.seen, left.code)
 
 
 def _same_end(left: Failure, right: Failure) -> bool:
@@ -147,7 +151,7 @@ class Ledger:
 
     def count(self, outcome: Outcome, messages: int = 1) -> None:
         """So many messages ended as ``outcome``."""
-        name = outcome.value
+        name = outcome._value_  # the property ``value`` is a function of Python, and slow
         setattr(self, name, getattr(self, name) + messages)
 
     def copy(self) -> Ledger:

@@ -18,7 +18,6 @@ before it is judged.
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING
 
 from .errors import CloseCode, ConnectionLost
@@ -158,11 +157,12 @@ class Liveness:
         if now >= self._dead_at():
             connection.close(CloseCode.TIMEOUT, f"{connection.peer_id} was silent for {now - self.heard:.1f} s", now)
             return None
-        self._look(now)
-        if now >= self._stall_at():
-            stalled = f"the stream to {connection.peer_id} took no byte for {config.write_stall} s"
-            connection.fail(ConnectionLost(stalled), now)
-            return None
+        if self.writing_since is not None:
+            self._look(now)
+            if now >= self._stall_at(self.writing_since):
+                stalled = f"the stream to {connection.peer_id} took no byte for {config.write_stall} s"
+                connection.fail(ConnectionLost(stalled), now)
+                return None
         if self._probe_at is not None and now >= self._probe_at:
             self._probe_over(now)
         if connection.live and now >= self._ping_at():
@@ -178,21 +178,24 @@ class Liveness:
                 self._backlog, self._moved = seen, now
 
     def _dead_at(self) -> float:
-        return max(self.heard + self._endpoint.config.dead_after, self._grace)
+        dead_at = self.heard + self._endpoint.config.dead_after
+        return dead_at if dead_at > self._grace else self._grace
 
-    def _stall_at(self) -> float:
-        since = self.writing_since
-        return inf if since is None else max(max(since, self._moved) + self._endpoint.config.write_stall, self._grace)
+    def _stall_at(self, since: float) -> float:
+        return max(max(since, self._moved) + self._endpoint.config.write_stall, self._grace)
 
     def _ping_at(self) -> float:
-        heard = max(self.heard, self._last_ping) + self._endpoint.config.ping_after * self._spread
-        said = max(self.said, self._last_ping) + self._connection.peer_limits.idle * 4 / 9 * self._spread
-        return min(heard, said)
+        last, heard, said = self._last_ping, self.heard, self.said  # without max(): it takes as long as all the rest
+        heard = (heard if heard > last else last) + self._endpoint.config.ping_after * self._spread
+        said = (said if said > last else last) + self._connection.peer_limits.idle * 4 / 9 * self._spread
+        return heard if heard < said else said
 
     def _next_deadline(self, now: float) -> float:
-        deadline = min(self._dead_at(), self._stall_at(), self._ping_at())
-        if self.writing_since is not None and self._connection.backlog is not None:
-            deadline = min(deadline, now + self._endpoint.config.write_stall / _LOOKS)
+        deadline = min(self._dead_at(), self._ping_at())
+        if self.writing_since is not None:
+            deadline = min(deadline, self._stall_at(self.writing_since))
+            if self._connection.backlog is not None:
+                deadline = min(deadline, now + self._endpoint.config.write_stall / _LOOKS)
         return deadline if self._probe_at is None else min(deadline, self._probe_at)
 
     # -- the probe ----------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ MAX_MAP_DEPTH = 4
 MAX_MAP_ITEMS = 64
 
 _UINT_END = 2**64
-_LEAVES = (type(None), bool, str, bytes)
+_LEAVES = frozenset((type(None), bool, str, bytes))
 
 
 def encode_map(value: dict[str, object]) -> bytes:
@@ -76,7 +76,7 @@ def _check_map(value: Any) -> dict[str, object]:
 
 
 def _check(value: Any, depth: int) -> None:
-    """Raise ValueError unless ``value``, found at this depth, is of the closed set and within its bounds."""
+    """Raise ValueError unless ``value``, found at this depth, is a container of the closed set within its bounds."""
     kind = type(value)
     if kind is dict or kind is list or kind is tuple:
         if depth > MAX_MAP_DEPTH:
@@ -89,9 +89,10 @@ def _check(value: Any, depth: int) -> None:
                     raise ValueError(f"map: a key that is {type(key).__name__}, not str")
             value = value.values()
         for item in value:
-            _check(item, depth + 1)
+            kind = type(item)
+            if kind not in _LEAVES and not (kind is int and 0 <= item < _UINT_END):  # what a leaf must be
+                _check(item, depth + 1)
     elif kind is int:
-        if not 0 <= value < _UINT_END:
-            raise ValueError("map: an int that is not 0 to 2**64 - 1")
-    elif kind not in _LEAVES:
+        raise ValueError("map: an int that is not 0 to 2**64 - 1")
+    else:
         raise ValueError(f"map: {kind.__name__} is not allowed")

@@ -13,7 +13,7 @@ is woken instead.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .errors import ConnectionLost
 from .events import (
@@ -46,30 +46,30 @@ _GAP_RANGES = 1024
 class Notice:
     """Kinds of notices, as bits: at most one of a kind waits per session."""
 
-    READY = 1
-    RECEIVED = 2
-    READ = 4
-    FAILED = 8
-    LINK = 16
-    RESTARTED = 32
-    GAP = 64
-    PEER_ENDED = 128
-    ENDED = 256
+    READY: Final = 1
+    RECEIVED: Final = 2
+    READ: Final = 4
+    FAILED: Final = 8
+    LINK: Final = 16
+    RESTARTED: Final = 32
+    GAP: Final = 64
+    PEER_ENDED: Final = 128
+    ENDED: Final = 256
 
 
 class Watch:
     """What somebody waits for, as bits of ``Session.watch``; a Wake follows when it may be there."""
 
     #: a message to take, or the end of them
-    READABLE = 1
+    READABLE: Final = 1
     #: room in the outbox
-    ROOM = 2
+    ROOM: Final = 2
     #: positions or outcomes of our messages
-    PROGRESS = 4
+    PROGRESS: Final = 4
     #: a connection went live or was lost
-    LINK = 8
+    LINK: Final = 8
     #: a reply to a request
-    REPLY = 16
+    REPLY: Final = 16
 
 
 class Notices:

@@ -49,6 +49,12 @@ _HEADER_LENGTH = Struct(">H")
 _OVERHEAD = _DATA.size  # what a simple frame has beside its payload
 _SIMPLE_COST = COST_PER_MESSAGE - _OVERHEAD  # cost of a simple frame = its length + this
 
+# as plain numbers: operators of a flag are functions of Python, and slow
+_MORE = int(DataFlag.FRAGMENT_MORE)
+_CONTINUED = int(DataFlag.FRAGMENT_CONTINUED)
+_REDELIVERED = int(DataFlag.REDELIVERED)
+_HEADERS = int(DataFlag.HEADERS)
+
 _SKIP_OUTCOME = {
     SkipReason.EXPIRED: Outcome.EXPIRED,
     SkipReason.CANCELLED: Outcome.CANCELLED,
@@ -402,9 +408,9 @@ class Outbox:
             return 0
         headers, flags = self._named(sequence, entry), entry.flags
         if sequence <= self.marked:
-            flags |= DataFlag.REDELIVERED
+            flags |= _REDELIVERED
         if headers:
-            flags |= DataFlag.HEADERS
+            flags |= _HEADERS
         self._sending = entry
         return self._pull_fragments(out, max_bytes, sequence, headers, entry.payload, flags)
 
@@ -428,11 +434,11 @@ class Outbox:
                 prefix = _TOTAL.pack(len(headers) + len(payload))
                 if headers:
                     prefix += _HEADER_LENGTH.pack(len(headers)) + headers
-                step, flags = room - 4, flags | DataFlag.FRAGMENT_MORE
+                step, flags = room - 4, flags | _MORE
             else:
-                prefix, flags, step = b"", DataFlag.FRAGMENT_CONTINUED, self.frame_limit - 10
+                prefix, flags, step = b"", _CONTINUED, self.frame_limit - 10
                 if len(payload) - done > step:
-                    flags |= DataFlag.FRAGMENT_MORE
+                    flags |= _MORE
             end = min(done + step, len(payload))
             head = _pack_data(10 + len(prefix) + end - done, DATA, flags, sequence) + prefix
             _emit(out, head, payload, done, end)

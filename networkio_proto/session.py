@@ -65,6 +65,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+# as plain numbers: operators of a flag are functions of Python, and slow
+_RAW = int(DataFlag.RAW)
+_ACK_NOW = int(DataFlag.ACK_NOW)
+
 
 class Session(Timed):
     """One peer, as this node knows it.  Made by ``Endpoint.session``."""
@@ -300,7 +304,7 @@ class Session(Timed):
         if size <= SMALL and not encoded and ttl is None and not ack_now:
             sequence = outbox.append(payload, raw)
         else:
-            flags = (DataFlag.RAW if raw else 0) | (DataFlag.ACK_NOW if ack_now else 0)
+            flags = (_RAW if raw else 0) | (_ACK_NOW if ack_now else 0)
             sequence = outbox.append_entry(Entry(payload, encoded, flags, None if ttl is None else now + ttl))
             if ttl is not None:
                 self._endpoint.timers.schedule(self, now + ttl)

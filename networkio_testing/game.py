@@ -15,10 +15,10 @@ Hosts have names of one letter, and a *pair* is two of them: ``"ab"`` is what th
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from struct import Struct
 from typing import Literal
+from zlib import crc32
 
 from networkio_proto import Config, Delivery, MessageTooLarge, OutboxFull, SessionClosed, TargetState
 
@@ -32,9 +32,6 @@ NAMES = "abcdefgh"
 
 #: the impostor, and whom it impersonates
 TWIN = "A"
-
-#: the longest payload that a game sends
-_FILLER = b"." * (1 << 20)
 
 #: what a sender may be told
 _REFUSALS = (OutboxFull, SessionClosed, MessageTooLarge)
@@ -69,16 +66,17 @@ class Recorder(Watcher):
 
     def wrote(self, wire: Wire, end: int, buffers: Sequence[bytes | memoryview]) -> None:
         first = bytes(buffers[0]) if len(buffers) == 1 else b"".join(buffers)
-        if len(first) < _REPEATABLE:
-            self.written[(wire.number, end)] = first
-        head = _WROTE.pack(wire.number, end, len(first), self.world.now)
-        self._hash = zlib.crc32(head + first[:_HASHED], self._hash)
+        size, number = len(first), wire.number
+        if size < _REPEATABLE:
+            self.written[(number, end)] = first
+        sofar = crc32(_WROTE.pack(number, end, size, self.world.now), self._hash)
+        self._hash = crc32(first if size <= _HASHED else first[:_HASHED], sofar)
 
     def arrived(self, wire: Wire, end: int) -> None:
-        self._hash = zlib.crc32(_ARRIVED.pack(wire.number, end, wire.pipes[1 - end].delivered), self._hash)
+        self._hash = crc32(_ARRIVED.pack(wire.number, end, wire.pipes[1 - end].delivered), self._hash)
 
     def ticked(self, host: Host) -> None:
-        self._hash = zlib.crc32(_TICKED.pack(host.number, self.world.now), self._hash)
+        self._hash = crc32(_TICKED.pack(host.number, self.world.now), self._hash)
 
 
 class Game:
@@ -154,7 +152,7 @@ class Game:
     def _payload(self, pair: str, size: int) -> bytes:
         """What no other message of the game has, if there is room for it."""
         self._count += 1
-        return (b"%s%07d" % (pair.encode(), self._count) + _FILLER[:size])[:size]
+        return (b"%s%07d" % (pair.encode(), self._count)).ljust(size, b".")[:size]
 
     def send_special(self, pair: str, size: int, ttl: float | None, headers: int, ack_now: bool) -> None:
         """Send a message with something more than its bytes."""

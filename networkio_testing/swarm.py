@@ -228,14 +228,14 @@ def play(tape: Tape, *, on_move: Callable[[Game, tuple[Any, ...]], None] | None 
     A promise that breaks is a :class:`~networkio_testing.judges.Violation`; a core that raises, or hangs, does not get
     away with it either.  Then ``failure`` and ``words`` of the tape say so, and its moves end with the one that did it.
     """
-    made = 0
+    made, acts = 0, {name: move.act for name, move in MOVES.items()}
     try:
         with _patience():
             game = start(tape)
             for made, move in enumerate(tape.moves, 1):  # noqa: B007 - for whoever catches
                 if on_move is not None:
                     on_move(game, move)
-                MOVES[move[0]].act(game, *move[1:])
+                acts[move[0]](game, *move[1:])
             made += 1
             game.heal()
     except Exception as error:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Final, Literal, SupportsIndex
 
@@ -192,7 +192,7 @@ class Steps:
 
     def counts(self) -> dict[str, int]:
         """By kind, without ``asked``."""
-        return {name: getattr(self, name) for name in Steps.__slots__ if name != "asked"}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "asked"}
 
 
 @dataclass(slots=True)
@@ -286,8 +286,12 @@ class Wire:
             count = min(count, pipe.fuse)
         whole = count == waiting
         if count:
-            data = bytes(pipe.data) if whole else bytes(pipe.data[:count])
-            del pipe.data[:count]
+            if whole:
+                data = bytes(pipe.data)
+                pipe.data.clear()
+            else:
+                data = bytes(pipe.data[:count])
+                del pipe.data[:count]
             pipe.delivered += count
             if chunk is None:
                 self._arrive(other, data)
@@ -570,20 +574,23 @@ class Host:
 
         ``session``: the only one that the input or command was about.
         """
-        endpoint, watchers, steps = self.endpoint, self.world.watchers, self.world.steps
-        steps.asked += 1
-        while (effect := endpoint.next_effect()) is not None:
-            steps.asked += 1
-            for asked in watchers.effect:
-                asked(self, effect)
+        world, next_effect = self.world, self.endpoint.next_effect
+        watchers = world.watchers
+        asked = 1
+        while (effect := next_effect()) is not None:
+            asked += 1
+            for watcher in watchers.effect:
+                watcher(self, effect)
             if isinstance(effect, Transmit):
                 place = self.wires.get(effect.connection)
                 if place is not None:
-                    place[0].write(place[1], self.world.now)
+                    place[0].write(place[1], world.now)
             else:
                 self._carry_out(effect)
             if self.doom is not None and not self._survives():
+                world.steps.asked += asked
                 return
+        world.steps.asked += asked
         if self.on_pump is not None:
             self.on_pump(self)
         self.touched = session
@@ -592,26 +599,30 @@ class Host:
 
     def _carry_out(self, effect: Effect) -> None:
         """Any but a Transmit."""
-        if isinstance(effect, Close):
+        if isinstance(effect, Wake):
+            self._wake(effect)
+        elif isinstance(effect, Close):
             self._close(effect)
         elif isinstance(effect, Dial):
             self.dials.append(effect)
         elif isinstance(effect, Abandon):
             if effect.dial in self.dials:
                 self.dials.remove(effect.dial)
-        elif isinstance(effect, Log):
-            pass  # whoever wants to read it watches for effects
-        elif not isinstance(effect, Wake):
+        elif not isinstance(effect, Log):  # whoever wants to read that watches for effects
             raise AssertionError(f"{effect} is not for a driver to ignore")
-        elif self.on_wake is not None:
+
+    def _wake(self, effect: Wake) -> None:
+        if self.on_wake is not None:
             self.on_wake(effect.session)
         elif effect.session is None:
-            self.world.steps.asked += 1
-            while (notice := self.endpoint.next_event()) is not None:
-                self.world.steps.asked += 1
+            world, next_event = self.world, self.endpoint.next_event
+            asked = 1
+            while (notice := next_event()) is not None:
+                asked += 1
                 self.notices.append(notice)
-                for noticed in self.world.watchers.noticed:
+                for noticed in world.watchers.noticed:
                     noticed(self, notice)
+            world.steps.asked += asked
 
     def _survives(self) -> bool:
         """One more effect was carried out: was it the last that this process lived to see?"""
@@ -639,7 +650,7 @@ class Host:
     def timer(self) -> float:
         """When something of this process is due: a timer of the core, or a :meth:`call_at`."""
         self.world.steps.asked += 1
-        due = self.endpoint.get_timer()
+        due = self.endpoint.timers.next()  # all that get_timer does
         if self._calls and (due is None or self._calls[0][0] < due):
             return self._calls[0][0]
         return inf if due is None else due
@@ -878,11 +889,17 @@ class World:
         if move:
             self.deliver_all()
         while True:
-            timers = [(host, host.timer) for host in self.hosts.values() if host.up and not host.paused]
-            due = min([timer for _, timer in timers], default=inf)
+            due, timers = inf, []
+            for host in self.hosts.values():
+                if host.up and not host.paused:
+                    timer = host.timer
+                    timers.append((host, timer))
+                    if timer < due:
+                        due = timer
             if due > end:
                 break
-            self.now = max(self.now, due)
+            if due > self.now:
+                self.now = due
             for host, timer in timers:
                 if timer <= self.now and host.up and not host.paused:
                     host.tick()
