@@ -7,8 +7,10 @@ Everything is repeatable from a seed.
 """
 
 from .judges import Judge, Violation
+from .network import Network, Unfinished
 from .node import SimulatedMessage, SimulatedNode, SimulatedPeer, SimulatedReceipt, Stuck
 from .proxy import Chaos, ChaosProxy
+from .simulated import SimulatedNetwork
 from .world import Host, Pipe, Wire, World
 
 __all__ = [
@@ -16,12 +18,15 @@ __all__ = [
     "ChaosProxy",
     "Host",
     "Judge",
+    "Network",
     "Pipe",
     "SimulatedMessage",
+    "SimulatedNetwork",
     "SimulatedNode",
     "SimulatedPeer",
     "SimulatedReceipt",
     "Stuck",
+    "Unfinished",
     "Violation",
     "Wire",
     "World",
