@@ -16,7 +16,7 @@ them again, and arrive when it is healed, on the same connection if its ends hav
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from math import inf
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -174,9 +174,9 @@ class Network(Generic[W]):
         """Raise Unfinished if something is left anywhere; see :attr:`strict`."""
         raise NotImplementedError
 
-    def check_finished(self, nodes: Iterable[NodeHandle[Any]], why: Callable[[Any], str]) -> None:
-        """Raise Unfinished, which lists what is left at these nodes.  ``why`` a peer's messages wait."""
-        left = [line for node in nodes for peer in node.endpoint.sessions for line in _left(node, peer, why)]
+    def check_finished(self, nodes: Iterable[NodeHandle[Any]]) -> None:
+        """Raise Unfinished, which lists what is left at these nodes."""
+        left = [line for node in nodes for peer in node.endpoint.sessions for line in _left(node, peer)]
         if left and self.strict:
             lines = "".join(f"\n  {line}" for line in left)
             raise Unfinished(
@@ -184,14 +184,15 @@ class Network(Generic[W]):
             )
 
 
-def _left(node: NodeHandle[Any], peer: str, why: Callable[[Any], str]) -> Iterable[str]:
+def _left(node: NodeHandle[Any], peer: str) -> Iterable[str]:
     session = node.endpoint.sessions[peer]
     if session.held:
         yield f"{node.id} took {_messages(session.held)} of {peer} and did not settle: ack, reject or release"
     if session.unread:
         yield f"{node.id} did not take {_messages(session.unread)} of {peer}"
     if session.unacknowledged:
-        yield f"{node.id} does not know what became of {_messages(session.unacknowledged)} to {peer}: {why(session)}"
+        why = "it was closed before" if node.closed else session.why(node.time)
+        yield f"{node.id} does not know what became of {_messages(session.unacknowledged)} to {peer}: {why}"
 
 
 def _messages(count: int) -> str:

@@ -174,9 +174,7 @@ class SimulatedNetwork(Network[SimulatedWire], World):
             if host.paused:
                 host.resume()
         self.run(_TIME_TO_RECOVER)
-        self.check_finished(
-            (node for node in self.nodes.values() if node.alive and not node.closed), lambda it: it.why(self.now)
-        )
+        self.check_finished(node for node in self.nodes.values() if node.alive and not node.closed)
         for node in self.nodes.values():
             if node.closed:
                 node.host.crash()  # its program is over
