@@ -5,8 +5,10 @@ Theory of operation
 A :class:`VirtualLoop` is asyncio's own loop over a selector that never waits.  When nothing is ready to run, the loop
 asks its selector to wait for the next timer; this one lets that much time pass on the loop's clock and returns at
 once.  Nothing but its own waiting moves a program's clock, so its timeouts are exact, and it never fails because a
-machine was slow.  Tasks are numbered and hash to their numbers: a set of tasks (a task group that is cancelled) is gone
-through in the same order in every run.
+machine was slow.
+
+Runs repeat, but for one thing that is left to the addresses of objects: task groups keep their tasks in sets.  So tasks
+are numbered here, and of those that are cancelled at once the one with the lower number gets to know it first.
 
 What comes from outside of the loop has real time, and none passes here: a helper thread or a socket would be waited for
 in vain, or time would rush past it.  Both are :class:`NotVirtual`, raised where they are begun, and once more out of
@@ -25,8 +27,10 @@ from __future__ import annotations
 import asyncio
 import selectors
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import CodeType
 from typing import Any, NoReturn, TypeVar
@@ -81,6 +85,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self, *, limit: float = 86_400.0) -> None:
+        self._ready: deque[asyncio.Handle]  # the base's
         self._now = _BEGIN
         self._until = _BEGIN + limit
         self._limit = limit
@@ -89,6 +94,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._told = False
         self._threads_waited_for = 0
         self._numbers = 0
+        #: which task is being cancelled, and what is to run because some were: none comes behind anything else's turn
+        self.cancelling: int | None = None
+        self._cancelled: list[tuple[int, asyncio.Handle]] = []
         selector = _Selector()
         super().__init__(selector)
         selector.loop = self
@@ -97,6 +105,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """The virtual time (seconds); it begins at 1000."""
         return self._now
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
+        """As always; those of tasks that are cancelled in one go are put in the order of the tasks."""
+        if self.cancelling is None:
+            if self._cancelled:
+                self._take_turns()
+            return super().call_soon(callback, *args, context=context)
+        handle = super().call_soon(callback, *args, context=context)
+        self._cancelled.append((self.cancelling, self._ready.pop()))
+        return handle
+
+    def _take_turns(self) -> None:
+        self._cancelled.sort(key=itemgetter(0))
+        self._ready.extend(handle for _, handle in self._cancelled)
+        self._cancelled.clear()
 
     def number(self) -> int:
         """The next one."""
@@ -108,6 +131,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
         False: it is a helper thread that has to be waited for.
         """
+        if self._cancelled:
+            self._take_turns()
+            return True
         if timeout == 0:
             return True
         if self.misuse is not None and not self._told:
@@ -131,7 +157,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _waiting(self) -> str:
         """What the program's tasks wait for."""
-        tasks = sorted((task for task in asyncio.all_tasks(self) if not task.done()), key=hash)
+        tasks = sorted((t for t in asyncio.all_tasks(self) if isinstance(t, _Task)), key=attrgetter("number"))
         places = [f"\n  {task.get_name()} waits in {place}" for task in tasks if (place := _place(task.get_coro()))]
         return "".join(places[:_NAMED]) + (f"\n  and {len(places) - _NAMED} more" if len(places) > _NAMED else "")
 
@@ -167,17 +193,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _Task(asyncio.Task[Any]):
-    """A task that is told from others by its number, in sets too."""
+    """A task with a number."""
 
     def __init__(self, coro: Any, *, loop: VirtualLoop, **options: Any) -> None:
-        self._number = loop.number()
+        self.loop = loop
+        self.number = loop.number()
         super().__init__(coro, loop=loop, **options)
 
-    def __hash__(self) -> int:
-        return self._number
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
+    def cancel(self, msg: Any = None) -> bool:
+        before, self.loop.cancelling = self.loop.cancelling, self.number
+        try:
+            return super().cancel(msg)
+        finally:
+            self.loop.cancelling = before
 
 
 def _numbered(loop: Any, coro: Any, **options: Any) -> asyncio.Task[Any]:
