@@ -44,6 +44,10 @@ T = TypeVar("T")
 #: when time begins (seconds), as in a ``World``
 _BEGIN = 1000.0
 
+#: a program that waits in vain while nodes keep their connections, or handlers fail again and again, has timers for
+#: ever: it is given up after so many virtual seconds (which take some real ones) unless it asks for more
+LIMIT = 14_400.0
+
 #: what a program that is given up may take for its cleaning up (virtual seconds)
 _GRACE = 600.0
 
@@ -84,7 +88,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ``limit``: after so many virtual seconds the program is given up, by raising Stuck out of the loop.
     """
 
-    def __init__(self, *, limit: float = 86_400.0) -> None:
+    def __init__(self, *, limit: float = LIMIT) -> None:
         self._ready: deque[asyncio.Handle]  # the base's
         self._now = _BEGIN
         self._until = _BEGIN + limit
@@ -226,7 +230,7 @@ def _place(waiting: Any) -> str:
     return place
 
 
-def run_virtual(main: Callable[..., Coroutine[Any, Any, T]], *args: Any, limit: float = 86_400.0) -> T:
+def run_virtual(main: Callable[..., Coroutine[Any, Any, T]], *args: Any, limit: float = LIMIT) -> T:
     """Run ``main(*args)`` in virtual time; returns what it returns.
 
     Raises what it raises; Stuck if it can never end, or takes longer than ``limit`` virtual seconds; NotVirtual.

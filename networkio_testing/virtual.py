@@ -38,7 +38,7 @@ from anyio.abc import ByteStream
 
 from networkio_proto import NodeClosed
 
-from .loop import run_virtual
+from .loop import LIMIT, run_virtual
 from .network import Name, Network
 from .world import Cut
 
@@ -276,7 +276,7 @@ class VirtualNetwork(Network[VirtualWire]):
     def __repr__(self) -> str:
         return f"<VirtualNetwork of {', '.join(self.nodes) or 'nobody'}>"
 
-    def run(self, main: Callable[..., Coroutine[Any, Any, T]], *args: Any, limit: float = 86_400.0) -> T:
+    def run(self, main: Callable[..., Coroutine[Any, Any, T]], *args: Any, limit: float = LIMIT) -> T:
         """Run ``main(*args)`` in virtual time, then :meth:`check`; returns what it returns.
 
         Raises what it raises; Stuck if it can never end, or takes longer than ``limit`` virtual seconds; NotVirtual;
