@@ -43,7 +43,7 @@ from .network import Name, Network
 from .world import Cut
 
 if TYPE_CHECKING:
-    from networkio_asyncio import Node, Peer
+    import networkio_asyncio
 
 __all__ = ["VirtualNetwork", "VirtualStream", "VirtualWire"]
 
@@ -267,7 +267,7 @@ class VirtualNetwork(Network[VirtualWire]):
     def __init__(self, seed: int = 0) -> None:
         super().__init__(seed)
         #: the node of the present process of each machine
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[str, networkio_asyncio.Node] = {}
         self._lives: dict[str, int] = {}
         self._wires: list[VirtualWire] = []
         #: dials that get no answer as long as there is this partition
@@ -288,18 +288,18 @@ class VirtualNetwork(Network[VirtualWire]):
 
     # -- nodes ------------------------------------------------------------------------------------------------------
 
-    def node(self, name: str, **options: Any) -> Node:
+    def node(self, name: str, **options: Any) -> networkio_asyncio.Node:
         """A new node of that name, to be opened with ``async with``; ``options``: those of ``networkio_asyncio.Node``.
 
         Its randomness comes from the seed.  It can be dialled by its name while it is open.  One that had the name
         before is another process, and must be closed, or have crashed (ValueError).
         """
-        from networkio_asyncio import Node
+        import networkio_asyncio  # here, for whoever tests on the core does not need it
 
         options.setdefault("random", random.Random(f"{self.seed}/{name}/{self._lives.get(name, 0) + 1}"))
-        return self.add(Node(name, **options))
+        return self.add(networkio_asyncio.Node(name, **options))
 
-    def add(self, node: Node) -> Node:
+    def add(self, node: networkio_asyncio.Node) -> networkio_asyncio.Node:
         """As :meth:`node`, with one that you made.  Give it a seeded ``random``, or no two runs are the same."""
         old = self.nodes.get(node.id)
         if old is not None and not old.closed:
@@ -308,16 +308,16 @@ class VirtualNetwork(Network[VirtualWire]):
         self._lives[node.id] = self._lives.get(node.id, 0) + 1
         return node
 
-    async def connect(self, node: Node, to: Name) -> Peer:
+    async def connect(self, node: networkio_asyncio.Node, to: Name) -> networkio_asyncio.Peer:
         """As ``node.connect(host, port, to)``: keep a connection to that node of this network, be it there or not."""
         name = to if isinstance(to, str) else to.id
         return await node.connect_stream(self.opening(node, name), name, name=name)
 
-    def opening(self, node: Node, to: str) -> Callable[[], Coroutine[Any, Any, ByteStream]]:
+    def opening(self, node: networkio_asyncio.Node, to: str) -> Callable[[], Coroutine[Any, Any, ByteStream]]:
         """What ``node.connect_stream`` takes to dial the node of that name: for code that calls it itself."""
         return partial(self._open, node, to)
 
-    async def _open(self, dialer: Node, to: str) -> ByteStream:
+    async def _open(self, dialer: networkio_asyncio.Node, to: str) -> ByteStream:
         """Dial; cancelled when there is no answer for too long."""
         await anyio.sleep(self.distance(dialer.id, to))
         while self.apart(dialer.id, to):
