@@ -231,11 +231,11 @@ def test_distance_is_exact_and_nothing_is_overtaken() -> None:
 def test_a_fast_writer_waits_for_the_wire_as_with_tcp() -> None:
     async def story(network: VirtualNetwork, client: Node, server: Node, peer: Peer) -> None:
         network.cut(how="hole")
-        await peer.send_many([bytes(60_000)] * 12)
+        await peer.send_many([bytes(60_000)] * 40)
         await anyio.sleep(1.0)
         (wire,) = network.breakable()
         assert 200_000 < wire.directions[0].size < 400_000
-        assert (await peer.drain()).read == 12
+        assert (await peer.drain()).read == 40
 
     play(story)
 
@@ -275,6 +275,15 @@ def test_a_process_that_stands_still_goes_on() -> None:
     assert peer.request(1, 1.0) == 1
     network.pause(server)
     network.check()  # wakes it
+
+
+def test_a_process_of_asyncio_that_crashes_dials_no_more() -> None:
+    async def story(network: VirtualNetwork, client: Node, server: Node, peer: Peer) -> None:
+        network.crash(client)
+        await anyio.sleep(60.0)
+        assert not server.peer("client").connected
+
+    play(story)
 
 
 def test_a_process_of_asyncio_that_crashes_is_heard_no_more() -> None:
