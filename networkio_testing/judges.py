@@ -16,7 +16,9 @@ every frame that is written (:class:`_Tap`): a receiver's defences would hide a 
 
 Processes are told apart by their incarnation and outboxes by their id, so a crash, a restart or a second process with
 the same peer id needs no special rule.  Applications must act through the methods of
-:class:`~networkio_testing.world.Host`, or the judge does not learn what they did.
+:class:`~networkio_testing.world.Host`, or of a :class:`~networkio_testing.node.SimulatedNode`, or the judge does not
+learn what they did.  The latter also has replies, which go to whoever waits for them, past the messages; and it takes
+its notices itself, when it likes.
 
 A broken promise is a :class:`Violation`, which names the invariant, the seed and the time.
 """
@@ -56,6 +58,7 @@ from networkio_proto.handshake import Attach, parse_attach
 from networkio_proto.inbox import Inbox
 from networkio_proto.outbox import Entry, Outbox
 from networkio_proto.reconnect import retry_class
+from networkio_proto.requests import REPLY
 
 from .world import Host, Watcher, Wire, World
 
@@ -183,6 +186,11 @@ class _Log:
     markable: int = 0
     #: the last announced ``read``
     announced: int = 0
+
+    def is_reply(self, sequence: int) -> bool:
+        """Does that message go to whoever asked for it, past the others?"""
+        message = self.messages.get(sequence)
+        return message is not None and REPLY in (message.headers or ())
 
 
 @dataclass(slots=True)
@@ -344,7 +352,7 @@ class Judge(Watcher):
     def handed_over(self, host: Host, peer: str, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             self._hand_over(host, peer, delivery)
-        self._ghost(host, host.session(peer)).unread -= len(deliveries)
+        self._ghost(host, host.session(peer)).unread -= sum(not _is_reply(delivery) for delivery in deliveries)
 
     def _hand_over(self, host: Host, peer: str, delivery: Delivery) -> None:
         inbox, sequence, payload, flags, details = delivery
@@ -375,7 +383,7 @@ class Judge(Watcher):
             self._object("I4", "{} from {} says attempt {} after {}", sequence, peer, attempt, before)
         if again:
             self._hand_over_again(host, peer, reader, sequence)
-        else:
+        elif not _is_reply(delivery):
             if reader.returned:
                 self._object("I2", "{} from {} overtakes {}", sequence, peer, reader.returned)
             if sequence <= reader.last:
@@ -412,7 +420,7 @@ class Judge(Watcher):
     def _look_for_holes(self, log: _Log, reader: _Reader, sequence: int, gaps: list[tuple[int, int]]) -> None:
         """Between two messages of one outbox everything is told as gap; before an inbox began, everything has ended."""
         told = {number for first, last in gaps for number in range(max(first, reader.last + 1), last + 1)}
-        missing = set(range(reader.last + 1, sequence)) - told
+        missing = {number for number in range(reader.last + 1, sequence) if not log.is_reply(number)} - told
         if reader.last:
             self._demand(not missing, "I2", "{} from {} comes without a word on {}", sequence, log.sender, missing)
         for number in missing | told:
@@ -457,7 +465,7 @@ class Judge(Watcher):
                 self._look(host, session, connections)
         if self._announced:
             self._announced.clear()
-        if endpoint._notices:
+        if endpoint._notices and host.on_wake is None:
             self._object("I23", "{} was not woken for its notices", host)
         for connection in connections:
             if connection.attached is None and connection._decoder.pending > _STRANGER_BYTES:
@@ -482,7 +490,7 @@ class Judge(Watcher):
                 if only is not None:
                     ghost.received, ghost.read = only.received, only.read
             unread = session.unread if only is None else len(only.ready) + len(only.returned)
-            if unread > ghost.unread and session.handle not in self._announced:
+            if unread > ghost.unread and session.handle not in self._announced and host.on_wake is None:
                 self._object("I23", "{} got messages of {}, and there was no notice", host, session.peer_id)
             ghost.unread = unread
         if connections or ghost.live is not None:
@@ -947,6 +955,11 @@ class Judge(Watcher):
 def _name(outbox_id: bytes, sequence: int) -> bytes:
     """What a message is called for ever."""
     return outbox_id + sequence.to_bytes(8, "big")
+
+
+def _is_reply(delivery: Delivery) -> bool:
+    """Did it go to whoever waited for it, past the messages?"""
+    return delivery[4] is not None and REPLY in (delivery[4].headers or ())
 
 
 def _cost(delivery: Delivery) -> int:

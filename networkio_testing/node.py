@@ -10,6 +10,9 @@ milliseconds, and every run is the same.  What would wait for ever raises :class
 There is one thread, so waits nest: what a handler waits for must not depend on whoever lets the world run meanwhile.
 Handlers are called by the world between two things that happen, in order and one at a time for each peer.
 
+What the application does is told to the world's watchers, as a :class:`~networkio_testing.world.Host` does it; that is
+all that :class:`_WatchedSession` adds to the core.
+
     world = World()
     client, server = SimulatedNode(world.host("client")), SimulatedNode(world.host("server"))
     server.serve(lambda message: message.reply(message.data + 1))
@@ -19,10 +22,10 @@ Handlers are called by the world between two things that happen, in order and on
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
-from networkio_proto import Codec, NodeClosed, Session
+from networkio_proto import Codec, Delivery, NodeClosed, Session
 from networkio_proto.blocking import BlockingIterator, BlockingMessage, BlockingNode, BlockingPeer, BlockingReceipt
 from networkio_proto.operations import Operation, Steps, T
 
@@ -84,13 +87,87 @@ class SimulatedPeer(BlockingPeer["SimulatedNode", SimulatedMessage, SimulatedRec
 
     def __init__(self, node: SimulatedNode, session: Session) -> None:
         super().__init__(node, session, SimulatedMessage, SimulatedReceipt, SimulatedIterator)
+        session.__class__ = _WatchedSession
+
+
+class _WatchedSession(Session):
+    """The core's session, which also tells the world's watchers what its application does."""
+
+    __slots__ = ()
+
+    @property
+    def _host(self) -> Host:
+        host: Host = self.handle.node.host
+        return host
+
+    def send(
+        self,
+        payload: bytes,
+        now: float,
+        *,
+        headers: Mapping[str, object] | None = None,
+        raw: bool = False,
+        ttl: float | None = None,
+        ack_now: bool = False,
+        reserved: Mapping[str, object] | None = None,
+    ) -> int:
+        sequence = super().send(
+            payload, now, headers=headers, raw=raw, ttl=ttl, ack_now=ack_now, reserved=reserved
+        )
+        options = {"headers": {**(headers or {}), **(reserved or {})}, "raw": raw, "ttl": ttl, "ack_now": ack_now}
+        for accepted in self._host.world.watchers.accepted:
+            accepted(self._host, self.peer_id, sequence, payload, options)
+        return sequence
+
+    def cancel(self, sequence: int, now: float) -> bool:
+        certain = super().cancel(sequence, now)
+        for cancelled in self._host.world.watchers.cancelled:
+            cancelled(self._host, self.peer_id, sequence, certain)
+        return certain
+
+    def take(self, limit: int = 1) -> list[Delivery]:
+        taken = super().take(limit)
+        if taken:
+            self._handed_over(taken)
+        return taken
+
+    def settle(self, delivery: Delivery, now: float, *, reject: tuple[int, str] | None = None) -> None:
+        super().settle(delivery, now, reject=reject)
+        self._settled(delivery, reject)
+
+    def release(self, delivery: Delivery, now: float) -> None:
+        super().release(delivery, now)
+        for released in self._host.world.watchers.released:
+            released(self._host, self.peer_id, delivery)
+
+    def end(self, now: float) -> None:
+        super().end(now)
+        for ended in self._host.world.watchers.ended:
+            ended(self._host, self.peer_id)
+
+    def pass_replies_on(self, now: float) -> None:
+        inbox = self.inboxes.present
+        replies = [] if inbox is None else list(inbox.replies)
+        super().pass_replies_on(now)
+        for delivery in replies:
+            self._handed_over([delivery])
+            if delivery[1] not in delivery[0].held:  # nobody waited for it
+                self._settled(delivery, None)
+
+    def _handed_over(self, deliveries: list[Delivery]) -> None:
+        for handed_over in self._host.world.watchers.handed_over:
+            handed_over(self._host, self.peer_id, deliveries)
+
+    def _settled(self, delivery: Delivery, reject: tuple[int, str] | None) -> None:
+        for settled in self._host.world.watchers.settled:
+            settled(self._host, self.peer_id, delivery, reject)
 
 
 class SimulatedNode(BlockingNode[SimulatedPeer]):
     """The application's side of the process that runs on ``host`` now; a process started later needs its own.
 
     ``codec``: objects to bytes.  ``patience``: after so many virtual seconds a wait without a timeout raises Stuck.
-    The node takes its host's notices and wakes; a ``Judge`` watches what a ``Host`` does by itself, not this.
+    The node takes its host's notices and wakes.
     """
 
     def __init__(self, host: Host, *, codec: Codec | None = None, patience: float = 3600.0) -> None:

@@ -685,8 +685,8 @@ class Host:
     def answer_dials(self, *, refuse: bool = False, timeout: bool = False, silent: bool = False) -> list[Wire]:
         """Answer the dials that wait: connected if the other host is up and listens, else refused.
 
-        Dials from and to a paused host go on waiting.  ``refuse``: all are refused; ``timeout``: nobody answered them;
-        ``silent``: something accepts them that will never say a word.
+        Dials from and to a paused host, or to one that is not reachable, go on waiting.  ``refuse``: all are refused;
+        ``timeout``: nobody answered them; ``silent``: something accepts them that will never say a word.
         """
         wires: list[Wire] = []
         if self.paused:
@@ -694,9 +694,9 @@ class Host:
         dials, self.dials = self.dials, []
         for dial in dials:
             other = self.world.hosts.get(str(dial.target.key))
-            if other is not None and other.paused:
+            if other is not None and (other.paused or not self.world.reachable(self, other)):
                 self.dials.append(dial)
-            elif refuse or timeout or other is None or not other.up or not other.listening:
+            elif refuse or timeout or other is None or not self.world.listens(other):
                 error = TimeoutError("nobody answered") if timeout else ConnectionRefusedError("refused")
                 self.world.steps.dial_failed += 1
                 self.endpoint.dial_failed(dial, self.world.now, error)
@@ -762,6 +762,9 @@ class Host:
 class World:
     """The time, the hosts, the wires."""
 
+    #: what carries bytes in it
+    wire_type: type[Wire] = Wire
+
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self.random = random.Random(f"{seed}/world")
@@ -791,6 +794,14 @@ class World:
         host = self.hosts[name] = Host(self, name, Config() if config is None else config, auth, peer_id)
         return host
 
+    def reachable(self, dialer: Host, acceptor: Host) -> bool:
+        """Does a dial get from one to the other?  It waits as long as it does not."""
+        return True
+
+    def listens(self, host: Host) -> bool:
+        """Is a dial of that host answered?"""
+        return host.up and host.listening
+
     @property
     def connections_made(self) -> int:
         """How many wires there have been."""
@@ -799,7 +810,7 @@ class World:
     def connect(self, dialer: Host, acceptor: Host, dial: Dial, *, silent: bool = False) -> Wire:
         """A byte stream comes about; ``silent``: nobody sits at its other end, and nobody tells."""
         self._count += 1
-        wire = Wire(self, self._count, (dialer, acceptor))
+        wire = self.wire_type(self, self._count, (dialer, acceptor))
         for pipe in wire.pipes:
             pipe.capacity, pipe.black_hole = self.capacity, silent
         if self.fuse is not None and not silent:

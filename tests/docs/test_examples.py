@@ -38,6 +38,10 @@ order
       send shop
         process stock
 """,
+    "testing_handlers": r"""
+\.\.\. +\[100%\]
+3 passed in .*
+""",
     "survive_a_cut": r"""
 once and in order: True
 1000 sent, 1000 read, 0 failed
