@@ -129,6 +129,7 @@ class Connection(Timed):
         "dirty",
         "drop_at",
         "error",
+        "first_told",
         "generation",
         "liveness",
         "negotiation",
@@ -177,6 +178,7 @@ class Connection(Timed):
         self.generation = 0
         self.credit_told = 0
         self.outbox_told = b""
+        self.first_told = 0
         # what goes out
         self.dirty = False
         #: for the driver, if it can tell: how many bytes the system holds that it took and has not delivered yet
