@@ -21,7 +21,10 @@ from struct import Struct
 from typing import Literal
 
 from networkio_proto import Config, Delivery, MessageTooLarge, OutboxFull, SessionClosed, TargetState
+from networkio_proto.journal import JournalBatch
 
+from .disk import Disk
+from .durable import DurableJudge
 from .judges import Judge, Violation
 from .world import Cut, Host, Watcher, Wire, World
 
@@ -48,6 +51,10 @@ _HASHED = 512
 _WROTE = Struct("<IBId")
 _ARRIVED = Struct("<IBQ")
 _TICKED = Struct("<Id")
+_JOURNALED = Struct("<IQI")
+
+#: a message is told from another by so many bytes of its payload
+_TELLING = 12
 
 
 class Recorder(Watcher):
@@ -80,12 +87,17 @@ class Recorder(Watcher):
     def ticked(self, host: Host) -> None:
         self._hash = zlib.crc32(_TICKED.pack(host.number, self.world.now), self._hash)
 
+    def journaled(self, host: Host, batch: JournalBatch, error: OSError | None) -> None:
+        number = 0 if error is None else error.errno or 0
+        self._hash = zlib.crc32(_JOURNALED.pack(host.number, batch.token, number), self._hash)
+
 
 class Game:
     """The world, its hosts, and what their applications hold.
 
     ``configs``: one for each host "a", "b", ...; None: the default.  ``pairs``: who talks to whom.  ``dialers``: the
-    pairs whose first dials the second.  ``named``: dials say whom they expect.
+    pairs whose first dials the second.  ``named``: dials say whom they expect.  ``durable``: the hosts that keep a
+    journal, on a disk of their own.
     """
 
     def __init__(
@@ -96,12 +108,17 @@ class Game:
         pairs: Sequence[str] = ("ab", "ba"),
         dialers: Sequence[str] = ("ab",),
         named: bool = True,
+        durable: str = "",
     ) -> None:
         self.world = World(seed)
-        self.judge = Judge(self.world)
+        self.judge = DurableJudge(self.world) if durable else Judge(self.world)
         self.recorder = Recorder(self.world)
         self.names = NAMES[: len(configs)]
-        self.hosts = {name: self.world.host(name, config) for name, config in zip(self.names, configs, strict=True)}
+        self.disks = {name: Disk() for name in self.names if name in durable}
+        self.hosts = {
+            name: self.world.host(name, config, disk=self.disks.get(name))
+            for name, config in zip(self.names, configs, strict=True)
+        }
         self.pairs = tuple(pairs)
         self.dialers = tuple(dialers)
         #: an application left, so applications must ask for connections again
@@ -154,6 +171,8 @@ class Game:
     def _payload(self, pair: str, size: int) -> bytes:
         """What no other message of the game has, if there is room for it."""
         self._count += 1
+        if self.disks:  # old copies give a number to two messages: they must differ
+            size = max(size, _TELLING)
         return (b"%s%07d" % (pair.encode(), self._count) + _FILLER[:size])[:size]
 
     def send_special(self, pair: str, size: int, ttl: float | None, headers: int, ack_now: bool) -> None:
@@ -347,7 +366,8 @@ class Game:
         for pair in self.held:
             if pair[0] == name:
                 self.held[pair].clear()
-                self.sent[pair].clear()
+                if host.disk is None:
+                    self.sent[pair].clear()
         host.restart()
         for pair in self.dialers:
             if pair[0] == name:
@@ -408,7 +428,14 @@ class Game:
             host.doom = None
         for name in self.names:
             self.hosts[name].resume()
+            if (disk := self.disks.get(name)) is not None:
+                disk.heal()
+                if disk.stopped:  # its process can keep no promise any more
+                    self.hosts[name].crash()
             self.restart(name)
+            if disk is not None:
+                disk.finish(self.hosts[name])
+                disk.serve(self.hosts[name])
         for wire in world.open_wires():
             for end, pipe in enumerate(wire.pipes):
                 pipe.fuse = None

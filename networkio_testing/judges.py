@@ -72,6 +72,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "I7": "every accepted message is either retained or has exactly one outcome",
     "I8": "nothing leaves an outbox without an outcome",
     "I9": "a message is flagged as redelivered if, and only if, another process may have seen it",
+    "I10": "nothing that rests on the disk leaves before it is there, and what is there outlives the process",
     "I11": "a connection that is not live changes no session, and an unproven peer makes none",
     "I13": "a session has at most one live connection on each side",
     "I14": "generations only grow, and one generation is one connection",
@@ -146,6 +147,8 @@ class _Message:
     settled_by: frozenset[tuple[bytes, bytes]] = frozenset()
     acknowledged: bool = False
     rejections: frozenset[int] = frozenset()
+    #: an earlier process of the sender gave it up, and its journal has forgotten that
+    given_up: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -171,6 +174,10 @@ class _Log:
     markable: int = 0
     #: the last announced ``read``
     announced: int = 0
+    #: what it cost already when its process began
+    burden: int = 0
+    #: the highest sequence that an earlier process with the same journal ever transmitted
+    reached: int = 0
 
 
 @dataclass(slots=True)
@@ -300,7 +307,7 @@ class Judge(Watcher):
             headers=dict(headers) if isinstance(headers, Mapping) and headers else None,
             raw=bool(options["raw"]),
             outbox_id=host.session(peer).outbox.outbox_id,
-            expires=self.world.now + ttl if isinstance(ttl, (int, float)) else None,
+            expires=host.now + ttl if isinstance(ttl, (int, float)) else None,
         )
         self.tally["accepted"] += 1
 
@@ -391,8 +398,13 @@ class Judge(Watcher):
         for number in missing | told:
             ghost = log.messages.get(number)
             over = number in log.fins if ghost is None else number < log.first or ghost.outcome is not None
+            over = over or self._ended_before(log, number)
             self._demand(over, "I2", "{} of {} is passed over, and has not ended", number, log.sender)
         self.tally["gap"] += bool(told)
+
+    def _ended_before(self, log: _Log, sequence: int) -> bool:
+        """Did it end in the time of an earlier process with the same journal?"""
+        return False
 
     def _find(self, host: Host, peer: str, delivery: Delivery) -> tuple[_Log, _Message]:
         log = self._outboxes.get(delivery[0].outbox_id)
@@ -491,7 +503,7 @@ class Judge(Watcher):
             self._object("I7", "{} counts {} accepted", host, ledger.accepted)
         if first != log.first or failed != log.failed:
             self._look_at_outcomes(host, log, outbox)
-        most = host.config.outbox_limit + host.config.limits.message + 2 * COST_PER_MESSAGE
+        most = max(log.burden, host.config.outbox_limit + host.config.limits.message + 2 * COST_PER_MESSAGE)
         if outbox.cost > most:
             self._object("I18", "the outbox of {} costs {} of {}", host, outbox.cost, most)
 
@@ -528,7 +540,8 @@ class Judge(Watcher):
             if message is None:
                 self._demand(sequence in log.fins, "I8", "{} of {} was never accepted", sequence, host)
             elif message.outcome is None:
-                self._demand(message.acknowledged, "I5", "{} of {} is READ, and nobody read it", sequence, host)
+                read = message.acknowledged or message.given_up
+                self._demand(read, "I5", "{} of {} is READ, and nobody read it", sequence, host)
                 self._outcome(log, message, Outcome.READ)
         log.first, log.failed = outbox.first, outbox.ledger.failed
         for outcome in Outcome:
@@ -549,7 +562,7 @@ class Judge(Watcher):
         if outcome is Outcome.CANCELLED:
             demand(message.cancelled, "I5", "{} is CANCELLED, and nobody cancelled it", sequence)
         if failure.reason == "its ttl is over":
-            over = message.expires is not None and message.expires <= self.world.now + _EPSILON
+            over = message.expires is not None and message.expires <= host.now + _EPSILON
             demand(over, "I5", "{} is EXPIRED before its time", sequence)
         if failure.seen == "no":
             self._unseen(log, message, sequence)
@@ -578,12 +591,14 @@ class Judge(Watcher):
             raise Violation("I3", f"{host} has an inbox for an outbox that {peer} never had", self.world)
         demand(read <= received, "I1", "{} has read {} and received {}", host, read, received)
         demand(known[0] <= received and known[1] <= read, "I1", "{}: {} was {}", host, (received, read), known)
-        demand(received <= max(log.transmitted, log.first - 1), "I3", "{} holds {}, not sent yet", host, received)
+        most = max(log.transmitted, log.reached, log.first - 1)
+        demand(received <= most, "I3", "{} holds {}, not sent yet", host, received)
         for sequence in range(known[1] + 1, read + 1):
             ghost = log.messages.get(sequence)
             over = sequence in log.fins if ghost is None else (
                 ghost.outcome is not None or (host.endpoint.incarnation, inbox.outbox_id) in ghost.settled_by
             )
+            over = over or self._ended_before(log, sequence)
             demand(over, "I5", "{} counts {} of {} as read, and its application holds it", host, sequence, peer)
 
     # -- connections ----------------------------------------------------------------------------------------------
@@ -609,24 +624,25 @@ class Judge(Watcher):
             return
         outbox = session.outbox
         if outbox.cursor < outbox.next and (outbox.used < outbox.credit or outbox.fragment):
-            self._object("I23", "{} has something to send to {}, and does not", host, session.peer_id)
+            waits = outbox.cursor > outbox.sendable or session.attachment.hole is not None  # for the disk
+            self._demand(waits, "I23", "{} has something to send to {}, and does not", host, session.peer_id)
         inbox, tap = session.inboxes.present, ghost.tap
         if inbox is None or tap is None:
             return
-        if inbox.received <= tap.positions[0] and inbox.read <= tap.positions[1]:
+        if inbox.received <= tap.positions[0] and inbox.stated_read <= tap.positions[1]:
             tap.owing = None
         else:
             self._look_at_acknowledgement(host, tap, inbox)
 
     def _look_at_acknowledgement(self, host: Host, tap: _Tap, inbox: Inbox) -> None:
         """What came and what was read is told within the time that is given for it."""
-        now = self.world.now
+        now = host.now
         attach = tap.attach
         stated = None if attach is None else attach.inbox
         received, read = inbox.base, inbox.base
         if stated is not None and stated.outbox_id == inbox.outbox_id:
             received, read = stated.received, stated.read
-        if inbox.received <= max(received, tap.positions[0]) and inbox.read <= max(read, tap.positions[1]):
+        if inbox.received <= max(received, tap.positions[0]) and inbox.stated_read <= max(read, tap.positions[1]):
             tap.owing = None
         elif tap.owing is None:
             tap.owing = now
@@ -659,7 +675,7 @@ class Judge(Watcher):
 
     def _lost(self, host: Host, session: Session, known: _Live) -> None:
         """The end of a live connection: was it replaced by right, and does its dialer come back at once?"""
-        connection, now = known.connection, self.world.now
+        connection, now = known.connection, host.now
         error = connection.error
         if error is None:
             raise Violation("I20", f"{connection} of {host} was left without a reason", self.world)
@@ -717,7 +733,7 @@ class Judge(Watcher):
     def _tap(self, wire: Wire, end: int) -> _Tap:
         taps = self._taps.get(wire.number)
         if taps is None:
-            taps = self._taps[wire.number] = (_Tap(heard=self.world.now), _Tap(heard=self.world.now))
+            taps = self._taps[wire.number] = (_Tap(heard=wire.hosts[0].now), _Tap(heard=wire.hosts[1].now))
         return taps[end]
 
     def wrote(self, wire: Wire, end: int, buffers: Sequence[bytes | memoryview]) -> None:
@@ -809,7 +825,7 @@ class Judge(Watcher):
             self._before = (connection, connection.attached is not None, _state(wire.hosts[end]))
 
     def arrived(self, wire: Wire, end: int) -> None:
-        self._tap(wire, end).heard = self.world.now
+        self._tap(wire, end).heard = wire.hosts[end].now
         if self._before is None:
             return
         connection, proven, before = self._before
@@ -822,9 +838,9 @@ class Judge(Watcher):
 
     def ticked(self, host: Host) -> None:
         endpoint = host.endpoint
-        self._served[host.name] = self.world.now
+        self._served[host.name] = now = host.now
         timer = endpoint.get_timer()
-        if timer is not None and timer <= self.world.now:
+        if timer is not None and timer <= now:
             self._object("I19", "a timer of {} fires again at once", host)
 
     def _count_timers(self, host: Host) -> None:
@@ -873,7 +889,7 @@ class Judge(Watcher):
             for peer, session in endpoint.sessions.items():
                 log, outbox = self._log(host, peer), session.outbox
                 left = [sequence for sequence, m in log.messages.items() if m.outcome is None]
-                demand(not left and outbox.all_read, "I22", "{}: {} {}", host, left[:9], session.why(self.world.now))
+                demand(not left and outbox.all_read, "I22", "{}: {} {}", host, left[:9], session.why(host.now))
                 demand(not (session.unread or session.held), "I22", "{} holds messages of {}", host, peer)
                 kept = outbox.cost - (COST_PER_MESSAGE if outbox.fin_read else 0)  # FIN stays until the session is over
                 demand(kept == 0 and not session.parked, "I25", "{} keeps something for {}", host, peer)
