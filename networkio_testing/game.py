@@ -16,16 +16,19 @@ Hosts have names of one letter, and a *pair* is two of them: ``"ab"`` is what th
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from struct import Struct
 from typing import Literal
 
 from networkio_proto import Config, Delivery, MessageTooLarge, OutboxFull, SessionClosed, TargetState
 from networkio_proto.journal import JournalBatch
 
+from .adversary import Adversary, SharedKey
+from .clocks import Clock
 from .disk import Disk
 from .durable import DurableJudge
 from .judges import Judge, Violation
+from .stalls import StallJudge
 from .world import Cut, Host, Watcher, Wire, World
 
 __all__ = ["NAMES", "TWIN", "Game", "Recorder"]
@@ -97,7 +100,8 @@ class Game:
 
     ``configs``: one for each host "a", "b", ...; None: the default.  ``pairs``: who talks to whom.  ``dialers``: the
     pairs whose first dials the second.  ``named``: dials say whom they expect.  ``durable``: the hosts that keep a
-    journal, on a disk of their own.
+    journal, on a disk of their own.  ``clocks``: what the clocks of some hosts show at first, and their rates.
+    ``stranger``: there is an adversary, and the hosts have a key ("secret") or none ("open").
     """
 
     def __init__(
@@ -109,16 +113,23 @@ class Game:
         dialers: Sequence[str] = ("ab",),
         named: bool = True,
         durable: str = "",
+        clocks: Mapping[str, Sequence[float]] | None = None,
+        stranger: str = "",
     ) -> None:
         self.world = World(seed)
         self.judge = DurableJudge(self.world) if durable else Judge(self.world)
         self.recorder = Recorder(self.world)
         self.names = NAMES[: len(configs)]
         self.disks = {name: Disk() for name in self.names if name in durable}
+        now = self.world.now
+        self.clocks = {name: Clock(rate, shows, now) for name, (shows, rate) in (clocks or {}).items()}
+        self.stalls = StallJudge(self.world) if clocks else None
+        self.auth = SharedKey(b"a key that all hosts share") if stranger == "secret" else None
         self.hosts = {
-            name: self.world.host(name, config, disk=self.disks.get(name))
+            name: self.world.host(name, config, self.auth, disk=self.disks.get(name), clock=self.clocks.get(name))
             for name, config in zip(self.names, configs, strict=True)
         }
+        self.adversary = Adversary(self.world, secret=stranger == "secret") if stranger else None
         self.pairs = tuple(pairs)
         self.dialers = tuple(dialers)
         #: an application left, so applications must ask for connections again
@@ -129,7 +140,7 @@ class Game:
         self.held: dict[str, list[Delivery]] = {pair: [] for pair in everybody}
         self.sent: dict[str, list[int]] = {pair: [] for pair in everybody}
         self._count = 0
-        self._named = named
+        self._named = named or stranger == "secret"  # a shared key needs to know whom it is meant for
         for pair in self.dialers:
             self._dial(pair)
 
@@ -385,7 +396,7 @@ class Game:
         """Another process with the id of "a" comes and dials "b", or goes."""
         host = self.hosts.get(TWIN)
         if host is None:
-            host = self.hosts[TWIN] = self.world.host(TWIN, self.hosts["a"].config, peer_id="a")
+            host = self.hosts[TWIN] = self.world.host(TWIN, self.hosts["a"].config, self.auth, peer_id="a")
         elif host.up:
             host.crash(reset=True)
             return

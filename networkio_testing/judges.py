@@ -85,6 +85,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "I23": "nobody waits for what has happened already",
     "I24": "connections come back as soon as they may, and then stay",
     "I25": "what has ended gives back everything",
+    "I26": "a pause of one's own ends no connection: whoever wakes up asks first",
 }
 
 #: a stream of well-formed bytes can only earn these by a mistake of one of the two cores

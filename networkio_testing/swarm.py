@@ -31,6 +31,7 @@ from typing import Any, Final, Literal
 from networkio_proto import Config, Limits
 
 from . import machines
+from .adversary import SCRIPTS
 from .disk import DEATHS
 from .game import NAMES, TWIN, Game
 from .judges import Violation
@@ -137,6 +138,16 @@ MOVES: Final[Mapping[str, Move]] = {
     "failed_sync": _fault(machines.failed_sync, 0.1, "durable", ("lost", "kept"), needs="durable"),
     "crash_writing": _fault(machines.crash_writing, 0.5, "durable", DEATHS, _BOTH, needs="durable"),
     "old_copy": _fault(machines.old_copy, 0.1, "durable", (0.99, 0.9, 0.5, 0.0), needs="durable"),
+    # the clocks
+    "stall": _fault(machines.stall, 0.2, "host", (1.0, 6.0, 20.0, 60.0), needs="clocks"),
+    "suspend": _fault(machines.suspend, 0.2, "host", (1.0, 20.0, 60.0, 600.0), _BOTH, needs="clocks"),
+    # a third party
+    "stranger_comes": _fault(machines.stranger_comes, 2, "host", SCRIPTS, BYTES, needs="stranger"),
+    "stranger_answers": _fault(machines.stranger_answers, 0.3, "host", SCRIPTS, BYTES, needs="stranger"),
+    "stranger_floods": _fault(machines.stranger_floods, 0.1, "host", SCRIPTS, (3, 30), needs="stranger"),
+    "stranger_says": _fault(machines.stranger_says, 4, _ANY, (1_000_000, 1, 7, 100), needs="stranger"),
+    "stranger_leaves": _fault(machines.stranger_leaves, 1, _ANY, ("rst", "fin"), needs="stranger"),
+    "impersonate": _fault(machines.impersonate, 0.5, "pair", needs="stranger"),
 }
 
 
@@ -209,6 +220,13 @@ def _draw_machines(seed: int, names: str, configs: Sequence[dict[str, Any]]) -> 
         special["durable"] = "".join(name for name in names if chance.random() < 0.7) or names[0]
         for settings in configs:  # the messages of such a game are told apart by their bytes
             settings["message"] = max(settings["message"], 2500)
+    if chance.random() < 0.25:
+        special["clocks"] = {
+            name: [chance.choice((0.0, 7.25, 1e6)), 1 + chance.choice((-1, 1)) * chance.choice((0, 3e-4, 5e-3, 0.03))]
+            for name in names
+        }
+    if chance.random() < 0.25:
+        special["stranger"] = chance.choice(("secret", "secret", "open"))
     return special
 
 
@@ -280,8 +298,16 @@ def start(tape: Tape) -> Game:
     world = tape.world
     configs = [make_config(settings) for settings in world["configs"]]
     named = bool(world.get("named", True))
-    durable = str(world.get("durable", ""))
-    game = Game(tape.seed, configs, pairs=world["pairs"], dialers=world["dialers"], named=named, durable=durable)
+    game = Game(
+        tape.seed,
+        configs,
+        pairs=world["pairs"],
+        dialers=world["dialers"],
+        named=named,
+        durable=str(world.get("durable", "")),
+        clocks=world.get("clocks"),
+        stranger=str(world.get("stranger", "")),
+    )
     game.world.capacity = world.get("capacity", game.world.capacity)
     game.vigil = bool(world.get("vigil", True))
     game.world.write_size = world.get("write_size", game.world.write_size)

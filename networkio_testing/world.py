@@ -828,17 +828,33 @@ class World:
         """How many wires there have been."""
         return self._count
 
-    def connect(self, dialer: Host, acceptor: Host, dial: Dial, *, silent: bool = False) -> Wire:
-        """A byte stream comes about; ``silent``: nobody sits at its other end, and nobody tells."""
+    def knock(self, stranger: Host, acceptor: Host) -> Wire:
+        """A byte stream comes about at whose dialling end there is no core."""
+        self._count += 1
+        wire = Wire(self, self._count, (stranger, acceptor))
+        self.wires.append(wire)
+        self.steps.accept += 1
+        accepted = wire.ends[1] = acceptor.endpoint.accept(acceptor.now, source=stranger.name)
+        acceptor.wires[accepted] = (wire, 1)
+        acceptor.pump()
+        return wire
+
+    def connect(
+        self, dialer: Host, acceptor: Host, dial: Dial, *, silent: bool = False, nobody: bool = False
+    ) -> Wire:
+        """A byte stream comes about; ``silent``: nobody sits at its other end, and nobody tells.
+
+        ``nobody``: there is no core at its other end.
+        """
         self._count += 1
         wire = Wire(self, self._count, (dialer, acceptor))
         for pipe in wire.pipes:
             pipe.capacity, pipe.black_hole = self.capacity, silent
-        if self.fuse is not None and not silent:
+        if self.fuse is not None and not silent and not nobody:
             end, count, how = self.fuse
             wire.pipes[end].fuse, wire.pipes[end].fuse_cut, self.fuse = max(1, count), how, None
         self.wires.append(wire)
-        if not silent:
+        if not silent and not nobody:
             self.steps.accept += 1
             accepted = wire.ends[1] = acceptor.endpoint.accept(acceptor.now, source=dialer.name)
             acceptor.wires[accepted] = (wire, 1)
@@ -846,7 +862,7 @@ class World:
         dialled = wire.ends[0] = dialer.endpoint.connect(dial, dialer.now)
         dialer.wires[dialled] = (wire, 0)
         dialer.pump()
-        if not silent:
+        if not silent and not nobody:
             acceptor.pump()
         return wire
 
