@@ -87,9 +87,9 @@ class Attachment:
         )
 
     def _settled(self) -> tuple[int, int]:
-        """What changes when the application settles something."""
+        """What changes when the application settles something, or the peer learns of a rejection."""
         inboxes = self._session.inboxes
-        return (0 if inboxes.present is None else inboxes.present.read, inboxes.unsettled)
+        return (0 if inboxes.present is None else inboxes.present.told_read, inboxes.unsettled)
 
     # -- the peer's facts ---------------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from networkio_proto import Config, Outcome
 from networkio_proto.journal import ReceiverKnown
+from networkio_testing.disk import Disk
+from networkio_testing.durable import DurableJudge
 from networkio_testing.world import World
 from tests.proto.test_journal import Store, durable_pair, kinds
 
@@ -279,3 +281,22 @@ def test_what_was_given_up_for_a_restarted_peer_is_not_sent_again_after_a_crash(
     assert a.host.session("b").connected
     assert b.read("a") == []
     assert a.host.session("b").outcome(1) is Outcome.LOST
+
+
+def test_a_dialer_that_comes_back_and_learns_that_its_rejection_is_known_acknowledges_it() -> None:
+    world = World()
+    DurableJudge(world)  # objects to whoever owes an acknowledgement for longer than its delay
+    a, b = world.host("a", disk=Disk()), world.host("b", disk=Disk())
+    b.dial("a")
+    a.send("b", b"bad")
+    world.run(1)
+    b.settle("a", b.take("a")[0], (7, "no"))
+    world.run(1)
+    b.crash()
+    b.restart()
+    b.dial("a")
+    world.run(30)
+    assert a.session("b").outcome(1) is Outcome.REJECTED
+    inbox = b.session("a").inbox
+    assert inbox is not None
+    assert not inbox.rejects
