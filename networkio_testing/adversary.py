@@ -133,8 +133,12 @@ class Adversary(Watcher):
     def leave(self, index: int, how: str) -> None:
         """Break off one of its wires."""
         if self.wires:
-            wire, _, _ = self.wires.pop(list(self.wires)[index % len(self.wires)])
+            wire, end, _ = self.wires.pop(list(self.wires)[index % len(self.wires)])
+            victim = wire.hosts[1 - end]
+            process, before = victim.endpoint, _everything(victim)
             wire.cut(how)
+            if victim.up and victim.endpoint is process and how == "rst":  # else bytes arrived before
+                self._same(victim, wire, before)
 
     def _begin(self, wire: Wire, end: int, what: str, victim: Host, count: int) -> None:
         self._keep(wire, end, self._script(what, end, victim))
@@ -241,7 +245,10 @@ class Adversary(Watcher):
         connection = wire.ends[end]
         if connection is not None and (connection.attached is not None or connection.state is ConnectionState.LIVE):
             raise Violation("I11", f"{victim} believes a stranger on {connection}", self.world)
-        if _everything(victim) != self._before:
+        self._same(victim, wire, self._before)
+
+    def _same(self, victim: Host, wire: Wire, before: tuple[object, ...]) -> None:
+        if _everything(victim) != before:
             raise Violation("I11", f"{victim} was changed by a stranger on {wire}", self.world)
 
 

@@ -64,7 +64,7 @@ class StallJudge(Watcher):
         self.pauses += 1
         self._woke[process] = now
         for connection in host.endpoint.connections:
-            if connection.live and connection in self._live and connection.liveness._last_ping < now:
+            if connection.live and connection in self._live and connection.liveness._ping is None:
                 self._object(f"{host} slept for {slept:.3f} s, and does not ask {connection.peer_id}")
 
     def effect(self, host: Host, effect: Effect) -> None:
