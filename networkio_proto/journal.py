@@ -295,9 +295,14 @@ def _restore_inbox(session: Session, record: InboxMoved) -> None:
     if record.facts.outbox_id == _NO_OUTBOX:
         session.inboxes.boxes, session.inboxes.present = [], None
         return
+    read = record.facts.read
+    if not read:  # nothing before it was settled: what was rejected comes again with the rest
+        return
     inbox = Inbox.restored(record.facts)
     inbox.durable_read = inbox.read
-    inbox.rejects = {sequence: Reject(sequence, code, text, 0) for sequence, code, text in record.rejects}
+    # Of what comes again the application decides anew: nobody knows whether its number still means the same message.
+    kept = [Reject(sequence, code, text, 0) for sequence, code, text in record.rejects if sequence <= read]
+    inbox.rejects = {reject.sequence: reject for reject in kept}
     inbox.durable_rejects = frozenset(inbox.rejects)
     left = [box for box in session.inboxes if box.outbox_id != inbox.outbox_id]
     for box in left:

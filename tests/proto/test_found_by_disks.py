@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from networkio_proto import Config, Outcome
-from networkio_proto.journal import ReceiverKnown
+from networkio_proto import Config, Endpoint, Outcome
+from networkio_proto.handshake import InboxFacts
+from networkio_proto.journal import InboxMoved, ReceiverKnown
 from networkio_testing.disk import Disk
 from networkio_testing.durable import DurableJudge
 from networkio_testing.world import World
@@ -100,20 +101,42 @@ def test_an_inbox_does_not_shrink_below_what_is_on_disk() -> None:
     assert a.host.session("b").outcome(1) is Outcome.READ
 
 
-def test_a_rejection_before_which_nothing_is_settled_survives_a_crash() -> None:
+def test_a_rejection_before_which_nothing_is_settled_is_not_the_end_of_the_session() -> None:
+    node = Endpoint("b", journal=True)
+    old, new = b"o" * 16, b"n" * 16
+    node.restore(
+        [
+            InboxMoved("a", InboxFacts(old, b"r" * 16, 3, 3, 1), ((2, 7, "no"),)),
+            InboxMoved("a", InboxFacts(new, b"r" * 16, 0, 0, 1), ((2, 7, "no"),)),
+        ],
+        0.0,
+    )
+    assert [inbox.outbox_id for inbox in node.session("a").inboxes] == [old]
+
+
+def test_a_rejection_behind_what_is_settled_is_decided_anew_after_a_crash() -> None:
+    """The sender may have been rolled back, and the number may mean another message."""
     world, a, b = durable_pair()
-    a.host.send("b", b"held", b"bad")
+    a.host.send("b", b"1", b"held")
+    copy = list(a.records)
+    a.host.send("b", b"bad")
     world.run(1)
     wire = world.live("a", "b")
     assert wire is not None
     wire.black_hole()
-    _, bad = b.host.take("a", 2)
+    first, _, bad = b.host.take("a", 3)
+    b.host.settle("a", first)
     b.host.settle("a", bad, (7, "no"))
     b.crash()
+    a.records = copy
+    a.crash()
+    a.host.dial("b")
+    assert a.host.send("b", b"new") == [3]
     world.run(120)
-    failure = a.host.session("b").failure(2)
-    assert failure is not None
-    assert (failure.outcome, failure.code, failure.reason) == (Outcome.REJECTED, 7, "no")
+    assert a.host.session("b").outcome(3) is None
+    assert b.host.read("a") == [b"held", b"new"]
+    world.run(1)
+    assert a.host.session("b").ledger.read == 3
 
 
 def test_a_copy_from_before_the_first_transmission_sends_again_flagged_what_the_peer_says_it_has() -> None:
