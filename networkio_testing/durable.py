@@ -272,13 +272,14 @@ class DurableJudge(Judge):
     def _restored_inboxes(self, host: Host, session: Session, kept: _Kept) -> None:
         """An inbox goes on behind what was read, and the rest comes again."""
         stand = {inbox.outbox_id: inbox.read for inbox in session.inboxes}
-        self._demand(stand == kept.inboxes, "I10", "{} begins with {}, its journal has {}", host, stand, kept.inboxes)
+        journal = {outbox_id: read for outbox_id, read in kept.inboxes.items() if read}
+        self._demand(stand == journal, "I10", "{} begins with {}, its journal has {}", host, stand, journal)
         incarnation = host.endpoint.incarnation
         for inbox in session.inboxes:
             self._held[(incarnation, inbox.outbox_id)] = (inbox.read, inbox.read)
             self._readers[(incarnation, inbox.outbox_id)] = _Reader(last=inbox.read)
-            rejects = kept.rejects[inbox.outbox_id]
-            same = frozenset(inbox.rejects) == rejects
+            rejects = {sequence for sequence in kept.rejects[inbox.outbox_id] if sequence <= inbox.read}
+            same = set(inbox.rejects) == rejects
             self._demand(same, "I10", "{} rejects {}, in its journal {}", host, list(inbox.rejects), rejects)
 
     # -- across processes -----------------------------------------------------------------------------------------
@@ -320,9 +321,7 @@ class DurableJudge(Judge):
         again = delivery[1] in self._readers[(incarnation, delivery[0].outbox_id)].attempts
         if not again and not flagged and incarnation in message.seen_by:
             self._object("I4", "{} from {} comes again to {} without a flag", delivery[1], peer, host)
-        # (Restarts, old copies) or a session that was over: nothing that was acknowledged, and is on disk, comes again
-        excused = {peer, host.peer_id} & self._rolled_back or {(host.name, peer), (peer, host.name)} & self._over
-        if not excused and id(message) in self._done[(host.name, peer)]:
+        if id(message) in self._done[(host.name, peer)] and not self._excused(host, peer):
             self._object("I4", "{} from {} comes again, and {} has on disk that it was read", delivery[1], peer, host)
         if peer in self._rolled_back and not flagged:
             # P-MARK-6: the copy may be older than the transmission to a process that has forgotten it as well
@@ -330,9 +329,20 @@ class DurableJudge(Judge):
         self._furthest[(incarnation, log)] = 0  # an old copy gives numbers anew: who has seen what is judged above
         super()._hand_over(host, peer, delivery)
 
+    def _excused(self, host: Host, peer: str) -> bool:
+        """May what was acknowledged, and is on disk, come again?
+
+        After old copies, after sessions that were over, and where a second process had the id of the first, which then
+        looks to itself like an old copy (case U).
+        """
+        over = {(host.name, peer), (peer, host.name)} & self._over
+        return bool({peer, host.peer_id} & self._rolled_back or peer in self._doubles or over)
+
     def _look_at_resumption(self, host: Host, session: Session, log: _Log) -> None:
-        renamed = session.outbox.outbox_id != log.outbox_id
+        renamed, marked, markable = session.outbox.outbox_id != log.outbox_id, log.marked, log.markable
         super()._look_at_resumption(host, session, log)
+        if host.disk is not None:  # a mark lasts (P-MARK-3)
+            log.marked, log.markable = max(marked, log.marked), max(markable, log.markable)
         if host.disk is not None and renamed:  # cases C and U mark what was ever transmitted, known or not
             log.markable = max(log.markable, log.transmitted, self._loaded.get(id(log), 0))
 
