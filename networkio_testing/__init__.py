@@ -1,8 +1,8 @@
 """Break things on purpose: a simulated network for the core, its judges, and a chaos proxy for real sockets.
 
 ``world`` runs any number of real cores on a virtual clock, ``node`` gives them an application's interface, ``judges``
-watch them, and ``proxy`` stands between two real programs.  ``disk``, ``clocks`` and ``adversary`` are what machines and
-strangers do to them, ``durable`` and ``stalls`` the judges for that.  ``game`` is everything that may go wrong,
+watch them, and ``proxy`` stands between two real programs.  ``disk``, ``clocks`` and ``adversary`` are what machines
+and strangers do to them, ``durable`` and ``stalls`` the judges for that.  ``game`` is everything that may go wrong,
 ``swarm`` draws games at random onto a ``tape``; ``run``, ``replay`` and ``shrink`` are the commands of
 ``python -m networkio_testing``.
 Everything is repeatable from a seed.
