@@ -21,8 +21,9 @@ What restarts may legitimately do is weaker in these places, each named where it
   journal knows (P-MARK-6): a copy from before the first transmission knows of none, and if the receiver has forgotten
   as well, a message comes again without a flag.  A receiver that is rolled back gets again what it had acknowledged
   since.
-* *Outcomes.*  The journal has no record of an outcome but ``first``, so a message that was cancelled, expired or
-  dropped and is still retained is back after a crash, at its full cost, and READ if the peer was told to pass it over.
+* *Outcomes.*  The journal has no record of an outcome but ``first``, so a message that was cancelled, expired, dropped
+  or rejected and is still retained is back after a crash, at its full cost, and READ if the peer was told to pass it
+  over.
 * *Sessions that were over* leave nothing in the journal, so their messages may come again, flagged.
 """
 
@@ -59,7 +60,7 @@ _RANGE = Struct(">QQ")
 _POSITIONS = Struct(">QQQQ")
 
 #: what a journal forgets of a message that is still retained: it ended early, and the peer is told to pass it over
-_FORGOTTEN = frozenset({Outcome.CANCELLED, Outcome.EXPIRED, Outcome.LOST})
+_FORGOTTEN = frozenset({Outcome.CANCELLED, Outcome.EXPIRED, Outcome.LOST, Outcome.REJECTED})
 
 
 @dataclass(slots=True)
