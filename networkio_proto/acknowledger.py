@@ -163,7 +163,7 @@ class Acknowledger(Timed):
             return b""
         rejects = b""
         if self._rejects:
-            ready = [r for r in self._rejects if journal is None or r.sequence in journal.rejects]
+            ready = [r for r in self._rejects if journal is None or r.sequence in inbox.durable_rejects]
             rejects = b"".join([encode_reject(inbox.outbox_id, r.sequence, r.code, r.text) for r in ready])
             self._rejects = [r for r in self._rejects if r not in ready] if journal is not None else []
         self._received, self._cost = inbox.received, inbox.used

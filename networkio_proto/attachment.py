@@ -55,7 +55,7 @@ class Attachment:
         self._known = False
         #: does the peer's inbox outlive its process?
         self._receiver_durable = False
-        #: what the peer lost and was read long ago: it is told so before anything else
+        #: what the peer lost, or was led to expect, and has ended: it is told so before anything else
         self.hole: tuple[int, int] | None = None
 
     # -- our facts ----------------------------------------------------------------------------------------------
@@ -70,10 +70,11 @@ class Attachment:
         credit = max(0, session.window.size - unsettled)
         connection.credit_told = credit
         connection.outbox_told = outbox.outbox_id
+        connection.first_told = first = session.stated_first()
         return Attach(
             outbox_id=outbox.outbox_id,
             run=outbox.run,
-            first=session.stated_first(),
+            first=first,
             next=outbox.next,
             inbox=inboxes.reported(),
             ended=inboxes.ended(now - self._endpoint.config.ended_retention),
@@ -86,9 +87,9 @@ class Attachment:
         )
 
     def _settled(self) -> tuple[int, int]:
-        """What changes when the application settles something."""
+        """What changes when the application settles something, or the peer learns of a rejection."""
         inboxes = self._session.inboxes
-        return (0 if inboxes.present is None else inboxes.present.read, inboxes.unsettled)
+        return (0 if inboxes.present is None else inboxes.present.told_read, inboxes.unsettled)
 
     # -- the peer's facts ---------------------------------------------------------------------------------------
 
@@ -145,7 +146,7 @@ class Attachment:
         self.hole = None
         self._known = False
         if verdict is Verdict.ROLLED_BACK:
-            self._doubt(0, outbox.sent)
+            self._doubt(0, self._transmitted_before(attach))
             session.rename_outbox(mark=True)
         elif verdict is Verdict.ENDED and ended is not None:
             self._settle_ended(ended)
@@ -157,8 +158,12 @@ class Attachment:
             outbox.resume(inbox.received)
         else:
             outbox.resume(outbox.first - 1)
+        if verdict is not Verdict.NORMAL:
+            expected = connection.first_told if connection.dialer else session.stated_first()
             if verdict is Verdict.HOLE and inbox is not None:
-                self.hole = (inbox.received + 1, outbox.first - 1)
+                expected = inbox.received + 1
+            if expected < outbox.first:
+                self.hole = (expected, outbox.first - 1)
         outbox.attach(connection.peer_limits.frame, connection.peer_limits.message, attach.credit)
         outbox.expire_overdue()
         return verdict
@@ -169,6 +174,8 @@ class Attachment:
         echoed = inbox is not None and inbox.outbox_id == outbox.outbox_id
         other = outbox.receiver is not None and outbox.receiver != connection.peer_incarnation
         position = inbox.received if inbox is not None and echoed else outbox.first - 1
+        if outbox.marked and self._endpoint.config.on_peer_restart == "report":
+            outbox.give_up_transmitted(0, outbox.marked)  # a journal brought it back
         if other and not (self._receiver_durable and echoed):
             self._doubt(0, outbox.sent)
         elif position < outbox.received:
@@ -180,15 +187,24 @@ class Attachment:
                 journal.barrier(ReceiverKnown)
         self._receiver_durable = attach.durable
 
+    def _transmitted_before(self, attach: Attach) -> int:
+        """Rolled back: how far did this outbox go out?  An old copy may not know, but the peer has what it names."""
+        outbox = self._session.outbox
+        claims: list[InboxFacts | Ended] = [*attach.ended]
+        if attach.inbox is not None:
+            claims.append(attach.inbox)
+        loaded = max(outbox.runs.values(), default=0)  # what came later under these numbers is new
+        return max(outbox.sent, min(loaded, max((claim.received for claim in claims), default=0)))
+
     def _doubt(self, after: int, through: int) -> None:
         """A dead process of the peer may have seen these messages: flag them, or give them up."""
-        outbox = self._session.outbox
-        if self._endpoint.config.on_peer_restart == "report":
+        outbox, journal = self._session.outbox, self._session.open_journal()
+        report = self._endpoint.config.on_peer_restart == "report"
+        if report:
             outbox.give_up_transmitted(after, through)
-        elif through > outbox.marked:
+        if through > outbox.marked and (journal is not None or not report):
             outbox.marked = through
-            journal = self._session.open_journal()
-            if journal is not None:  # a mark lasts (P-MARK-3)
+            if journal is not None:  # a mark lasts (P-MARK-3); what is given up would be back after a crash
                 journal.barrier(ReceiverKnown)
 
     def _settle_ended(self, ended: Ended) -> None:
@@ -228,13 +244,17 @@ class Attachment:
         return (outbox.received + outbox.first, inbox.received + inbox.read if inbox is not None else 0)
 
     def forget(self) -> None:
-        """The session is over: what the peer lost belongs to an outbox that is no more."""
+        """The connection, or the session, is over: what the peer expects is asked anew."""
         self.hole = None
 
     def fill(self, out: list[bytes | memoryview]) -> None:
-        """Append what tells the peer of its hole, if there is credit for it; no message goes before."""
-        outbox = self._session.outbox
-        if self.hole is not None and outbox.used < outbox.credit:
+        """Append what tells the peer of its hole, if there is credit for it; no message goes before.
+
+        With a journal not before the ends of those messages are on disk: after a crash they would be back.
+        """
+        outbox, journal = self._session.outbox, self._session.journal
+        durable = journal is None or self.hole is None or (journal.open and journal.first > self.hole[1])
+        if self.hole is not None and durable and outbox.used < outbox.credit:
             out.append(encode_skip(*self.hole, SkipReason.ALREADY_READ))
             outbox.used += COST_PER_MESSAGE
             self.hole = None

@@ -139,6 +139,7 @@ class Connection(Timed):
         "dirty",
         "drop_at",
         "error",
+        "first_told",
         "generation",
         "liveness",
         "negotiation",
@@ -187,6 +188,7 @@ class Connection(Timed):
         self.generation = 0
         self.credit_told = 0
         self.outbox_told = b""
+        self.first_told = 0
         # what goes out
         self.dirty = False
         self._transmit = Transmit(self)  # the same each time: making one is dearer than all the rest of want_write

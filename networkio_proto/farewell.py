@@ -102,7 +102,7 @@ class Farewell:
         session.closed = session.finished = True
         connection = session.connection
         if connection is not None:
-            connection.last_words(encode_ack(inbox.received, inbox.read, inbox.allowed, session.outbox.first))
+            connection.last_words(encode_ack(inbox.received, inbox.read, inbox.allowed, session.stated_first()))
         self._over(Why.FINISHED, now)
         if connection is not None and not connection.dialer:
             connection.close(CloseCode.NORMAL, "both sides ended the session", now, resumable=False)

@@ -92,6 +92,7 @@ class Inbox:
         "allowed",
         "base",
         "durable_read",
+        "durable_rejects",
         "fin",
         "first",
         "forsaken",
@@ -136,6 +137,8 @@ class Inbox:
         self.unsettled = 0
         #: with a journal: ``read`` as it is on disk; nothing beyond may be acknowledged
         self.durable_read: int | None = None
+        #: and the rejections that are on disk
+        self.durable_rejects: frozenset[int] = frozenset()
         #: cost of the message whose fragments are coming in
         self.partial = 0
         self.fin = 0

@@ -119,8 +119,8 @@ class Inboxes:
             inbox.barred = barred
         else:
             inbox.passed(attach.first)
-        if inbox.empty and durable:
-            inbox.durable_read = inbox.base
+        if durable and (inbox.empty or inbox.durable_read is None):  # or it shrank, which it does when all is on disk
+            inbox.durable_read = inbox.read
         inbox.forsaken = False
         if old is not None and old is not inbox:
             old.forsake()
@@ -153,8 +153,9 @@ class Inboxes:
     def shrink(self) -> None:
         """Idle for long: inboxes with nothing in them, and nothing to tell, become their positions."""
         boxes = self.boxes
-        busy = any(box.unread or box.held or box.fin or not box.idle or box.gap or box.restarted for box in boxes)
-        if busy or not boxes:  # without any it has shrunk before
+        busy = any(box.unread or box.held or box.fin or not box.idle or box.telling for box in boxes)
+        unwritten = any(box.stated_read < box.read for box in boxes)  # what is not on disk cannot be told again
+        if busy or unwritten or not boxes:  # without any it has shrunk before
             return
         self.dormant = [box.facts() for box in boxes if not box.empty]
         self.boxes = []

@@ -44,6 +44,9 @@ __all__ = [
     "restored",
 ]
 
+#: in place of an id where the session is over, and its inboxes with it
+_NO_OUTBOX = bytes(16)
+
 
 @dataclass(frozen=True, slots=True)
 class OutboxOpened:
@@ -161,7 +164,7 @@ class JournalQueue:
 class SessionJournal:
     """One session's part of the seam."""
 
-    __slots__ = ("_barriers", "_queue", "_session", "_wanted", "accepted", "first", "rejects")
+    __slots__ = ("_barriers", "_queue", "_session", "_wanted", "accepted", "first")
 
     def __init__(self, queue: JournalQueue, session: Session, accepted: int) -> None:
         self._queue = queue
@@ -172,9 +175,8 @@ class SessionJournal:
         self._barriers: set[type[JournalRecord]] = set()
         #: the highest sequence on disk
         self.accepted = accepted
-        #: ``first``, and the rejections, as they are on disk
+        #: ``first`` as it is on disk
         self.first = session.outbox.first
-        self.rejects: frozenset[int] = frozenset()
         self.barrier(OutboxOpened)
 
     def message(self, sequence: int) -> None:
@@ -192,6 +194,11 @@ class SessionJournal:
         self._barriers.add(kind)
         self._session.outbox.sendable = 0
         self.want(kind)
+
+    @property
+    def open(self) -> bool:
+        """Is everything on disk without which nothing may be transmitted?"""
+        return not self._barriers
 
     def retains(self, sequence: int) -> bool:
         """Is the message still there, or has everything up to it come to its end meanwhile?"""
@@ -214,7 +221,7 @@ class SessionJournal:
             return ReceiverKnown(session.peer_id, outbox.receiver or b"", outbox.marked)
         inbox = session.inbox
         if inbox is None:  # the session is over
-            return InboxMoved(session.peer_id, InboxFacts(bytes(16), bytes(16), 0, 0, 1), ())
+            return InboxMoved(session.peer_id, InboxFacts(_NO_OUTBOX, _NO_OUTBOX, 0, 0, 1), ())
         facts = InboxFacts(inbox.outbox_id, inbox.run, inbox.read, inbox.read, inbox.first)
         rejects = tuple((reject.sequence, reject.code, reject.text) for reject in inbox.rejects.values())
         return InboxMoved(session.peer_id, facts, rejects)
@@ -229,13 +236,13 @@ class SessionJournal:
             inbox = self._session.inbox
             if inbox is not None and inbox.outbox_id == record.facts.outbox_id:
                 inbox.durable_read = record.facts.read
-                self.rejects = frozenset(sequence for sequence, _, _ in record.rejects)
+                inbox.durable_rejects = frozenset(sequence for sequence, _, _ in record.rejects)
         elif type(record) not in self._wanted:  # else it is outdated: the barrier moved on
             self._barriers.discard(type(record))
 
     def proceed(self, now: float) -> None:
         """A batch with something of this session is durable."""
-        if not self._barriers:
+        if self.open:
             self._session.outbox.sendable = self.accepted
         self._session.journaled(now)
 
@@ -285,13 +292,22 @@ def _trim(outbox: Outbox, first: int) -> None:
 
 
 def _restore_inbox(session: Session, record: InboxMoved) -> None:
-    if not record.facts.received:  # the session was over
+    if record.facts.outbox_id == _NO_OUTBOX:
         session.inboxes.boxes, session.inboxes.present = [], None
+        return
+    read = record.facts.read
+    if not read:  # nothing before it was settled: what was rejected comes again with the rest
         return
     inbox = Inbox.restored(record.facts)
     inbox.durable_read = inbox.read
-    inbox.rejects = {sequence: Reject(sequence, code, text, 0) for sequence, code, text in record.rejects}
-    session.inboxes.boxes = [box for box in session.inboxes if box.outbox_id != inbox.outbox_id] + [inbox]
+    # Of what comes again the application decides anew: nobody knows whether its number still means the same message.
+    kept = [Reject(sequence, code, text, 0) for sequence, code, text in record.rejects if sequence <= read]
+    inbox.rejects = {reject.sequence: reject for reject in kept}
+    inbox.durable_rejects = frozenset(inbox.rejects)
+    left = [box for box in session.inboxes if box.outbox_id != inbox.outbox_id]
+    for box in left:
+        box.forsake()
+    session.inboxes.boxes = [*left, inbox]
     session.inboxes.present = inbox
 
 
@@ -304,8 +320,7 @@ def restored(session: Session, run: bytes) -> None:
         outbox.sent = outbox.next - 1 if outbox.receiver is not None else 0
         outbox.transmitted = outbox.next - 1
         outbox.resume(outbox.first - 1)
+        outbox.cursor = max(outbox.first, outbox.sent + 1)  # until a resume says otherwise, the peer may hold it all
         session.ending = outbox.fin >= outbox.first
-    journal = session.open_journal(outbox.next - 1)
-    if journal is not None and session.inbox is not None:
-        journal.rejects = frozenset(session.inbox.rejects)
+    session.open_journal(outbox.next - 1)
     session.account()

@@ -353,8 +353,9 @@ class Outbox:
                 size += self._pull_entry(out, max_bytes - size, now)
         if self.cursor > self.transmitted + 1:
             self.transmitted = self.cursor - 1
-        if self.transmitted > self.sent or self.fragment:
-            self.sent = max(self.sent, self.cursor if self.fragment else self.transmitted)
+        begun = self.cursor if self.fragment else self.cursor - 1
+        if begun > self.sent:
+            self.sent = begun
         return size
 
     def _pull_frames(self, out: list[bytes | memoryview], max_bytes: int) -> int:

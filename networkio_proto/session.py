@@ -488,6 +488,7 @@ class Session(Timed):
         self.since = now
         self.error = None
         self.account()
+        self._journal_inbox()  # of an inbox that the peer had left nothing was written
         self.after_failures()
         self.notices.add(Notice.LINK)
         self.wake(Watch.LINK | Watch.PROGRESS | Watch.ROOM)
@@ -517,6 +518,7 @@ class Session(Timed):
     def detach(self, error: ConnectionFailure, now: float) -> None:
         """The live connection is gone; no position changes."""
         self.connection = None
+        self.attachment.forget()
         self.since = now
         self.error = error
         if self.inbox is not None:
@@ -609,10 +611,10 @@ class Session(Timed):
     def fill(self, out: list[bytes | memoryview], max_bytes: int, now: float) -> None:
         """Append what this session has to say: rejections, one ACK if it is time, messages."""
         outbox, attachment = self.outbox, self.attachment
-        if self.acknowledger.pending:
-            self.acknowledger.fill(out)
         if attachment.hole is not None:
             attachment.fill(out)
+        if self.acknowledger.pending:
+            self.acknowledger.fill(out)
         if attachment.hole is None:
             outbox.pull(out, max_bytes, now)
         if outbox.newly_failed:
@@ -633,8 +635,11 @@ class Session(Timed):
             self.journal.barrier(OutboxOpened)
 
     def stated_first(self) -> int:
-        """``first`` as it may be told: with a journal, as it is on disk."""
-        return self.outbox.first if self.journal is None else min(self.outbox.first, self.journal.first)
+        """``first`` as it may be told: with a journal, as it is on disk; not beyond what the peer still expects."""
+        first, hole = self.outbox.first, self.attachment.hole
+        if self.journal is not None:
+            first = min(first, self.journal.first)
+        return first if hole is None else min(first, hole[0])
 
     def open_journal(self, accepted: int = 0) -> SessionJournal | None:
         """The session's part of the journal, from the first thing on that must not be lost; None without a journal."""
@@ -652,7 +657,7 @@ class Session(Timed):
         """``read`` or a rejection is to be told: not before it is on disk."""
         journal, inbox = self.journal, self.inboxes.present
         if journal is not None and inbox is not None:
-            unwritten = inbox.rejects.keys() - journal.rejects
+            unwritten = inbox.rejects.keys() - inbox.durable_rejects
             if inbox.read != inbox.durable_read or unwritten:
                 journal.want(InboxMoved)
 

@@ -15,14 +15,20 @@ Hosts have names of one letter, and a *pair* is two of them: ``"ab"`` is what th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from struct import Struct
 from typing import Literal
 from zlib import crc32
 
 from networkio_proto import Config, Delivery, MessageTooLarge, OutboxFull, SessionClosed, TargetState
+from networkio_proto.journal import JournalBatch
 
+from .adversary import Adversary, SharedKey
+from .clocks import Clock
+from .disk import Disk
+from .durable import DurableJudge
 from .judges import Judge, Violation
+from .stalls import StallJudge
 from .world import Cut, Host, Watcher, Wire, World
 
 __all__ = ["NAMES", "TWIN", "Game", "Recorder"]
@@ -45,6 +51,10 @@ _HASHED = 512
 _WROTE = Struct("<IBId")
 _ARRIVED = Struct("<IBQ")
 _TICKED = Struct("<Id")
+_JOURNALED = Struct("<IQI")
+
+#: a message is told from another by so many bytes of its payload
+_TELLING = 12
 
 
 class Recorder(Watcher):
@@ -78,12 +88,18 @@ class Recorder(Watcher):
     def ticked(self, host: Host) -> None:
         self._hash = crc32(_TICKED.pack(host.number, self.world.now), self._hash)
 
+    def journaled(self, host: Host, batch: JournalBatch, error: OSError | None) -> None:
+        number = 0 if error is None else error.errno or 0
+        self._hash = crc32(_JOURNALED.pack(host.number, batch.token, number), self._hash)
+
 
 class Game:
     """The world, its hosts, and what their applications hold.
 
     ``configs``: one for each host "a", "b", ...; None: the default.  ``pairs``: who talks to whom.  ``dialers``: the
-    pairs whose first dials the second.  ``named``: dials say whom they expect.
+    pairs whose first dials the second.  ``named``: dials say whom they expect.  ``durable``: the hosts that keep a
+    journal, on a disk of their own.  ``clocks``: what the clocks of some hosts show at first, and their rates.
+    ``stranger``: there is an adversary, and the hosts have a key ("secret") or none ("open").
     """
 
     def __init__(
@@ -94,12 +110,24 @@ class Game:
         pairs: Sequence[str] = ("ab", "ba"),
         dialers: Sequence[str] = ("ab",),
         named: bool = True,
+        durable: str = "",
+        clocks: Mapping[str, Sequence[float]] | None = None,
+        stranger: str = "",
     ) -> None:
         self.world = World(seed)
-        self.judge = Judge(self.world)
+        self.judge = DurableJudge(self.world) if durable else Judge(self.world)
         self.recorder = Recorder(self.world)
         self.names = NAMES[: len(configs)]
-        self.hosts = {name: self.world.host(name, config) for name, config in zip(self.names, configs, strict=True)}
+        self.disks = {name: Disk() for name in self.names if name in durable}
+        now = self.world.now
+        self.clocks = {name: Clock(rate, shows, now) for name, (shows, rate) in (clocks or {}).items()}
+        self.stalls = StallJudge(self.world) if clocks else None
+        self.auth = SharedKey(b"a key that all hosts share") if stranger == "secret" else None
+        self.hosts = {
+            name: self.world.host(name, config, self.auth, disk=self.disks.get(name), clock=self.clocks.get(name))
+            for name, config in zip(self.names, configs, strict=True)
+        }
+        self.adversary = Adversary(self.world, secret=stranger == "secret") if stranger else None
         self.pairs = tuple(pairs)
         self.dialers = tuple(dialers)
         #: an application left, so applications must ask for connections again
@@ -110,7 +138,7 @@ class Game:
         self.held: dict[str, list[Delivery]] = {pair: [] for pair in everybody}
         self.sent: dict[str, list[int]] = {pair: [] for pair in everybody}
         self._count = 0
-        self._named = named
+        self._named = named or stranger == "secret"  # a shared key needs to know whom it is meant for
         for pair in self.dialers:
             self._dial(pair)
 
@@ -152,6 +180,8 @@ class Game:
     def _payload(self, pair: str, size: int) -> bytes:
         """What no other message of the game has, if there is room for it."""
         self._count += 1
+        if self.disks:  # old copies give a number to two messages: they must differ
+            size = max(size, _TELLING)
         return (b"%s%07d" % (pair.encode(), self._count)).ljust(size, b".")[:size]
 
     def send_special(self, pair: str, size: int, ttl: float | None, headers: int, ack_now: bool) -> None:
@@ -345,7 +375,8 @@ class Game:
         for pair in self.held:
             if pair[0] == name:
                 self.held[pair].clear()
-                self.sent[pair].clear()
+                if host.disk is None:
+                    self.sent[pair].clear()
         host.restart()
         for pair in self.dialers:
             if pair[0] == name:
@@ -363,7 +394,7 @@ class Game:
         """Another process with the id of "a" comes and dials "b", or goes."""
         host = self.hosts.get(TWIN)
         if host is None:
-            host = self.hosts[TWIN] = self.world.host(TWIN, self.hosts["a"].config, peer_id="a")
+            host = self.hosts[TWIN] = self.world.host(TWIN, self.hosts["a"].config, self.auth, peer_id="a")
         elif host.up:
             host.crash(reset=True)
             return
@@ -406,7 +437,14 @@ class Game:
             host.doom = None
         for name in self.names:
             self.hosts[name].resume()
+            if (disk := self.disks.get(name)) is not None:
+                disk.heal()
+                if disk.stopped:  # its process can keep no promise any more
+                    self.hosts[name].crash()
             self.restart(name)
+            if disk is not None:
+                disk.finish(self.hosts[name])
+                disk.serve(self.hosts[name])
         for wire in world.open_wires():
             for end, pipe in enumerate(wire.pipes):
                 pipe.fuse = None

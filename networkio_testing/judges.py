@@ -75,6 +75,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "I7": "every accepted message is either retained or has exactly one outcome",
     "I8": "nothing leaves an outbox without an outcome",
     "I9": "a message is flagged as redelivered if, and only if, another process may have seen it",
+    "I10": "nothing that rests on the disk leaves before it is there, and what is there outlives the process",
     "I11": "a connection that is not live changes no session, and an unproven peer makes none",
     "I13": "a session has at most one live connection on each side",
     "I14": "generations only grow, and one generation is one connection",
@@ -87,6 +88,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "I23": "nobody waits for what has happened already",
     "I24": "connections come back as soon as they may, and then stay",
     "I25": "what has ended gives back everything",
+    "I26": "a pause of one's own ends no connection: whoever wakes up asks first",
 }
 
 #: a stream of well-formed bytes can only earn these by a mistake of one of the two cores
@@ -158,6 +160,8 @@ class _Message:
         self.settled_by: frozenset[tuple[bytes, bytes]] = _NOBODY
         self.acknowledged = False
         self.rejections: frozenset[int] = _NOBODY
+        #: an earlier process of the sender gave it up, and its journal has forgotten that
+        self.given_up = False
 
     def __repr__(self) -> str:
         return f"<{len(self.payload)} bytes, outcome {self.outcome}, seen by {len(self.seen_by)}>"
@@ -186,6 +190,10 @@ class _Log:
     markable: int = 0
     #: the last announced ``read``
     announced: int = 0
+    #: what it cost already when its process began
+    burden: int = 0
+    #: the highest sequence that an earlier process with the same journal ever transmitted
+    reached: int = 0
 
     def is_reply(self, sequence: int) -> bool:
         """Does that message go to whoever asked for it, past the others?"""
@@ -323,8 +331,8 @@ class Judge(Watcher):
             payload,
             dict(headers) if headers and isinstance(headers, Mapping) else None,
             bool(options["raw"]),
-            host.endpoint.sessions[peer].outbox.outbox_id,
-            self.world.now + ttl if isinstance(ttl, (int, float)) else None,
+            host.session(peer).outbox.outbox_id,
+            host.now + ttl if isinstance(ttl, (int, float)) else None,
         )
         self.tally["accepted"] += 1
 
@@ -426,8 +434,13 @@ class Judge(Watcher):
         for number in missing | told:
             ghost = log.messages.get(number)
             over = number in log.fins if ghost is None else number < log.first or ghost.outcome is not None
+            over = over or self._ended_before(log, number)
             self._demand(over, "I2", "{} of {} is passed over, and has not ended", number, log.sender)
         self.tally["gap"] += bool(told)
+
+    def _ended_before(self, log: _Log, sequence: int) -> bool:
+        """Did it end in the time of an earlier process with the same journal?"""
+        return False
 
     def _find(self, host: Host, peer: str, delivery: Delivery) -> tuple[_Log, _Message]:
         log = self._outboxes.get(delivery[0].outbox_id)
@@ -535,7 +548,7 @@ class Judge(Watcher):
             self._look_at_outcomes(host, log, outbox)
         config = host.config
         if cost > config.outbox_limit:  # one message may begin below the limit and pass it, and a FIN comes always
-            most = config.outbox_limit + config.limits.message + 2 * COST_PER_MESSAGE
+            most = max(log.burden, config.outbox_limit + config.limits.message + 2 * COST_PER_MESSAGE)
             if cost > most:
                 self._object("I18", "the outbox of {} costs {} of {}", host, cost, most)
 
@@ -575,7 +588,8 @@ class Judge(Watcher):
             if message is None:
                 self._demand(sequence in log.fins, "I8", "{} of {} was never accepted", sequence, host)
             elif message.outcome is None:
-                self._demand(message.acknowledged, "I5", "{} of {} is READ, and nobody read it", sequence, host)
+                read = message.acknowledged or message.given_up
+                self._demand(read, "I5", "{} of {} is READ, and nobody read it", sequence, host)
                 self._outcome(log, message, Outcome.READ)
         log.first, log.failed = outbox.first, outbox.ledger.failed
         for outcome, name in _OUTCOMES:
@@ -595,7 +609,7 @@ class Judge(Watcher):
         if outcome is Outcome.CANCELLED:
             demand(message.cancelled, "I5", "{} is CANCELLED, and nobody cancelled it", sequence)
         if failure.reason == "its ttl is over":
-            over = message.expires is not None and message.expires <= self.world.now + _EPSILON
+            over = message.expires is not None and message.expires <= host.now + _EPSILON
             demand(over, "I5", "{} is EXPIRED before its time", sequence)
         if failure.seen == "no":
             self._unseen(log, message, sequence)
@@ -625,7 +639,7 @@ class Judge(Watcher):
             self._object("I1", "{} has read {} and received {}", host, read, received)
         if received < known[0] or read < known[1]:
             self._object("I1", "{}: {} was {}", host, (received, read), known)
-        if received > log.transmitted and received >= log.first:
+        if received > max(log.transmitted, log.reached, log.first - 1):
             self._object("I3", "{} holds {}, not sent yet", host, received)
         if read > known[1]:
             held = (host.endpoint.incarnation, inbox.outbox_id)
@@ -634,7 +648,7 @@ class Judge(Watcher):
                 over = sequence in log.fins if ghost is None else (
                     ghost.outcome is not None or held in ghost.settled_by
                 )
-                if not over:
+                if not over and not self._ended_before(log, sequence):
                     text = "{} counts {} of {} as read, and its application holds it"
                     self._object("I5", text, host, sequence, peer)
 
@@ -664,24 +678,25 @@ class Judge(Watcher):
             return
         outbox = session.outbox
         if outbox.cursor < outbox.next and (outbox.used < outbox.credit or outbox.fragment):
-            self._object("I23", "{} has something to send to {}, and does not", host, session.peer_id)
+            waits = outbox.cursor > outbox.sendable or session.attachment.hole is not None  # for the disk
+            self._demand(waits, "I23", "{} has something to send to {}, and does not", host, session.peer_id)
         inbox, tap = session.inboxes.present, ghost.tap
         if inbox is None or tap is None:
             return
-        if inbox.received <= tap.positions[0] and inbox.read <= tap.positions[1]:
+        if inbox.received <= tap.positions[0] and inbox.stated_read <= tap.positions[1]:
             tap.owing = None
         else:
             self._look_at_acknowledgement(host, tap, inbox)
 
     def _look_at_acknowledgement(self, host: Host, tap: _Tap, inbox: Inbox) -> None:
         """What came and what was read is told within the time that is given for it."""
-        now = self.world.now
+        now = host.now
         attach = tap.attach
         stated = None if attach is None else attach.inbox
         received, read = inbox.base, inbox.base
         if stated is not None and stated.outbox_id == inbox.outbox_id:
             received, read = stated.received, stated.read
-        if inbox.received <= max(received, tap.positions[0]) and inbox.read <= max(read, tap.positions[1]):
+        if inbox.received <= max(received, tap.positions[0]) and inbox.stated_read <= max(read, tap.positions[1]):
             tap.owing = None
         elif tap.owing is None:
             tap.owing = now
@@ -714,7 +729,7 @@ class Judge(Watcher):
 
     def _lost(self, host: Host, session: Session, known: _Live) -> None:
         """The end of a live connection: was it replaced by right, and does its dialer come back at once?"""
-        connection, now = known.connection, self.world.now
+        connection, now = known.connection, host.now
         error = connection.error
         if error is None:
             raise Violation("I20", f"{connection} of {host} was left without a reason", self.world)
@@ -772,7 +787,7 @@ class Judge(Watcher):
     def _tap(self, wire: Wire, end: int) -> _Tap:
         taps = self._taps.get(wire.number)
         if taps is None:
-            taps = self._taps[wire.number] = (_Tap(heard=self.world.now), _Tap(heard=self.world.now))
+            taps = self._taps[wire.number] = (_Tap(heard=wire.hosts[0].now), _Tap(heard=wire.hosts[1].now))
         return taps[end]
 
     def wrote(self, wire: Wire, end: int, buffers: Sequence[bytes | memoryview]) -> None:
@@ -867,7 +882,7 @@ class Judge(Watcher):
     def arrived(self, wire: Wire, end: int) -> None:
         taps = self._taps.get(wire.number)
         tap = self._tap(wire, end) if taps is None else taps[end]
-        tap.heard = self.world.now
+        tap.heard = wire.hosts[end].now
         if self._before is None:
             return
         connection, proven, before = self._before
@@ -879,7 +894,7 @@ class Judge(Watcher):
     # -- resources ------------------------------------------------------------------------------------------------
 
     def ticked(self, host: Host) -> None:
-        now = self._served[host.name] = self.world.now
+        now = self._served[host.name] = host.now
         timer = host.endpoint.timers.next()
         if timer is not None and timer <= now:
             self._object("I19", "a timer of {} fires again at once", host)
@@ -936,7 +951,7 @@ class Judge(Watcher):
             for peer, session in endpoint.sessions.items():
                 log, outbox = self._log(host, peer), session.outbox
                 left = [sequence for sequence, m in log.messages.items() if m.outcome is None]
-                demand(not left and outbox.all_read, "I22", "{}: {} {}", host, left[:9], session.why(self.world.now))
+                demand(not left and outbox.all_read, "I22", "{}: {} {}", host, left[:9], session.why(host.now))
                 demand(not (session.unread or session.held), "I22", "{} holds messages of {}", host, peer)
                 kept = outbox.cost - (COST_PER_MESSAGE if outbox.fin_read else 0)  # FIN stays until the session is over
                 demand(kept == 0 and not session.parked, "I25", "{} keeps something for {}", host, peer)

@@ -182,7 +182,7 @@ class SimulatedNode(BlockingNode[SimulatedPeer]):
         self._handler: Callable[[SimulatedMessage], object] | None = None
         self._max_attempts: int | None = None
         host.on_wake = self.wake
-        self.time = self.world.now
+        self.time = host.now
 
     def __repr__(self) -> str:
         return f"<SimulatedNode {self.id}>"
@@ -198,7 +198,7 @@ class SimulatedNode(BlockingNode[SimulatedPeer]):
         """Before every touch of the core; raises NodeClosed if its process is dead."""
         self._check_alive()
         self._inside += 1
-        return self.arrive(self.world.now)
+        return self.arrive(self.host.now)
 
     def leave(self) -> None:
         """After it: carry out what the core wants done."""

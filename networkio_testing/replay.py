@@ -10,6 +10,7 @@ from typing import Any
 
 from networkio_proto import Delivery, Effect, Event, Transmit
 from networkio_proto.frames import PREAMBLE, frame_name
+from networkio_proto.journal import JournalBatch
 
 from .game import Game
 from .swarm import play
@@ -69,6 +70,12 @@ class Teller(Watcher):
             frames.append(frame_name(data[place + 4]))
             place += 4 + length
         self.say(f"{wire.hosts[end].name}: writes {' '.join(frames)} on wire {wire.number}, {len(data)} bytes")
+
+    def journaling(self, host: Host, batch: JournalBatch) -> None:
+        self.say(f"{host.name}: writes {[type(record).__name__ for record in batch.records]} to its journal")
+
+    def journaled(self, host: Host, batch: JournalBatch, error: OSError | None) -> None:
+        self.say(f"{host.name}: batch {batch.token} is {'on disk' if error is None else error.strerror}")
 
     def arrived(self, wire: Wire, end: int) -> None:
         delivered = wire.pipes[1 - end].delivered

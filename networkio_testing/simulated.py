@@ -64,10 +64,10 @@ class SimulatedWire(Wire):
             elif pipe.held_until == inf:
                 pipe.held_until = self.world.now
 
-    def write(self, end: int, now: float) -> None:
-        pipe, due = self.pipes[end], self._due[end]
+    def write(self, end: int) -> None:
+        pipe, due, now = self.pipes[end], self._due[end], self.world.now
         before = len(pipe.data)
-        super().write(end, now)
+        super().write(end)
         added = len(pipe.data) - before
         if added <= 0:
             return

@@ -23,12 +23,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from random import Random
 from types import FrameType
 from typing import Any, Final, Literal
 
 from networkio_proto import Config, Limits
 
+from . import machines
+from .adversary import SCRIPTS
+from .disk import DEATHS
 from .game import NAMES, TWIN, Game
 from .judges import Violation
 from .tape import Tape
@@ -51,7 +55,7 @@ PATIENCE: Final = 120
 #: how many moves a game has
 LENGTHS: Final = (100, 400, 400, 1500, 5000)
 
-Domain = Sequence[Any] | Literal["pair", "host", "size"]
+Domain = Sequence[Any] | Literal["pair", "host", "size", "durable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +71,15 @@ class Move:
     fault: bool = False
     #: is done by the applications: not counted among the faults of the network and the machines
     application: bool = False
+    #: is left out where the world has nothing under this name
+    needs: str = ""
 
 
-def _fault(act: Callable[..., object], rate: float, *arguments: Domain, application: bool = False) -> Move:
-    return Move(act, (0.1 * rate, 0.5 * rate, 2 * rate), arguments, fault=True, application=application)
+def _fault(
+    act: Callable[..., object], rate: float, *arguments: Domain, application: bool = False, needs: str = ""
+) -> Move:
+    rates = (0.1 * rate, 0.5 * rate, 2 * rate)
+    return Move(act, rates, arguments, fault=True, application=application, needs=needs)
 
 
 _WIRES = (0, 1, 2, 3)
@@ -122,6 +131,23 @@ MOVES: Final[Mapping[str, Move]] = {
     "twin": _fault(Game.twin, 0.2),
     "jump": _fault(Game.jump, 0.3, (1.0, 6.0, 60.0)),
     "wait": _fault(Game.run, 0.05, (30.0, 130.0)),
+    # the disks
+    "slow_disk": _fault(machines.slow_disk, 0.5, "durable", (0.0, 0.01, 0.3, 3.0, 20.0, inf), needs="durable"),
+    "finish_sync": _fault(machines.finish_sync, 3, "durable", needs="durable"),
+    "full_disk": _fault(machines.full_disk, 0.3, "durable", (1, 2, 10), needs="durable"),
+    "failed_sync": _fault(machines.failed_sync, 0.1, "durable", ("lost", "kept"), needs="durable"),
+    "crash_writing": _fault(machines.crash_writing, 0.5, "durable", DEATHS, _BOTH, needs="durable"),
+    "old_copy": _fault(machines.old_copy, 0.1, "durable", (0.99, 0.9, 0.5, 0.0), needs="durable"),
+    # the clocks
+    "stall": _fault(machines.stall, 0.2, "host", (1.0, 6.0, 20.0, 60.0), needs="clocks"),
+    "suspend": _fault(machines.suspend, 0.2, "host", (1.0, 20.0, 60.0, 600.0), _BOTH, needs="clocks"),
+    # a third party
+    "stranger_comes": _fault(machines.stranger_comes, 2, "host", SCRIPTS, BYTES, needs="stranger"),
+    "stranger_answers": _fault(machines.stranger_answers, 0.3, "host", SCRIPTS, BYTES, needs="stranger"),
+    "stranger_floods": _fault(machines.stranger_floods, 0.1, "host", SCRIPTS, (3, 30), needs="stranger"),
+    "stranger_says": _fault(machines.stranger_says, 4, _ANY, (1_000_000, 1, 7, 100), needs="stranger"),
+    "stranger_leaves": _fault(machines.stranger_leaves, 1, _ANY, ("rst", "fin"), needs="stranger"),
+    "impersonate": _fault(machines.impersonate, 0.5, "pair", needs="stranger"),
 }
 
 
@@ -131,10 +157,11 @@ MOVES: Final[Mapping[str, Move]] = {
 def draw(seed: int, length: int | None = None, *, without: Collection[str] = ()) -> Tape:
     """The game of this seed; ``length`` moves (drawn too, unless it is given), ``without`` these kinds of moves."""
     chance = Random(f"{seed}/world")
-    world = _draw_world(chance)
+    world = _draw_world(seed, chance)
     length = chance.choice(LENGTHS) if length is None else length
     order = Random(f"{seed}/order")
-    rates = {name: order.choice(move.rates) for name, move in MOVES.items() if not move.fault or order.random() < 0.5}
+    possible = {name: move for name, move in MOVES.items() if not move.needs or world.get(move.needs)}
+    rates = {name: order.choice(m.rates) for name, m in possible.items() if not m.fault or order.random() < 0.5}
     usual = {name: rate for name, rate in rates.items() if not MOVES[name].fault}
     names = order.choices(("answer", "deliver", "deliver"), k=order.choice((0, 60)))
     names += order.choices(list(usual), list(usual.values()), k=length // 10)
@@ -156,10 +183,12 @@ def domain_of(domain: Domain, world: Mapping[str, Any]) -> Sequence[Any]:
         return domain
     if domain == "pair":
         return tuple(world["pairs"])
+    if domain == "durable":
+        return str(world.get("durable", ""))
     return NAMES[: len(world["configs"])] if domain == "host" else tuple(world["sizes"])
 
 
-def _draw_world(chance: Random) -> dict[str, Any]:
+def _draw_world(seed: int, chance: Random) -> dict[str, Any]:
     """Mostly two nodes; else a ring with chords.  Who dials whom is drawn for every pair."""
     count = chance.choice((2, 2, 2, 2, 2, 2, 2, 2, 3, 4, 8))
     names = NAMES[:count]
@@ -170,7 +199,7 @@ def _draw_world(chance: Random) -> dict[str, Any]:
         way = chance.choice(("one", "other", "both", "both"))
         dialers += [edge] * (way != "other") + [edge[::-1]] * (way != "one")
     some = chance.choice((SIZES[:3], SIZES[:3], (*SIZES[:3] * 12, *SIZES), (*SIZES[:3] * 3, *SIZES), SIZES))
-    return {
+    world: dict[str, Any] = {
         "configs": [draw_settings(chance) for _ in names],
         "pairs": sorted(edges | {edge[::-1] for edge in edges}),
         "dialers": dialers,
@@ -180,6 +209,25 @@ def _draw_world(chance: Random) -> dict[str, Any]:
         "vigil": chance.random() < 0.2,
         "write_size": chance.choice((1, 10_000, 65536)),
     }
+    return world | _draw_machines(seed, names, world["configs"])
+
+
+def _draw_machines(seed: int, names: str, configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What is special about the machines of some worlds; a stream of its own, and nothing in most of them."""
+    chance = Random(f"{seed}/machines")
+    special: dict[str, Any] = {}
+    if chance.random() < 0.25:
+        special["durable"] = "".join(name for name in names if chance.random() < 0.7) or names[0]
+        for settings in configs:  # the messages of such a game are told apart by their bytes
+            settings["message"] = max(settings["message"], 2500)
+    if chance.random() < 0.25:
+        special["clocks"] = {
+            name: [chance.choice((0.0, 7.25, 1e6)), 1 + chance.choice((-1, 1)) * chance.choice((0, 3e-4, 5e-3, 0.03))]
+            for name in names
+        }
+    if chance.random() < 0.25:
+        special["stranger"] = chance.choice(("secret", "secret", "open"))
+    return special
 
 
 def draw_settings(chance: Random) -> dict[str, Any]:
@@ -250,7 +298,16 @@ def start(tape: Tape) -> Game:
     world = tape.world
     configs = [make_config(settings) for settings in world["configs"]]
     named = bool(world.get("named", True))
-    game = Game(tape.seed, configs, pairs=world["pairs"], dialers=world["dialers"], named=named)
+    game = Game(
+        tape.seed,
+        configs,
+        pairs=world["pairs"],
+        dialers=world["dialers"],
+        named=named,
+        durable=str(world.get("durable", "")),
+        clocks=world.get("clocks"),
+        stranger=str(world.get("stranger", "")),
+    )
     game.world.capacity = world.get("capacity", game.world.capacity)
     game.vigil = bool(world.get("vigil", True))
     game.world.write_size = world.get("write_size", game.world.write_size)

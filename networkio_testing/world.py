@@ -47,6 +47,10 @@ from networkio_proto import (
     Wake,
 )
 from networkio_proto.auth import Authenticator
+from networkio_proto.journal import JournalBatch
+
+from .clocks import Clock
+from .disk import Disk
 
 __all__ = ["CUTS", "Cut", "Host", "Pipe", "Steps", "Watcher", "Watchers", "Wire", "World"]
 
@@ -104,6 +108,12 @@ class Watcher:
     def wrote(self, wire: Wire, end: int, buffers: Sequence[bytes | memoryview]) -> None:
         """``end`` wrote what one call of ``data_to_send`` returned."""
 
+    def journaling(self, host: Host, batch: JournalBatch) -> None:
+        """The disk of ``host`` began to write this."""
+
+    def journaled(self, host: Host, batch: JournalBatch, error: OSError | None) -> None:
+        """The core was told that this is on disk, or why not."""
+
     def arriving(self, wire: Wire, end: int) -> None:
         """Bytes are about to arrive at ``end``: the one thing that is told before it happens."""
 
@@ -152,6 +162,8 @@ class Watchers(list[Watcher]):
         self.pumped = [w.pumped for w in self if type(w).pumped is not Watcher.pumped]
         self.ticked = [w.ticked for w in self if type(w).ticked is not Watcher.ticked]
         self.wrote = [w.wrote for w in self if type(w).wrote is not Watcher.wrote]
+        self.journaling = [w.journaling for w in self if type(w).journaling is not Watcher.journaling]
+        self.journaled = [w.journaled for w in self if type(w).journaled is not Watcher.journaled]
         self.arriving = [w.arriving for w in self if type(w).arriving is not Watcher.arriving]
         self.arrived = [w.arrived for w in self if type(w).arrived is not Watcher.arrived]
 
@@ -245,12 +257,12 @@ class Wire:
         pipe = self.pipes[end]
         return len(pipe.data) + pipe.fin
 
-    def write(self, end: int, now: float) -> None:
+    def write(self, end: int) -> None:
         """The driver of ``end``: move what the core has to say into the pipe, as far as it takes it."""
-        connection, pipe = self.ends[end], self.pipes[end]
-        if connection is None or self.hosts[end].paused:
+        connection, pipe, host = self.ends[end], self.pipes[end], self.hosts[end]
+        if connection is None or host.paused:
             return
-        world, data = self.world, pipe.data
+        world, data, now = self.world, pipe.data, host.now
         while len(data) < pipe.capacity:
             buffers = connection.data_to_send(now, world.write_size)
             if not buffers:
@@ -308,7 +320,7 @@ class Wire:
             self._lose(other, None)
         connection = self.ends[end]
         if count and connection is not None and connection.dirty:  # it was blocked
-            self.write(end, world.now)
+            self.write(end)
             self.hosts[end].pump(connection.session)
         return count
 
@@ -325,7 +337,7 @@ class Wire:
         for arriving in world.watchers.arriving:
             arriving(self, end)
         world.steps.receive_data += 1
-        connection.receive_data(data, world.now)
+        connection.receive_data(data, self.hosts[end].now)
         for arrived in world.watchers.arrived:
             arrived(self, end)
         self.hosts[end].pump(connection.session)
@@ -376,7 +388,7 @@ class Wire:
         """The pipe that leads away from ``end`` takes this much before it blocks; 0: not a byte."""
         self.pipes[end].capacity = capacity
         if self.ends[end] is not None:
-            self.write(end, self.world.now)
+            self.write(end)
             self.hosts[end].pump()
 
     def replay(self, end: int, data: bytes) -> None:
@@ -399,9 +411,9 @@ class Wire:
         self.leave(end)
         self.world.steps.lost += 1
         if error is None:
-            connection.receive_eof(self.world.now)
+            connection.receive_eof(self.hosts[end].now)
         else:
-            connection.connection_lost(self.world.now, error)
+            connection.connection_lost(self.hosts[end].now, error)
         self.pipes[end].fin = True
         self.hosts[end].pump()
 
@@ -410,7 +422,14 @@ class Host:
     """A machine that runs one node, which may crash and come back as a new process."""
 
     def __init__(
-        self, world: World, name: str, config: Config, auth: Authenticator | None, peer_id: str | None = None
+        self,
+        world: World,
+        name: str,
+        config: Config,
+        auth: Authenticator | None,
+        peer_id: str | None = None,
+        disk: Disk | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.world = world
         #: from 0 on, in the order in which the hosts of the world came about
@@ -419,6 +438,10 @@ class Host:
         self.peer_id = name if peer_id is None else peer_id
         self.config = config
         self.auth = auth
+        #: what its journal is on; None: the node lives in memory
+        self.disk = disk
+        #: its own monotonic clock; None: that of the world
+        self.clock = clock
         self.lives = 0
         self.up = False
         self.listening = True
@@ -452,21 +475,29 @@ class Host:
         self.lives += 1
         self.up = True
         source = random.Random(f"{self.world.seed}/{self.name}/{self.lives}")
-        self.endpoint = Endpoint(self.peer_id, self.config, auth=self.auth, random=source)
+        disk = self.disk
+        self.endpoint = Endpoint(self.peer_id, self.config, auth=self.auth, random=source, journal=disk is not None)
+        if disk is not None:
+            self.endpoint.restore(disk.open(), self.now)
         for booted in self.world.watchers.booted:
             booted(self)
         return self.endpoint
+
+    @property
+    def now(self) -> float:
+        """What its monotonic clock shows."""
+        return self.world.now if self.clock is None else self.clock.read(self.world.now)
 
     # -- the application ----------------------------------------------------------------------------------------
 
     def session(self, peer: str) -> Session:
         """The session with ``peer``."""
-        return self.endpoint.session(peer, self.world.now)
+        return self.endpoint.session(peer, self.now)
 
     def dial(self, peer: str, to: str | None = "") -> Target:
         """Keep a connection to the host named ``peer``; ``to=None`` takes whoever answers."""
         self.world.steps.target += 1
-        target = self.endpoint.add_target(peer, self.world.now, to=peer if to == "" else to)
+        target = self.endpoint.add_target(peer, self.now, to=peer if to == "" else to)
         self.pump()
         return target
 
@@ -486,7 +517,7 @@ class Host:
         try:
             for payload in payloads:
                 world.steps.send += 1
-                sequence = session.send(payload, world.now, raw=raw, ttl=ttl, headers=headers, ack_now=ack_now)
+                sequence = session.send(payload, self.now, raw=raw, ttl=ttl, headers=headers, ack_now=ack_now)
                 sequences.append(sequence)
                 for accepted in world.watchers.accepted:
                     accepted(self, peer, sequence, payload, options)
@@ -500,7 +531,7 @@ class Host:
         """Cancel a message; True: nobody will ever see it."""
         session = self.session(peer)
         self.world.steps.cancel += 1
-        certain = session.cancel(sequence, self.world.now)
+        certain = session.cancel(sequence, self.now)
         for cancelled in self.world.watchers.cancelled:
             cancelled(self, peer, sequence, certain)
         self.pump(session)
@@ -510,7 +541,7 @@ class Host:
         """Take and acknowledge everything that is there (or ``limit``)."""
         session = self.session(peer)
         self.world.steps.take_settled += 1
-        taken = session.take_settled(limit, self.world.now)
+        taken = session.take_settled(limit, self.now)
         if taken:
             for handed_over in self.world.watchers.handed_over:
                 handed_over(self, peer, taken)
@@ -533,7 +564,7 @@ class Host:
         """Acknowledge or reject a held message."""
         session = self.session(peer)
         self.world.steps.settle += 1
-        session.settle(delivery, self.world.now, reject=reject)
+        session.settle(delivery, self.now, reject=reject)
         for settled in self.world.watchers.settled:
             settled(self, peer, delivery, reject)
         self.pump(session)
@@ -542,7 +573,7 @@ class Host:
         """Give a held message back."""
         session = self.session(peer)
         self.world.steps.release += 1
-        session.release(delivery, self.world.now)
+        session.release(delivery, self.now)
         for released in self.world.watchers.released:
             released(self, peer, delivery)
         self.pump(session)
@@ -550,7 +581,7 @@ class Host:
     def end(self, peer: str) -> None:
         """Say that nothing follows."""
         self.world.steps.leave += 1
-        self.session(peer).end(self.world.now)
+        self.session(peer).end(self.now)
         for ended in self.world.watchers.ended:
             ended(self, peer)
         self.pump()
@@ -558,13 +589,13 @@ class Host:
     def abort(self, peer: str) -> None:
         """Give the session up."""
         self.world.steps.leave += 1
-        self.session(peer).abort(self.world.now)
+        self.session(peer).abort(self.now)
         self.pump()
 
     def disconnect(self, peer: str) -> None:
         """Close the connection, and dial no more."""
         self.world.steps.leave += 1
-        self.session(peer).disconnect(self.world.now)
+        self.session(peer).disconnect(self.now)
         self.pump()
 
     # -- the driver ---------------------------------------------------------------------------------------------
@@ -584,7 +615,7 @@ class Host:
             if isinstance(effect, Transmit):
                 place = self.wires.get(effect.connection)
                 if place is not None:
-                    place[0].write(place[1], world.now)
+                    place[0].write(place[1])
             else:
                 self._carry_out(effect)
             if self.doom is not None and not self._survives():
@@ -596,6 +627,8 @@ class Host:
         self.touched = session
         for pumped in watchers.pumped:
             pumped(self)
+        if self.disk is not None:
+            self.disk.serve(self)
 
     def _carry_out(self, effect: Effect) -> None:
         """Any but a Transmit."""
@@ -639,7 +672,7 @@ class Host:
         wire, end = place
         if effect.flush:
             wire.closing[end] = True
-            wire.write(end, self.world.now)
+            wire.write(end)
             return
         del self.wires[effect.connection]
         if wire.ends[end] is not None:
@@ -651,6 +684,8 @@ class Host:
         """When something of this process is due: a timer of the core, or a :meth:`call_at`."""
         self.world.steps.asked += 1
         due = self.endpoint.timers.next()  # all that get_timer does
+        if due is not None and self.clock is not None:
+            due = self.clock.when(due)
         if self._calls and (due is None or self._calls[0][0] < due):
             return self._calls[0][0]
         return inf if due is None else due
@@ -660,7 +695,7 @@ class Host:
         if self.paused:
             return
         self.world.steps.handle_timer += 1
-        self.endpoint.handle_timer(self.world.now)
+        self.endpoint.handle_timer(self.now)
         for ticked in self.world.watchers.ticked:
             ticked(self)
         self.pump()
@@ -699,7 +734,7 @@ class Host:
             elif refuse or timeout or other is None or not self.world.listens(other):
                 error = TimeoutError("nobody answered") if timeout else ConnectionRefusedError("refused")
                 self.world.steps.dial_failed += 1
-                self.endpoint.dial_failed(dial, self.world.now, error)
+                self.endpoint.dial_failed(dial, self.now, error)
                 self.pump()
             else:
                 wires.append(self.world.connect(self, other, dial, silent=silent))
@@ -721,6 +756,8 @@ class Host:
         self.wires.clear()
         self._calls.clear()
         self.on_wake = None
+        if self.disk is not None:
+            self.disk.lose()
         for wire in self.world.wires:
             for end in (0, 1):
                 if wire.hosts[end] is self and wire.ends[end] is not None:
@@ -754,7 +791,7 @@ class Host:
         for wire in self.world.open_wires():
             for end in (0, 1):
                 if wire.hosts[end] is self:
-                    wire.write(end, self.world.now)
+                    wire.write(end)
         if self.up:
             self.tick()
 
@@ -789,9 +826,15 @@ class World:
         auth: Authenticator | None = None,
         *,
         peer_id: str | None = None,
+        disk: Disk | None = None,
+        clock: Clock | None = None,
     ) -> Host:
-        """A new host; its name is its address, and its peer id unless it claims to be another."""
-        host = self.hosts[name] = Host(self, name, Config() if config is None else config, auth, peer_id)
+        """A new host; its name is its address, and its peer id unless it claims to be another.
+
+        With a ``disk`` its node keeps a journal there; with a ``clock`` it goes by that.
+        """
+        config = Config() if config is None else config
+        host = self.hosts[name] = Host(self, name, config, auth, peer_id, disk, clock)
         return host
 
     def reachable(self, dialer: Host, acceptor: Host) -> bool:
@@ -807,25 +850,41 @@ class World:
         """How many wires there have been."""
         return self._count
 
-    def connect(self, dialer: Host, acceptor: Host, dial: Dial, *, silent: bool = False) -> Wire:
-        """A byte stream comes about; ``silent``: nobody sits at its other end, and nobody tells."""
+    def knock(self, stranger: Host, acceptor: Host) -> Wire:
+        """A byte stream comes about at whose dialling end there is no core."""
+        self._count += 1
+        wire = Wire(self, self._count, (stranger, acceptor))
+        self.wires.append(wire)
+        self.steps.accept += 1
+        accepted = wire.ends[1] = acceptor.endpoint.accept(acceptor.now, source=stranger.name)
+        acceptor.wires[accepted] = (wire, 1)
+        acceptor.pump()
+        return wire
+
+    def connect(
+        self, dialer: Host, acceptor: Host, dial: Dial, *, silent: bool = False, nobody: bool = False
+    ) -> Wire:
+        """A byte stream comes about; ``silent``: nobody sits at its other end, and nobody tells.
+
+        ``nobody``: there is no core at its other end.
+        """
         self._count += 1
         wire = self.wire_type(self, self._count, (dialer, acceptor))
         for pipe in wire.pipes:
             pipe.capacity, pipe.black_hole = self.capacity, silent
-        if self.fuse is not None and not silent:
+        if self.fuse is not None and not silent and not nobody:
             end, count, how = self.fuse
             wire.pipes[end].fuse, wire.pipes[end].fuse_cut, self.fuse = max(1, count), how, None
         self.wires.append(wire)
-        if not silent:
+        if not silent and not nobody:
             self.steps.accept += 1
-            accepted = wire.ends[1] = acceptor.endpoint.accept(self.now, source=dialer.name)
+            accepted = wire.ends[1] = acceptor.endpoint.accept(acceptor.now, source=dialer.name)
             acceptor.wires[accepted] = (wire, 1)
         self.steps.connect += 1
-        dialled = wire.ends[0] = dialer.endpoint.connect(dial, self.now)
+        dialled = wire.ends[0] = dialer.endpoint.connect(dial, dialer.now)
         dialer.wires[dialled] = (wire, 0)
         dialer.pump()
-        if not silent:
+        if not silent and not nobody:
             acceptor.pump()
         return wire
 

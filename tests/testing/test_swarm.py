@@ -24,8 +24,8 @@ from networkio_testing.tape import Tape, TapeError
 
 ROOT = Path(__file__).parents[2]
 
-#: a seed of each kind: two nodes, and many
-SEEDS = (0, 1, 2, 3)
+#: a seed of each kind: two nodes, and many; in memory, and (20) with disks, clocks of their own and a third party
+SEEDS = (0, 1, 2, 3, 20)
 
 
 def traces(python: str, hash_seed: str) -> list[str]:
@@ -56,6 +56,7 @@ def here() -> list[str]:
 def test_one_seed_is_one_trace_in_every_process_with_every_hash_seed() -> None:
     expected = here()
     assert len(set(expected)) == len(SEEDS)
+    assert {"durable", "clocks", "stranger"} <= draw(SEEDS[-1], 0).world.keys()
     for hash_seed in ("0", "1", "4242"):
         assert traces(sys.executable, hash_seed) == expected
 
@@ -139,11 +140,13 @@ def test_what_is_no_tape_is_told_so(
 def test_any_list_of_moves_is_a_game() -> None:
     """Each move alone, as the first and only one, with the first and the last of every argument."""
     tape = draw(0, 10)
+    special = {"durable": "a", "clocks": {"a": [7.25, 1.03]}, "stranger": "secret"}
     for name, move in MOVES.items():
         for which in (0, -1):
-            values = {"pair": "ab", "host": "a", "size": 20}
+            values = {"pair": "ab", "host": "a", "size": 20, "durable": "a"}
             arguments = [values[domain] if isinstance(domain, str) else domain[which] for domain in move.arguments]
-            play(Tape(0, {**tape.world, "vigil": False}, [(name, *arguments)]))
+            world = {**tape.world, "vigil": False, **(special if move.needs else {})}
+            play(Tape(0, world, [(name, *arguments)]))
 
 
 def test_every_world_that_is_drawn_can_be_made_and_all_its_pairs_have_a_dialer() -> None:
@@ -247,6 +250,7 @@ EVENTFUL = (
     *("accepted", "handed over", "handed over again", "redelivered", "gap", "live"),
     *("READ", "REJECTED", "EXPIRED", "CANCELLED", "LOST", "ABANDONED"),
     *(f"verdict {verdict}" for verdict in "ABEG"),
+    *("journaled", "restored", "old copy", "closed: AUTH_FAILED"),
     *("closed: COLLISION", "closed: SUPERSEDED", "closed: DUPLICATE_IDENTITY", "closed: TIMEOUT"),
 )
 

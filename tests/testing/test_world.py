@@ -23,6 +23,8 @@ from networkio_proto import (
     Transmit,
     Watch,
 )
+from networkio_proto.journal import JournalBatch
+from networkio_testing.disk import Disk
 from networkio_testing.world import Host, Watcher, Wire, World
 
 
@@ -91,6 +93,12 @@ class Log(Watcher):
     def wrote(self, wire: Wire, end: int, buffers: Sequence[bytes | memoryview]) -> None:
         self.lines.append(("wrote", wire.number, end, b"".join(buffers)))
 
+    def journaling(self, host: Host, batch: JournalBatch) -> None:
+        self.lines.append(("journaling", host.name, batch.token))
+
+    def journaled(self, host: Host, batch: JournalBatch, error: OSError | None) -> None:
+        self.lines.append(("journaled", host.name, batch.token, error))
+
     def arriving(self, wire: Wire, end: int) -> None:
         self.lines.append(("arriving", wire.number, end))
 
@@ -103,7 +111,7 @@ def eventful(seed: int, *watchers: Watcher) -> tuple[World, list[tuple[object, .
     world = World(seed)
     world.watchers += watchers
     log = Log(world)
-    a, b = world.host("a"), world.host("b")
+    a, b = world.host("a", disk=Disk()), world.host("b")
     a.dial("b")
     a.send("b", b"1", b"2", b"3", b"4", headers={"key": 1}, ack_now=True, ttl=60.0)
     a.cancel("b", 4)

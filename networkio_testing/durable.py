@@ -1,0 +1,410 @@
+"""The judge of worlds in which some hosts keep a journal: what was promised must be there after a crash.
+
+Theory of operation
+-------------------
+A :class:`DurableJudge` is a :class:`~networkio_testing.judges.Judge` that knows what is on each disk.  It holds three
+things against the nodes:
+
+* **What leaves rests on the disk** (I10).  Every frame that a durable host writes is compared with the records that
+  its disk has synced by then: sequences, the outbox and the run that they go under, the process of the peer that they
+  go to (P-MODEL-15, P-OUT-8, P-RUN-1, P-MARK-6), ``first`` (P-MODEL-14), ``read`` and rejections (guarantee G4).
+* **What is on the disk outlives the process.**  When a process begins, a small model of the journal is replayed, and
+  the core must have made the same of it: the messages and their numbers, what is trimmed, where the inboxes stand.  The
+  ghosts of the old process's messages go on with the new one, so outcomes, READ, order and flags are judged across
+  crashes as within a life.  What an application acknowledged, and the disk had, never comes again (guarantee G5).
+* **A failed batch** takes exactly those messages back that were not on disk.
+
+What restarts may legitimately do is weaker in these places, each named where it is excused:
+
+* *Old copies* (guarantees, Restarts).  A sender that is rolled back may have lost what the copy does not hold, and
+  gives the numbers of that to new messages, which then go by the same first names (P-OUT-6).  Flags follow what its
+  journal knows (P-MARK-6): a copy from before the first transmission knows of none, and if the receiver has forgotten
+  as well, a message comes again without a flag.  A receiver that is rolled back gets again what it had acknowledged
+  since.
+* *Outcomes.*  The journal has no record of an outcome but ``first``, so a message that was cancelled, expired, dropped
+  or rejected and is still retained is back after a crash, at its full cost, and READ if the peer was told to pass it
+  over.
+* *Sessions that were over* leave nothing in the journal, so their messages may come again, flagged.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from struct import Struct
+
+from networkio_proto import COST_PER_MESSAGE, Delivery, Outcome
+from networkio_proto.frames import ACK, ATTACH, DATA, FIN, PREAMBLE, REJECT, SKIP
+from networkio_proto.handshake import parse_attach
+from networkio_proto.journal import (
+    InboxMoved,
+    JournalBatch,
+    JournalRecord,
+    MessageAccepted,
+    OutboxOpened,
+    OutboxTrimmed,
+    ReceiverKnown,
+)
+from networkio_proto.outbox import Outbox
+from networkio_proto.session import Session
+
+from .judges import Judge, _Log, _Message
+from .world import Host, Wire, World
+
+__all__ = ["DurableJudge"]
+
+_HEADER = Struct(">IBB")
+_SEQUENCE = Struct(">Q")
+_RANGE = Struct(">QQ")
+_POSITIONS = Struct(">QQQQ")
+
+#: what a journal forgets of a message that is still retained: it ended early, and the peer is told to pass it over
+_FORGOTTEN = frozenset({Outcome.CANCELLED, Outcome.EXPIRED, Outcome.LOST, Outcome.REJECTED})
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What the disk of one host has of one peer: a model of the journal, replayed record by record."""
+
+    outbox: tuple[bytes, bytes] | None = None
+    #: every outbox that there ever was
+    outboxes: set[bytes] = field(default_factory=set)
+    first: int = 1
+    next: int = 1
+    fin: int = 0
+    #: by its number; those below ``first`` too
+    messages: dict[int, MessageAccepted] = field(default_factory=dict)
+    receiver: bytes | None = None
+    marked: int = 0
+    #: ``read`` of each inbox, and the rejections that are kept with it
+    inboxes: dict[bytes, int] = field(default_factory=dict)
+    rejects: dict[bytes, frozenset[int]] = field(default_factory=dict)
+
+    def add(self, record: JournalRecord) -> None:
+        """One more record is on disk."""
+        if isinstance(record, OutboxOpened):
+            if self.outbox is None:
+                self.first = self.next = record.first
+            self.outbox = (record.outbox_id, record.run)
+            self.outboxes.add(record.outbox_id)
+        elif isinstance(record, MessageAccepted):
+            self.messages[record.sequence] = record
+            self.next = record.sequence + 1
+            self.fin = record.sequence if record.fin else self.fin
+        elif isinstance(record, OutboxTrimmed):
+            self.fin = 0 if record.first > self.fin else self.fin
+            self.first = max(self.first, record.first)
+            self.next = max(self.next, self.first)
+        elif isinstance(record, ReceiverKnown):
+            self.receiver, self.marked = record.incarnation, max(self.marked, record.marked)
+        elif record.facts.outbox_id != bytes(16):
+            self.inboxes[record.facts.outbox_id] = record.facts.read
+            self.rejects[record.facts.outbox_id] = frozenset(sequence for sequence, _, _ in record.rejects)
+        else:
+            self.inboxes.clear()
+            self.rejects.clear()
+
+
+class DurableJudge(Judge):
+    """Watches all hosts of a world, some of which have a disk."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        #: what is on the disks, by host and peer
+        self._kept: defaultdict[str, dict[str, _Kept]] = defaultdict(dict)
+        #: the ghost of each record of a message that was ever written
+        self._written: dict[int, tuple[MessageAccepted, _Message]] = {}
+        #: messages that a sender was told are on disk
+        self._promised: defaultdict[str, dict[int, tuple[str, _Message]]] = defaultdict(dict)
+        #: the process of each durable host, and the last log that any of its dead ones had for a peer
+        self._lives: dict[str, bytes] = {}
+        self._latest: dict[tuple[str, str], _Log] = {}
+        #: the log of the process before, by that of its successor
+        self._before_it: dict[int, _Log] = {}
+        #: below the ``first`` that a sender ever stated for an outbox, everything is read
+        self._stated: defaultdict[bytes, int] = defaultdict(int)
+        #: up to where messages came from the journal, by log
+        self._loaded: dict[int, int] = {}
+        #: senders and receivers of which an old copy was ever restored, and sessions that were over
+        self._rolled_back: set[str] = set()
+        self._over: set[tuple[str, str]] = set()
+        #: what was read, and is on disk: messages, by the receiver's host and the peer
+        self._done: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+
+    def _disk(self, host: Host, peer: str) -> _Kept:
+        kept = self._kept[host.name].get(peer)
+        if kept is None:
+            kept = self._kept[host.name][peer] = _Kept()
+        return kept
+
+    # -- what is written ------------------------------------------------------------------------------------------
+
+    def journaling(self, host: Host, batch: JournalBatch) -> None:
+        for record in batch.records:
+            if isinstance(record, MessageAccepted) and not record.fin:
+                message = self._log(host, record.peer_id).messages.get(record.sequence)
+                same = message is not None and (record.skip or record.payload == message.payload)
+                if message is None or not same:
+                    self._object("I3", "{} writes {} to its journal, and accepted no such message", host, record)
+                self._written[id(record)] = (record, message)
+
+    def journaled(self, host: Host, batch: JournalBatch, error: OSError | None) -> None:
+        self.tally["journaled" if error is None else f"journal: {error.strerror}"] += 1
+        if error is not None:
+            self._take_back(host)
+            return
+        for record in batch.records:
+            kept = self._disk(host, record.peer_id)
+            if isinstance(record, MessageAccepted) and id(record) in self._written:
+                message = self._written[id(record)][1]
+                self._promised[host.name][id(record)] = (record.peer_id, message)
+            elif isinstance(record, InboxMoved):
+                self._note_read(host, record, kept)
+            kept.add(record)
+
+    def _note_read(self, host: Host, record: InboxMoved, kept: _Kept) -> None:
+        """What the application acknowledged is on disk now, and never comes again."""
+        pair, facts = (host.name, record.peer_id), record.facts
+        if facts.outbox_id == bytes(16):
+            self._over.add(pair)
+            return
+        log = self._outboxes.get(facts.outbox_id)
+        for sequence in range(kept.inboxes.get(facts.outbox_id, 0) + 1, facts.read + 1):
+            for message in () if log is None else self._candidates(log, sequence):
+                if any(where[1] == facts.outbox_id for where in message.settled_by):
+                    self._done[pair].add(id(message))
+
+    def _take_back(self, host: Host) -> None:
+        """A batch failed: its messages, and all accepted since, were never accepted."""
+        for peer, session in host.endpoint.sessions.items():
+            log, outbox = self._log(host, peer), session.outbox
+            kept = self._kept[host.name].get(peer)
+            durable = 1 if kept is None else kept.next
+            if outbox.next < max(durable, log.first):
+                self._object("I10", "{} took back {}, and has {} on disk", host, outbox.next, durable - 1)
+            for sequence in [sequence for sequence in log.messages if sequence >= outbox.next]:
+                message = log.messages.pop(sequence)
+                if message.outcome is not None:
+                    log.outcomes[message.outcome] -= 1
+            log.fins = {fin for fin in log.fins if fin < outbox.next}
+            log.failed = outbox.ledger.failed
+
+    # -- a new process --------------------------------------------------------------------------------------------
+
+    def booted(self, host: Host) -> None:
+        super().booted(host)
+        if host.disk is None:
+            return
+        dead, self._lives[host.name] = self._lives.get(host.name), host.endpoint.incarnation
+        self._latest |= {(host.name, log.receiver): log for key, log in self._logs.items() if key[0] == dead}
+        if host.disk.missing:
+            self._rolled_back.add(host.peer_id)
+            host.disk.missing = 0
+            self.tally["old copy"] += 1
+        on_disk = set()
+        self._kept[host.name] = {}
+        for batch in host.disk.batches:
+            for record in batch:
+                self._disk(host, record.peer_id).add(record)
+                on_disk.add(id(record))
+                if isinstance(record, InboxMoved) and record.facts.outbox_id == bytes(16):
+                    self._over.add((host.name, record.peer_id))
+        self._keep_promises(host, on_disk)
+        for peer, kept in self._kept[host.name].items():
+            self._restored(host, host.endpoint.sessions[peer], kept)
+        for peer in self._kept[host.name].keys() ^ host.endpoint.sessions.keys():
+            self._object("I10", "{} begins with another peer than {}", host, peer)
+
+    def _keep_promises(self, host: Host, on_disk: set[int]) -> None:
+        """What was promised is there, unless an old copy was restored."""
+        promised = self._promised[host.name]
+        gone = promised.keys() - on_disk
+        if host.peer_id not in self._rolled_back:
+            self._demand(not gone, "I10", "{} lost {} messages that were on disk", host, len(gone))
+        for name in gone:
+            del promised[name]
+
+    def _restored(self, host: Host, session: Session, kept: _Kept) -> None:
+        """The core and the model made the same of the journal, and the ghosts live on."""
+        outbox, peer = session.outbox, session.peer_id
+        before = self._latest.get((host.name, peer))
+        log = self._log(host, peer)
+        told = (outbox.first, outbox.next, outbox.fin, outbox.receiver)
+        model = (kept.first, kept.next, kept.fin, kept.receiver)
+        self._demand(told == model, "I10", "{} made {} of {} in its journal for {}", host, told, model, peer)
+        for sequence, record in kept.messages.items():
+            if not record.fin:
+                message = self._written[id(record)][1]
+                self._restored_message(host, outbox, sequence, record, message)
+            if record.fin or record.skip:  # it holds a place
+                log.fins.add(sequence)
+            else:
+                log.messages[sequence] = message
+        log.outcomes[Outcome.READ] = outbox.ledger.read
+        log.first, log.received = outbox.first, outbox.received
+        log.outbox_id, log.incarnation = outbox.outbox_id, outbox.receiver
+        log.transmitted = outbox.next - 1 if kept.receiver is not None else 0
+        log.marked = log.markable = kept.marked
+        log.burden = outbox.cost + COST_PER_MESSAGE  # and FIN
+        self._loaded[id(log)] = outbox.next - 1
+        if before is not None:
+            self._before_it[id(log)] = before
+            log.reached = max(before.reached, before.transmitted, before.first - 1)
+        for outbox_id in kept.outboxes:
+            self._outboxes[outbox_id] = log
+        self._restored_inboxes(host, session, kept)
+        self.tally["restored"] += 1
+
+    def _restored_message(
+        self, host: Host, outbox: Outbox, sequence: int, record: MessageAccepted, message: _Message
+    ) -> None:
+        """A message is back: its outcome is open again, if it is not on disk."""
+        if sequence < outbox.first:
+            message.outcome = message.outcome or Outcome.READ
+            return
+        entry = outbox.entry(sequence)
+        same = (entry.payload, entry.headers, entry.skip) == (record.payload, record.headers, record.skip)
+        self._demand(same, "I10", "{} has another {} than its journal", host, sequence)
+        if not record.skip:
+            message.given_up = message.given_up or message.outcome in _FORGOTTEN
+            message.outcome, message.unseen = None, False
+
+    def _restored_inboxes(self, host: Host, session: Session, kept: _Kept) -> None:
+        """An inbox goes on behind what was read, and the rest comes again."""
+        stand = {inbox.outbox_id: inbox.read for inbox in session.inboxes}
+        journal = {outbox_id: read for outbox_id, read in kept.inboxes.items() if read}
+        self._demand(stand == journal, "I10", "{} begins with {}, its journal has {}", host, stand, journal)
+        incarnation = host.endpoint.incarnation
+        for inbox in session.inboxes:
+            self._held[(incarnation, inbox.outbox_id)] = (inbox.read, inbox.read)
+            self._reader(incarnation, inbox.outbox_id).last = inbox.read
+            rejects = {sequence for sequence in kept.rejects[inbox.outbox_id] if sequence <= inbox.read}
+            same = set(inbox.rejects) == rejects
+            self._demand(same, "I10", "{} rejects {}, in its journal {}", host, list(inbox.rejects), rejects)
+
+    # -- across processes -----------------------------------------------------------------------------------------
+
+    def _candidates(self, log: _Log, sequence: int) -> list[_Message]:
+        """The messages that had this number, newest first: more than one only where an old copy was restored."""
+        found: list[_Message] = []
+        at: _Log | None = log
+        while at is not None:
+            message = at.messages.get(sequence)
+            if message is not None and message not in found:
+                found.append(message)
+            at = self._before_it.get(id(at))
+        return found
+
+    def _find(self, host: Host, peer: str, delivery: Delivery) -> tuple[_Log, _Message]:
+        log = self._outboxes.get(delivery[0].outbox_id)
+        if log is not None and (log.sender, log.receiver) == (peer, host.peer_id):
+            for message in self._candidates(log, delivery[1]):
+                if message.payload == delivery[2]:
+                    return log, message
+        return super()._find(host, peer, delivery)
+
+    def _ended_before(self, log: _Log, sequence: int) -> bool:
+        at: _Log | None = log
+        while at is not None:
+            message = at.messages.get(sequence)
+            if sequence in at.fins or (message is None and sequence < at.first):
+                return True
+            if message is not None and (message.outcome is not None or message.given_up or message.settled_by):
+                return True
+            at = self._before_it.get(id(at))
+        return False
+
+    def _hand_over(self, host: Host, peer: str, delivery: Delivery) -> None:
+        incarnation, details = host.endpoint.incarnation, delivery[4]
+        log, message = self._find(host, peer, delivery)
+        flagged = details is not None and details.redelivered
+        again = delivery[1] in self._reader(incarnation, delivery[0].outbox_id).attempts
+        if not again and not flagged and incarnation in message.seen_by:
+            self._object("I4", "{} from {} comes again to {} without a flag", delivery[1], peer, host)
+        if id(message) in self._done[(host.name, peer)] and not self._excused(host, peer):
+            self._object("I4", "{} from {} comes again, and {} has on disk that it was read", delivery[1], peer, host)
+        if peer in self._rolled_back and not flagged:
+            # P-MARK-6: the copy may be older than the transmission to a process that has forgotten it as well
+            message.seen_by -= self._ancestors[incarnation]
+        self._furthest[(incarnation, log)] = 0  # an old copy gives numbers anew: who has seen what is judged above
+        super()._hand_over(host, peer, delivery)
+
+    def _excused(self, host: Host, peer: str) -> bool:
+        """May what was acknowledged, and is on disk, come again?
+
+        After old copies, after sessions that were over, and where a second process had the id of the first, which then
+        looks to itself like an old copy (case U).
+        """
+        over = {(host.name, peer), (peer, host.name)} & self._over
+        return bool({peer, host.peer_id} & self._rolled_back or peer in self._doubles or over)
+
+    def _look_at_resumption(self, host: Host, session: Session, log: _Log) -> None:
+        renamed, marked, markable = session.outbox.outbox_id != log.outbox_id, log.marked, log.markable
+        super()._look_at_resumption(host, session, log)
+        if host.disk is not None:  # a mark lasts (P-MARK-3)
+            log.marked, log.markable = max(marked, log.marked), max(markable, log.markable)
+        if host.disk is not None and renamed:  # cases C and U mark what was ever transmitted, known or not
+            log.markable = max(log.markable, log.transmitted, self._loaded.get(id(log), 0))
+
+    def _look_at_positions(self, host: Host, session: Session) -> None:
+        super()._look_at_positions(host, session)
+        for inbox in session.inboxes:
+            if inbox.empty:  # it takes its base anew, and an old copy states a lower one
+                self._held.pop((host.endpoint.incarnation, inbox.outbox_id), None)
+        for _, ended in session.inboxes._ended:  # the last of it came, and the session was over, in one step
+            key = (host.endpoint.incarnation, ended.outbox_id)
+            self._held[key] = max(self._held.get(key, (0, 0)), (ended.received, ended.read))
+
+    # -- the wire -------------------------------------------------------------------------------------------------
+
+    def wrote(self, wire: Wire, end: int, buffers: Sequence[bytes | memoryview]) -> None:
+        host, connection, tap = wire.hosts[end], wire.ends[end], self._tap(wire, end)
+        spoke = tap.spoke
+        super().wrote(wire, end, buffers)
+        if host.disk is None or connection is None or connection.session is None:
+            return
+        data = b"".join(buffers)
+        position = 0 if spoke else len(PREAMBLE)
+        kept = self._disk(host, connection.session.peer_id)
+        while position < len(data):
+            length, kind, _ = _HEADER.unpack_from(data, position)
+            self._rests(wire, end, connection.session, kept, kind, data[position + 6 : position + 4 + length])
+            position += 4 + length
+
+    def _rests(self, wire: Wire, end: int, session: Session, kept: _Kept, kind: int, body: bytes) -> None:
+        """Does everything that this frame says rest on the disk?"""
+        host, demand = wire.hosts[end], self._demand
+        if kind in (DATA, FIN):
+            self._rests_on(wire, end, session, kept, _SEQUENCE.unpack_from(body)[0])
+        elif kind == SKIP:
+            self._rests_on(wire, end, session, kept, _RANGE.unpack_from(body)[1])
+        elif kind == ACK:
+            _, read, _, first = _POSITIONS.unpack_from(body)
+            demand(first <= kept.first, "I10", "{} acknowledges first {}, on disk is {}", host, first, kept.first)
+            theirs = self._tap(wire, 1 - end).attach
+            if theirs is not None:
+                self._stated[theirs.outbox_id] = max(theirs.first - 1, self._stated[theirs.outbox_id])
+                durable = max(kept.inboxes.get(theirs.outbox_id, 0), self._stated[theirs.outbox_id])
+                demand(read <= durable, "I10", "{} acknowledges {} as read, on disk is {}", host, read, durable)
+        elif kind == REJECT:
+            outbox_id, sequence = body[:16], _SEQUENCE.unpack_from(body, 16)[0]
+            durable = sequence in kept.rejects.get(outbox_id, ())
+            demand(durable, "I10", "{} rejects {}, and that is not on disk", host, sequence)
+        elif kind == ATTACH:
+            attach = parse_attach(body)
+            demand(attach.first <= kept.first, "I10", "{} states first {}, on disk {}", host, attach.first, kept.first)
+            inbox = attach.inbox
+            if inbox is not None:
+                durable = max(kept.inboxes.get(inbox.outbox_id, 0), self._stated[inbox.outbox_id])
+                demand(inbox.read <= durable, "I10", "{} states that {} is read, on disk {}", host, inbox.read, durable)
+
+    def _rests_on(self, wire: Wire, end: int, session: Session, kept: _Kept, sequence: int) -> None:
+        """An entry, its outbox, and the process that it goes to are on disk."""
+        host, attach, demand = wire.hosts[end], self._tap(wire, end).attach, self._demand
+        demand(sequence < kept.next, "I10", "{} sends {}, on disk is {}", host, sequence, kept.next - 1)
+        outbox = None if attach is None else (attach.outbox_id, attach.run)
+        demand(outbox == kept.outbox, "I10", "{} sends {} under an outbox or run that is not on disk", host, sequence)
+        connection = wire.ends[end]
+        receiver = None if connection is None else connection.peer_incarnation
+        demand(receiver == kept.receiver, "I10", "{} sends {} to a process that is not on disk", host, sequence)
