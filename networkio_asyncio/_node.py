@@ -192,11 +192,14 @@ class Node(NodeHandle[Peer]):
                     steps.time_is_up(timeout)
             return steps.result
 
-    async def breathe(self) -> None:
-        """Let others run once in a while, even if the caller never has to wait."""
+    def breathless(self) -> bool:
+        """Is it time to let others run, even if the caller need not wait?"""
         self._calls += 1
-        if not self._calls % _BREATH:
-            await anyio.lowlevel.checkpoint()
+        return not self._calls % _BREATH
+
+    async def breathe(self) -> None:
+        """Let them run; may be cancelled."""
+        await anyio.lowlevel.checkpoint()
 
     # -- listening and connecting -------------------------------------------------------------------------------
 
@@ -290,14 +293,16 @@ class Node(NodeHandle[Peer]):
 
     async def next_notice(self, timeout: float | None = None) -> Event | None:
         """The next notice, or None after ``timeout`` seconds.  Each notice goes to one taker.  Raises NodeClosed."""
-        await self.breathe()
+        if self.breathless():
+            await self.breathe()
         return await self.run(self._noticing(), timeout)
 
     async def notifications(self) -> AsyncIterator[Event]:
         """The notices of all peers, one light queue; ends when the node is closed."""
         while (notice := await self.run(self._noticing_to_the_end())) is not None:
             yield notice
-            await self.breathe()
+            if self.breathless():
+                await self.breathe()
 
     async def serve(self, handler: Handler, *, max_attempts: int | None = None) -> None:
         """Call ``handler(message)`` for every message of every peer: in order and one at a time for each peer.

@@ -18,6 +18,8 @@ from networkio_proto.peers import PeerHandle
 if TYPE_CHECKING:
     from ._node import Node
 
+_NOTHING: Any = object()
+
 
 class Message(MessageHandle):
     """A received message.  ``async with message:`` acknowledges it on success and releases it on an exception."""
@@ -78,8 +80,12 @@ class MessageIterator(IteratorHandle[Message]):
         return self
 
     async def __anext__(self) -> Message:
+        if self._node.breathless():  # with nothing in its hands: it may be cancelled
+            await self._node.breathe()
         try:
-            message: Message = await self._node.run(self._iteration.advancing())
+            message = self.advance()
+            if message is None:
+                message = await self._node.run(self._iteration.advancing())
         except NoMoreMessages:
             raise StopAsyncIteration from None
         return message
@@ -102,7 +108,8 @@ class Peer(PeerHandle[Message, Receipt]):
         ``headers``: a small map that goes along.  Raises EncodeError, MessageTooLarge, SessionClosed, NodeClosed,
         WrongThread.  Cancelled while it waits, the message was not sent; it is never half sent.
         """
-        await self.node.breathe()
+        if self.node.breathless():
+            await self.node.breathe()
         try:
             return self.send_nowait(data, headers=headers, ttl=ttl, raw=raw)
         except OutboxFull:
@@ -140,20 +147,25 @@ class Peer(PeerHandle[Message, Receipt]):
 
         Raises NoMoreMessages after the peer's end, NodeClosed.  Cancelled, it takes nothing.
         """
-        await self.node.breathe()
-        return await self.node.run(self.receiving())
+        if self.node.breathless():
+            await self.node.breathe()
+        message: Message | None = self.receive_nowait(None)
+        return await self.node.run(self.receiving()) if message is None else message
 
     async def read(self) -> Any:
         """The next message's data, acknowledged at once.  Cancelled, it takes nothing.
 
         Raises DecodeError with the message, still held, as its ``message``: reject or acknowledge it.
         """
-        await self.node.breathe()
-        return await self.node.run(self._reading())
+        if self.node.breathless():
+            await self.node.breathe()
+        data = self.read_nowait(_NOTHING)
+        return await self.node.run(self._reading()) if data is _NOTHING else data
 
     async def read_many(self, limit: int = 100) -> list[Any]:
         """The data of up to ``limit`` messages, acknowledged at once; waits for the first only."""
-        await self.node.breathe()
+        if self.node.breathless():
+            await self.node.breathe()
         return await self.node.run(self._reading_many(limit))
 
     def __aiter__(self) -> MessageIterator:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from .errors import NoMoreMessages
+from .errors import NoMoreMessages, OutboxFull
 from .events import Event
 from .handles import IteratorHandle, MessageHandle, ReceiptHandle
 from .ledger import Ledger
@@ -23,6 +23,8 @@ from .nodes import NodeHandle
 from .operations import Operation, T
 from .peers import PeerHandle
 from .session import Session
+
+_NOTHING: Any = object()
 
 __all__ = ["BlockingIterator", "BlockingMessage", "BlockingNode", "BlockingPeer", "BlockingReceipt"]
 
@@ -100,10 +102,10 @@ class BlockingIterator(IteratorHandle[M]):
 
     def __next__(self) -> M:
         try:
-            message: M = self._node.run(self._iteration.advancing())
+            message = self.advance()
+            return self._node.run(self._iteration.advancing()) if message is None else message
         except NoMoreMessages:
             raise StopIteration from None
-        return message
 
 
 class BlockingPeer(PeerHandle[M, R], Generic[N, M, R, I]):
@@ -130,7 +132,10 @@ class BlockingPeer(PeerHandle[M, R], Generic[N, M, R, I]):
         ``headers``: a small map that goes along.  Raises EncodeError, MessageTooLarge, SessionClosed, NodeClosed,
         TimeoutError; then the message was not sent.
         """
-        operation = self.accepting(self.node.payload(data, raw), headers=headers, ttl=ttl, raw=raw)
+        try:
+            return self.send_nowait(data, headers=headers, ttl=ttl, raw=raw)
+        except OutboxFull:
+            operation = self.accepting(self.node.payload(data, raw), headers=headers, ttl=ttl, raw=raw)
         return self.node.run(operation, timeout)
 
     def send_many(
@@ -165,14 +170,16 @@ class BlockingPeer(PeerHandle[M, R], Generic[N, M, R, I]):
 
         Raises TimeoutError, NoMoreMessages after the peer's end, NodeClosed; it has taken nothing then.
         """
-        return self.node.run(self.receiving(), timeout)
+        message: M | None = self.receive_nowait(None)
+        return self.node.run(self.receiving(), timeout) if message is None else message
 
     def read(self, timeout: float | None = None) -> Any:
         """The next message's data, acknowledged at once.  Raises what :meth:`receive` raises.
 
         Raises DecodeError with the message, still held, as its ``message``: reject or acknowledge it.
         """
-        return self.node.run(self._reading(), timeout)
+        data = self.read_nowait(_NOTHING)
+        return self.node.run(self._reading(), timeout) if data is _NOTHING else data
 
     def read_many(self, limit: int = 100, timeout: float | None = None) -> list[Any]:
         """The data of up to ``limit`` messages, acknowledged at once; waits for the first only."""

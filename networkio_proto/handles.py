@@ -244,17 +244,30 @@ class Iteration(Generic[M]):
         self._peer: Any = peer
         self._held: M | None = None
 
-    def advancing(self) -> Operation[M]:
-        """Acknowledge the one in hand, then take the next.  Raises NoMoreMessages after the peer's end."""
+    def advance(self) -> M | None:
+        """Acknowledge the one in hand, then take the next, None if there is none now; between enter and leave.
+
+        Raises NoMoreMessages after the peer's end.
+        """
         held, self._held = self._held, None
         if held is not None and held.held:
             held.finish("acknowledged", self._peer.node.time)
         try:
-            message: M = yield from self._peer.receiving()
+            self._held = self._peer.take()
         except BaseException:
             self.close()  # a loop ends with what it raises; the traceback may keep its iterator alive
             raise
-        self._held = message
+        return self._held
+
+    def advancing(self) -> Operation[M]:
+        """The same, when there is one."""
+        message = self.advance()
+        if message is None:
+            try:
+                message = self._held = yield from self._peer.receiving()
+            except BaseException:
+                self.close()
+                raise
         return message
 
     def close(self) -> None:
@@ -273,6 +286,15 @@ class IteratorHandle(Generic[M]):
     def __init__(self, peer: Any) -> None:
         self._iteration: Iteration[M] = peer.iterate()
         self._node: Any = peer.node
+
+    def advance(self) -> M | None:
+        """The next message, if there is one now; the one before is acknowledged.  Raises NoMoreMessages."""
+        node = self._node
+        node.enter()
+        try:
+            return self._iteration.advance()
+        finally:
+            node.leave()
 
     def close(self) -> None:
         """The loop was left: what it held and did not settle is given back, and is the next to be taken."""

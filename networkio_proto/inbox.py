@@ -19,7 +19,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from .config import COST_PER_MESSAGE
 from .errors import CloseCode, MessageNotHeld
@@ -358,8 +358,17 @@ class Inbox:
 
     def settle(self, sequence: int) -> None:
         """The application is done with a held message; raises MessageNotHeld."""
-        self.unsettled -= _cost(self._held(sequence))
-        self._settled(sequence)
+        delivery = self.held.pop(sequence, None)
+        if delivery is None:
+            self._not_held(sequence)
+        elif delivery[4] is None:
+            self.unsettled -= COST_PER_MESSAGE + len(delivery[2])
+        else:
+            self.unsettled -= _cost(delivery)
+        if sequence == self.read + 1 and not self.scattered and not self.ranges:
+            self.read = sequence
+        else:
+            self._settled(sequence)
 
     def reject(self, sequence: int, code: int, text: str) -> Reject | None:
         """The application refuses a held message; returns what the peer must be told, None if it need not be."""
@@ -392,8 +401,11 @@ class Inbox:
     def _held(self, sequence: int) -> Delivery:
         delivery = self.held.pop(sequence, None)
         if delivery is None:
-            raise MessageNotHeld(f"message {sequence} is not held: it was acknowledged, rejected or released before")
+            self._not_held(sequence)
         return delivery
+
+    def _not_held(self, sequence: int) -> NoReturn:
+        raise MessageNotHeld(f"message {sequence} is not held: it was acknowledged, rejected or released before")
 
     def _settled(self, sequence: int) -> None:
         if sequence != self.read + 1:

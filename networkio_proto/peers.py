@@ -27,7 +27,9 @@ from .errors import (
     OutboxFull,
 )
 from .events import Log
+from .frames import DataFlag
 from .handles import Iteration, MessageHandle, ReceiptHandle
+from .inbox import Delivery
 from .ledger import Failure, Ledger
 from .logbook import ERROR
 from .notices import Watch
@@ -42,6 +44,8 @@ M = TypeVar("M", bound=MessageHandle)
 R = TypeVar("R", bound=ReceiptHandle)
 
 _MISSING: Any = object()
+
+_RAW = int(DataFlag.RAW)
 
 #: a handler that fails is called again after this, doubling up to the second (seconds)
 _HANDLER_PAUSE = (0.05, 5.0)
@@ -239,11 +243,10 @@ class PeerHandle(Generic[M, R]):
                     raise NoMoreMessages(f"{self.id} ended the conversation and did not reply to {receipt.sequence}")
                 yield from self._waiting_for_reply(request, None if read else receipt.sequence)
             delivery, request.delivery, receipt = request.delivery, None, None
-            reply = self._message(self, delivery)
             try:
-                return self._finish(reply)
-            except DecodeError:  # nobody else can make anything of it
-                reply.finish("rejected", node.time, (0, "the reply cannot be decoded"))
+                return self._finish(delivery)
+            except DecodeError as error:  # nobody else can make anything of it
+                error.message.finish("rejected", node.time, (0, "the reply cannot be decoded"))
                 raise
         finally:
             session.requests.close(request)
@@ -272,13 +275,14 @@ class PeerHandle(Generic[M, R]):
 
         Raises DecodeError with the message, still held, as its ``message``: reject or acknowledge it.
         """
-        self.node.enter()
+        node = self.node
+        node.enter()
         try:
-            message = self.take()
-            if message is not None:
-                return self._finish(message)
+            delivery = self._take()
+            if delivery is not None:
+                return self._finish(delivery)
         finally:
-            self.node.leave()
+            node.leave()
         if default is not _MISSING:
             return default
         raise NoMessage(f"nothing from {self.id} is waiting to be read")
@@ -291,7 +295,9 @@ class PeerHandle(Generic[M, R]):
 
     def _reading(self) -> Operation[Any]:
         """The next message's data, acknowledged at once."""
-        return self._finish((yield from self.receiving()))
+        while (delivery := self._take()) is None:
+            yield from self._waiting(Watch.READABLE)
+        return self._finish(delivery)
 
     def _reading_many(self, limit: int) -> Operation[list[Any]]:
         """The data of up to ``limit`` messages, acknowledged at once; waits for the first only."""
@@ -308,26 +314,34 @@ class PeerHandle(Generic[M, R]):
 
     def take_or_none(self) -> M | None:
         """The next message, None if there is none now, be it for ever."""
-        taken = self.session.take(1)
-        return self._message(self, taken[0]) if taken else None
+        delivery = self.session.take_one()
+        return self._message(self, delivery) if delivery is not None else None
 
     def take(self) -> M | None:
         """The next message, None if there is none now.  Raises NoMoreMessages after the peer's end, NodeClosed."""
-        message = self.take_or_none()
-        if message is not None:
-            return message
-        if self.session.peer_ended:
-            raise NoMoreMessages(f"{self.id} ended the conversation and everything it sent was read")
-        self.node.check_open()
-        return None
+        delivery = self._take()
+        return self._message(self, delivery) if delivery is not None else None
 
-    def _finish(self, message: M) -> Any:
+    def _take(self) -> Delivery | None:
+        delivery = self.session.take_one()
+        if delivery is None:
+            if self.session.peer_ended:
+                raise NoMoreMessages(f"{self.id} ended the conversation and everything it sent was read")
+            self.node.check_open()
+        return delivery
+
+    def _finish(self, delivery: Delivery) -> Any:
+        """The data of what was taken, which is acknowledged; what cannot be decoded stays held by the error's message."""
         try:
-            data = message.data
-        except DecodeError as error:
-            error.message = message
-            raise
-        message.finish("acknowledged", self.node.time)
+            data = delivery[2] if delivery[3] & _RAW else self.node.codec.decode(delivery[2])
+        except DecodeError:
+            message = self._message(self, delivery)
+            try:
+                data = message.data  # it raises the same, with words about the message
+            except DecodeError as error:
+                error.message = message
+                raise
+        self.session.settle(delivery, self.node.time)
         return data
 
     # -- iterating and serving ----------------------------------------------------------------------------------

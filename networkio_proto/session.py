@@ -380,6 +380,16 @@ class Session(Timed):
             observer.receiving(self.peer_id, taken)
         return taken
 
+    def take_one(self) -> Delivery | None:
+        """Hand over the next message, if there is one; it is held until settled or released."""
+        for inbox in self.inboxes.boxes:
+            delivery = inbox.take()
+            if delivery is not None:
+                if self._endpoint.observer is not None:
+                    self._endpoint.observer.receiving(self.peer_id, [delivery])
+                return delivery
+        return None
+
     def take_settled(self, limit: int, now: float) -> list[Delivery]:
         """Hand over up to ``limit`` messages and settle them at once."""
         taken = self.inboxes.take_settled(limit)
@@ -424,7 +434,8 @@ class Session(Timed):
             observer.settled(self.peer_id, delivery, "released")
 
     def _after_settling(self, now: float) -> None:
-        self._journal_inbox()
+        if self.journal is not None:
+            self._journal_inbox()
         self.acknowledger.settled(now)
         if self.connection is None and self.window.reserved:
             self.window.release(self.unsettled)

@@ -60,7 +60,7 @@ def test_a_result_that_is_there_is_not_lost(monkeypatch: pytest.MonkeyPatch, way
     with connected() as pair:
         pair.far.send("x")
         until(lambda: pair.near.unread)
-        strike_in(monkeypatch, type(pair.near.session), "take")
+        strike_in(monkeypatch, type(pair.near.session), "take_one")
         with pytest.raises(KeyboardInterrupt):
             call_and_go_on(getattr(pair.near, way), results)
         assert len(results) == 1
@@ -77,7 +77,7 @@ def test_a_signal_that_is_passed_on_as_ctrl_c_is_held_back_like_it(monkeypatch: 
         exec(recipe.code, {})
         pair.far.send("x")
         until(lambda: pair.near.unread)
-        strike_in(monkeypatch, type(pair.near.session), "take", signal.SIGTERM)
+        strike_in(monkeypatch, type(pair.near.session), "take_one", signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             call_and_go_on(pair.near.read_nowait, results)
         assert results == ["x"]
@@ -157,7 +157,7 @@ def test_one_that_comes_while_a_wait_is_given_up_comes_out_afterwards(monkeypatc
         def enter() -> float:
             now = real()
             entered.append(1)
-            if len(entered) == 2 and threading.current_thread() is threading.main_thread():
+            if len(entered) == 3 and threading.current_thread() is threading.main_thread():
                 signal.raise_signal(signal.SIGINT)
             return now
 
@@ -193,7 +193,7 @@ def test_a_node_of_another_thread_is_as_safe(monkeypatch: pytest.MonkeyPatch) ->
         results: list[Any] = []
         pair.far.send("x")
         until(lambda: pair.near.unread)
-        strike_in(monkeypatch, type(pair.near.session), "take")
+        strike_in(monkeypatch, type(pair.near.session), "take_one")
         with pytest.raises(KeyboardInterrupt):
             call_and_go_on(pair.near.read, results)
         assert results == ["x"]
