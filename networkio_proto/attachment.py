@@ -190,11 +190,9 @@ class Attachment:
     def _transmitted_before(self, attach: Attach) -> int:
         """Rolled back: how far did this outbox go out?  An old copy may not know, but the peer has what it names."""
         outbox = self._session.outbox
-        claims: list[InboxFacts | Ended] = [*attach.ended]
-        if attach.inbox is not None:
-            claims.append(attach.inbox)
+        received = [claim.received for claim in (*attach.ended, attach.inbox) if claim is not None]
         loaded = max(outbox.runs.values(), default=0)  # what came later under these numbers is new
-        return max(outbox.sent, min(loaded, max((claim.received for claim in claims), default=0)))
+        return max(outbox.sent, min(loaded, max(received, default=0)))
 
     def _doubt(self, after: int, through: int) -> None:
         """A dead process of the peer may have seen these messages: flag them, or give them up."""

@@ -18,9 +18,9 @@ What restarts may legitimately do is weaker in these places, each named where it
 
 * *Old copies* (guarantees, Restarts).  A sender that is rolled back may have lost what the copy does not hold, and
   gives the numbers of that to new messages, which then go by the same first names (P-OUT-6).  Flags follow what its
-  journal knows (P-MARK-6): a copy from before the first transmission knows of none, and if the receiver has forgotten
-  as well, a message comes again without a flag.  A receiver that is rolled back gets again what it had acknowledged
-  since.
+  journal knows (P-MARK-6): a copy from before the first transmission knows of none; then nobody is said to have seen
+  the message, and if the receiver has forgotten as well, it comes again without a flag.  A receiver that is rolled
+  back gets again what it had acknowledged since.
 * *Outcomes.*  The journal has no record of an outcome but ``first``, so a message that was cancelled, expired, dropped
   or rejected and is still retained is back after a crash, at its full cost, and READ if the peer was told to pass it
   over.
@@ -303,6 +303,10 @@ class DurableJudge(Judge):
                 if message.payload == delivery[2]:
                     return log, message
         return super()._find(host, peer, delivery)
+
+    def _unseen(self, log: _Log, message: _Message, sequence: int) -> None:
+        if log.sender not in self._rolled_back:  # P-MARK-6: its copy may know of no transmission
+            super()._unseen(log, message, sequence)
 
     def _ended_before(self, log: _Log, sequence: int) -> bool:
         at: _Log | None = log
