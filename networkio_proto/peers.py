@@ -331,7 +331,7 @@ class PeerHandle(Generic[M, R]):
         return delivery
 
     def _finish(self, delivery: Delivery) -> Any:
-        """The data of what was taken, which is acknowledged; what cannot be decoded stays held by the error's message."""
+        """The data of what was taken, now acknowledged; what cannot be decoded stays held, by the error's message."""
         try:
             data = delivery[2] if delivery[3] & _RAW else self.node.codec.decode(delivery[2])
         except DecodeError:

@@ -3,7 +3,7 @@
 ``world`` runs any number of real cores on a virtual clock, ``node`` gives them an application's interface, ``judges``
 watch them, and ``proxy`` stands between two real programs.  ``network`` has the words in which a test breaks a network:
 ``simulated`` is one of those nodes, ``virtual`` one of nodes of networkio_asyncio, on a ``loop`` with a virtual clock.
-``disk``, ``clocks`` and ``adversary`` are what machines and strangers do to nodes; ``durable`` and ``stalls`` judge that.
+``disk``, ``clocks`` and ``adversary`` are what machines and strangers do; ``durable`` and ``stalls`` judge that.
 ``game`` is everything that may go wrong, ``swarm`` draws games at random onto a ``tape``; ``run``, ``replay`` and
 ``shrink`` are the commands of ``python -m networkio_testing``.  Everything is repeatable from a seed.
 """
