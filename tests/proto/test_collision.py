@@ -887,15 +887,18 @@ def test_counterexample_13_unread_bytes_of_the_old_connection_are_not_delivered_
     world.run(1.0)
     [old] = world.open_wires()
     client.send("b", b"one", b"two", b"three")
-    old.deliver(0, 20)  # all of one, a piece of two
+    while not server.session("a").unread:
+        old.deliver(0, 1)
+    old.deliver(0, 3)  # all of one, a piece of two
     unread, lost = bytes(old.pipes[0].data), old.ends[1]
     assert lost is not None
     old.ends[0].connection_lost(world.now, ConnectionResetError("cut"))  # type: ignore[union-attr]
     client.pump()
-    world.advance(0.2)
-    client.answer_dials()
-    for wire in world.open_wires()[1:]:
-        finish(wire)
+    while not client.dials:
+        world.advance(0.1)
+    [new] = client.answer_dials()
+    finish(new)
+    assert server.session("a").connections == 2
     lost.receive_data(unread, world.now)
     server.pump()
     world.run(1.0)

@@ -1,0 +1,314 @@
+"""Disks: what a node with a journal does after a crash, after an old copy was put back, and when nothing can be written.
+
+The journal here is the list of records that the core asks for at its seam; files, checksums and torn records are for
+whoever implements it.  No judge watches: it knows nothing of journals.
+"""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from networkio_proto import CloseCode, DuplicateIdentity, Outcome, PeerConnected, PeerDisconnected
+from networkio_proto.frames import SkipReason
+from networkio_proto.journal import InboxMoved, JournalRecord, MessageAccepted, OutboxTrimmed
+from networkio_testing import World
+from tests.proto.helpers_session import noticed
+from tests.scenarios.helpers import Disk, flags, outcomes, payloads
+
+
+class Desk:
+    """"a" dials "b", and both have disks; ``sender`` is the one whose messages the scenario is about."""
+
+    def __init__(self, sender: str = "b") -> None:
+        self.world = World()
+        self.disks = {name: Disk(self.world.host(name)) for name in "ab"}
+        self.names = (sender, "a" if sender == "b" else "b")
+        self.connect()
+
+    @property
+    def s(self) -> Disk:
+        return self.disks[self.names[0]]
+
+    @property
+    def r(self) -> Disk:
+        return self.disks[self.names[1]]
+
+    def connect(self, seconds: float = 60.0) -> None:
+        """"a" dials if it does not do so already, and everything goes right for a while."""
+        a = self.disks["a"].host
+        if not a.endpoint.targets:
+            a.dial("b")
+        self.world.run(seconds)
+
+    def send(self, *words: bytes) -> list[int]:
+        return self.s.host.send(self.names[1], *words)
+
+    def read(self, limit: int = 1 << 30) -> list[bytes]:
+        return self.r.host.read(self.names[0], limit)
+
+    def outbox_id(self) -> bytes:
+        return self.s.host.session(self.names[1]).outbox.outbox_id
+
+    def ends(self, *sequences: int) -> list[Outcome | None]:
+        return outcomes(self.s.host.session(self.names[1]), sequences)
+
+    def verdict(self) -> str:
+        """The sender's, at its last connection."""
+        return noticed(self.s.host, PeerConnected)[-1].resumed.verdict
+
+
+def until(records: list[JournalRecord], sequence: int) -> list[JournalRecord]:
+    """The records before the first that has to do with a message above that sequence."""
+    for place, record in enumerate(records):
+        if isinstance(record, MessageAccepted) and record.sequence > sequence:
+            return records[:place]
+    return records
+
+
+@pytest.mark.parametrize("sender", ["a", "b"])
+@pytest.mark.parametrize("new", [1, 2, 5])
+def test_a_tail_that_the_disk_lost_does_not_lend_its_numbers_to_new_messages(sender: str, new: int) -> None:
+    """The disk said that two messages were safe, and they were not; as many, fewer, or more new ones are sent then."""
+    desk = Desk(sender)
+    desk.send(b"1", b"2", b"3")
+    desk.connect(1.0)
+    assert desk.read() == [b"1", b"2", b"3"]
+    desk.connect(1.0)
+    outbox_id = desk.outbox_id()
+    desk.s.restart(until(desk.s.records, 1))
+    words = [b"new %d" % number for number in range(new)]
+    sequences = desk.send(*words)
+    desk.connect()
+    assert desk.outbox_id() != outbox_id
+    got = desk.read()
+    assert got[-new:] == words
+    assert len(got) <= new + 1  # the first message, whose end the disk forgot too, may come again
+    desk.connect()
+    assert desk.ends(*sequences) == [Outcome.READ] * new
+
+
+@pytest.mark.parametrize("sender", ["a", "b"])
+def test_an_old_copy_of_the_sender_s_journal_that_never_drew_the_run_takes_a_new_outbox(sender: str) -> None:
+    desk = Desk(sender)
+    desk.send(b"1")
+    desk.connect(1.0)
+    copy = list(desk.s.records)
+    desk.s.restart()
+    desk.connect()
+    desk.send(b"2", b"3")
+    desk.connect(1.0)
+    assert desk.read() == [b"1", b"2", b"3"]
+    desk.connect(1.0)
+    outbox_id = desk.outbox_id()
+    desk.s.restart(copy)
+    desk.send(b"after the copy")
+    desk.connect()
+    assert desk.outbox_id() != outbox_id
+    taken = desk.r.host.take(desk.names[0], 9)
+    assert payloads(taken) == [b"1", b"after the copy"]  # the copy knows nothing of the end of the first
+    assert flags(taken) == [True, False]
+
+
+def test_an_old_copy_of_the_receiver_s_journal_gets_a_gap_over_what_it_had_read() -> None:
+    desk = Desk()
+    desk.send(b"1")
+    desk.connect(1.0)
+    assert desk.read() == [b"1"]
+    desk.connect(1.0)
+    copy = list(desk.r.records)
+    desk.send(b"2", b"3")
+    desk.connect(1.0)
+    assert desk.read() == [b"2", b"3"]
+    desk.connect(1.0)
+    desk.r.restart(copy)
+    desk.send(b"4")
+    desk.connect()
+    assert desk.verdict() == "D"
+    [delivery] = desk.r.host.take(desk.names[0], 9)
+    assert delivery[2] == b"4"
+    assert delivery[4] is not None
+    assert [(gap.first, gap.last, gap.reason) for gap in delivery[4].gap] == [(2, 3, SkipReason.ALREADY_READ)]
+    assert desk.ends(1, 2, 3) == [Outcome.READ] * 3
+
+
+def test_an_old_copy_of_the_receiver_s_journal_whose_run_the_sender_forgot_makes_it_take_a_new_outbox() -> None:
+    desk = Desk()
+    desk.send(b"1")
+    desk.connect(1.0)
+    assert desk.read() == [b"1"]
+    desk.connect(1.0)
+    copy = list(desk.r.records)
+    desk.s.restart()
+    desk.connect()
+    desk.send(b"2")
+    desk.connect(1.0)
+    assert desk.read() == [b"2"]
+    for wire in desk.world.open_wires():
+        wire.cut()
+    desk.connect()  # the new run is echoed, and the old one forgotten
+    outbox_id = desk.outbox_id()
+    desk.r.restart(copy)
+    desk.send(b"3")
+    desk.connect()
+    assert desk.outbox_id() != outbox_id
+    assert desk.read() == [b"3"]
+    desk.connect(1.0)
+    assert desk.ends(1, 2, 3) == [Outcome.READ] * 3
+
+
+def test_a_receiver_whose_journal_was_deleted_has_forgotten_and_gets_what_is_unread_flagged() -> None:
+    desk = Desk()
+    desk.send(b"1", b"2", b"3")
+    desk.connect(1.0)
+    assert desk.read(1) == [b"1"]
+    desk.connect(1.0)
+    outbox_id = desk.outbox_id()
+    desk.r.restart([])
+    desk.connect()
+    assert desk.verdict() == "A"
+    assert desk.outbox_id() == outbox_id
+    taken = desk.r.host.take(desk.names[0], 9)
+    assert payloads(taken) == [b"2", b"3"]
+    assert flags(taken) == [True, True]
+
+
+def test_a_sender_whose_journal_was_deleted_comes_with_another_outbox_and_the_old_one_is_read_to_its_end() -> None:
+    desk = Desk()
+    desk.send(b"old 1", b"old 2")
+    desk.connect(1.0)
+    assert desk.read(1) == [b"old 1"]
+    desk.connect(1.0)
+    desk.s.restart([])
+    [sequence] = desk.send(b"new 1")
+    desk.connect()
+    assert sequence == 1
+    taken = desk.r.host.take(desk.names[0], 9)
+    assert payloads(taken) == [b"old 2", b"new 1"]
+    assert flags(taken) == [False, False]
+    new = taken[1][4]
+    assert new is not None
+    assert new.peer_restarted is not None
+    assert (new.peer_restarted.received, new.peer_restarted.read) == (2, 1)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_what_cannot_be_written_was_never_sent_and_the_connection_stays(code: int) -> None:
+    desk = Desk()
+    desk.s.sync = False
+    desk.send(b"kept")
+    desk.s.write()
+    desk.send(b"lost 1", b"lost 2")
+    desk.s.fail(OSError(code, "no"))
+    wire = desk.world.live("a", "b")
+    desk.connect(60.0)
+    assert desk.world.live("a", "b") is wire
+    assert desk.read() == [b"kept"]
+    session = desk.s.host.session("a")
+    assert (session.ledger.accepted, session.unacknowledged, session.outbox.next) == (1, 1, 2)
+    desk.s.sync = True
+    assert desk.send(b"later") == [2]
+    desk.connect(1.0)
+    assert desk.read() == [b"later"]
+    desk.connect(1.0)
+    assert desk.ends(1, 2) == [Outcome.READ] * 2
+
+
+def test_nothing_is_acknowledged_that_could_not_be_written_and_nothing_that_was_returns() -> None:
+    desk = Desk()
+    desk.r.sync = False
+    desk.send(b"1", b"2")
+    desk.connect(1.0)
+    assert desk.read() == [b"1", b"2"]
+    desk.r.fail(OSError(errno.EIO, "no"))
+    desk.connect(5.0)
+    assert desk.ends(1, 2) == [None, None]
+    desk.r.restart()  # it dies before it could write
+    desk.r.sync = True
+    desk.connect()
+    taken = desk.r.host.take(desk.names[0], 9)
+    assert payloads(taken) == [b"1", b"2"]
+    assert flags(taken) == [True, True]
+    for delivery in taken:
+        desk.r.host.settle(desk.names[0], delivery)
+    desk.connect(1.0)
+    assert desk.ends(1, 2) == [Outcome.READ] * 2
+    desk.r.restart()
+    desk.connect()
+    assert desk.read() == []
+
+
+@pytest.mark.parametrize("sender", ["a", "b"])
+@pytest.mark.parametrize("written", [False, True])
+def test_a_crash_between_the_end_that_was_read_and_the_record_of_it_ends_the_session_all_the_same(
+    written: bool, sender: str
+) -> None:
+    """A process that wrote the record has nothing left to do; one that did not reads the last message again."""
+    desk = Desk(sender)
+    desk.send(b"last")
+    desk.s.host.end(desk.names[1])
+    desk.r.host.end(desk.names[0])
+    desk.r.sync = False
+    desk.world.run(0.1)
+    assert desk.read() == [b"last"]
+    if written:
+        desk.r.write()
+    desk.r.restart()
+    desk.r.sync = True
+    assert desk.r.host.session(desk.names[0]).ending is not written
+    if sender == "b" and not written:
+        desk.r.host.dial("b")
+    desk.world.run(60.0)
+    assert desk.read() == ([] if written else [b"last"])
+    desk.world.run(60.0)
+    assert desk.ends(1) == [Outcome.READ]
+    assert desk.s.host.session(desk.names[1]).closed
+    over = desk.r.host.session(desk.names[0])
+    assert over.closed is not written
+    assert (over.ending, over.connected, over.inbox, over.outbox.all_read) == (False, False, None, True)
+    made = desk.world.connections_made
+    desk.world.run(3600.0)
+    assert desk.world.connections_made == made
+
+
+def test_two_processes_over_copies_of_one_journal_are_told_apart_and_the_second_never_speaks_for_the_first() -> None:
+    world = World()
+    real, b = Disk(world.host("a")), Disk(world.host("b"))
+    real.host.dial("b")
+    real.host.send("b", b"1")
+    world.run(1.0)
+    twin = Disk(world.host("twin", peer_id="a"), real.records)
+    real.host.send("b", b"2", b"3")
+    world.run(1.0)
+    assert b.host.read("a") == [b"1", b"2", b"3"]
+    world.run(1.0)
+    target = twin.host.dial("b")
+    twin.host.send("b", b"of the twin")
+    world.run(30.0)
+    assert isinstance(target.error, DuplicateIdentity)
+    assert [notice.error.code for notice in noticed(twin.host, PeerDisconnected) if notice.error] == [
+        CloseCode.DUPLICATE_IDENTITY
+    ]
+    assert b.host.session("a").unread == 0
+    outbox_id = twin.host.session("b").outbox.outbox_id
+    assert outbox_id == real.host.session("b").outbox.outbox_id
+    real.host.crash()
+    world.run(900.0)
+    assert twin.host.session("b").connected
+    assert twin.host.session("b").outbox.outbox_id != outbox_id
+    taken = b.host.take("a", 9)
+    assert payloads(taken) == [b"1", b"of the twin"]
+    assert flags(taken) == [True, False]
+
+
+def test_a_sender_forgets_on_disk_only_what_has_its_end() -> None:
+    desk = Desk()
+    desk.send(b"1", b"2", b"3")
+    desk.connect(1.0)
+    desk.read(2)
+    desk.connect(1.0)
+    trimmed = [record.first for record in desk.s.records if isinstance(record, OutboxTrimmed)]
+    assert trimmed[-1] == 3
+    moved = [record.facts.read for record in desk.r.records if isinstance(record, InboxMoved)]
+    assert moved[-1] == 2
