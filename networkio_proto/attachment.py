@@ -70,7 +70,7 @@ class Attachment:
         credit = max(0, session.window.size - unsettled)
         connection.credit_told = credit
         connection.outbox_told = outbox.outbox_id
-        connection.first_told = first = session.stated_first()
+        connection.first_told = first = session.durable_first()
         return Attach(
             outbox_id=outbox.outbox_id,
             run=outbox.run,
@@ -159,7 +159,7 @@ class Attachment:
         else:
             outbox.resume(outbox.first - 1)
         if verdict is not Verdict.NORMAL:
-            expected = connection.first_told if connection.dialer else session.stated_first()
+            expected = connection.first_told if connection.dialer else session.durable_first()
             if verdict is Verdict.HOLE and inbox is not None:
                 expected = inbox.received + 1
             if expected < outbox.first:

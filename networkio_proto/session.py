@@ -645,12 +645,16 @@ class Session(Timed):
         if self.journal is not None:
             self.journal.barrier(OutboxOpened)
 
+    def durable_first(self) -> int:
+        """``first`` as ATTACH tells it: with a journal, as it is on disk."""
+        return self.outbox.first if self.journal is None else min(self.outbox.first, self.journal.first)
+
     def stated_first(self) -> int:
-        """``first`` as it may be told: with a journal, as it is on disk; not beyond what the peer still expects."""
-        first, hole = self.outbox.first, self.attachment.hole
-        if self.journal is not None:
-            first = min(first, self.journal.first)
-        return first if hole is None else min(first, hole[0])
+        """``first`` as ACK tells it: the same, but while a SKIP has to close a hole not beyond what ATTACH said."""
+        first = self.durable_first()
+        if self.attachment.hole is None or self.connection is None:
+            return first
+        return min(first, self.connection.first_told)
 
     def open_journal(self, accepted: int = 0) -> SessionJournal | None:
         """The session's part of the journal, from the first thing on that must not be lost; None without a journal."""

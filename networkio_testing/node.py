@@ -125,10 +125,10 @@ class _WatchedSession(Session):
             cancelled(self._host, self.peer_id, sequence, certain)
         return certain
 
-    def take(self, limit: int = 1) -> list[Delivery]:
-        taken = super().take(limit)
-        if taken:
-            self._handed_over(taken)
+    def take_one(self) -> Delivery | None:
+        taken = super().take_one()
+        if taken is not None:
+            self._handed_over([taken])
         return taken
 
     def settle(self, delivery: Delivery, now: float, *, reject: tuple[int, str] | None = None) -> None:

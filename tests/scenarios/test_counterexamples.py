@@ -246,7 +246,7 @@ class Rule(NamedTuple):
 
 
 here = globals()
-_AT_ATTACH = "            inbox.passed(attach.first)\n        if inbox.empty and durable:\n"
+_AT_ATTACH = "            inbox.passed(attach.first)\n        if durable and "
 _OTHER_INCARNATION = "            if other or (session.arbitration.arbiter and rival.dialer):\n"
 _LIVE_DIALER = "if session.connection is not None and not session.finished:"
 _LATE_DIAL = "        return newcomer.dial <= last.dial"
