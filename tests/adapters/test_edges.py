@@ -29,6 +29,10 @@ class Names:
         self._ask: Callable[..., list[Any]] = socket.getaddrinfo
         patch.setattr(socket, "getaddrinfo", self._answer)
 
+    def asked_since(self, count: int) -> bool:
+        """Was it asked so often?"""
+        return self.asked >= count
+
     def _answer(self, host: object, port: Any, *arguments: Any, **options: Any) -> list[Any]:
         if host not in ("service.localhost", b"service.localhost"):
             return self._ask(host, port, *arguments, **options)
@@ -93,11 +97,10 @@ async def test_receipts_that_wait_when_their_node_is_left_end_with_it_each_once(
         except NodeClosed:
             ended.append("closed")
 
-    async with anyio.create_task_group() as tasks:
-        async with connected() as pair:
-            for number in range(200):
-                tasks.start_soon(wait, await pair.near.send(number))
-            await until(lambda: len(list(pair.near.session.receipts.all())) == 200)
+    async with anyio.create_task_group() as tasks, connected() as pair:
+        for number in range(200):
+            tasks.start_soon(wait, await pair.near.send(number))
+        await until(lambda: len(list(pair.near.session.receipts.all())) == 200)
     assert ended == ["closed"] * 200
 
 
