@@ -266,7 +266,9 @@ RULES = {
         "attachment", "news=connection.dialer and self._stated != self._settled()", "news=False",
     ),
     "the last connection taken is remembered when it is dead": Rule(
-        partial(collision.test_counterexample_03_an_attach_that_is_read_late_is_stale_even_if_nothing_is_live, "ATTACH"),
+        partial(
+            collision.test_counterexample_03_an_attach_that_is_read_late_is_stale_even_if_nothing_is_live, "ATTACH"
+        ),
         "arbiter", _LATE_DIAL, "        return False",
     ),
     "taking closes what another incarnation has pending": Rule(
@@ -359,11 +361,13 @@ RULES = {
     ),
     "a rejection below first is settled": Rule(
         test_a_rejection_of_what_the_sender_has_settled_long_ago_is_settled_at_once,
-        "inbox", "        if sequence < self.first:\n            self.unsettled", "        if False:\n            self.unsettled",
+        "inbox", "        if sequence < self.first:\n            self.unsettled",
+        "        if False:\n            self.unsettled",
     ),
     "the old outbox goes first": Rule(
         test_what_is_left_of_an_old_outbox_is_handed_over_before_its_flagged_copies,
-        "inboxes", "        for inbox in self.boxes:\n            while", "        for inbox in self.boxes[::-1]:\n            while",
+        "inboxes", "        for inbox in self.boxes:\n            while",
+        "        for inbox in self.boxes[::-1]:\n            while",
     ),
 }  # fmt: skip
 

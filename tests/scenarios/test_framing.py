@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from networkio_proto import CloseCode, ConnectionLost, ConnectionState
+from networkio_testing import Wire
 from tests.proto.helpers_wire import (
     ACK,
     ATTACH,
@@ -32,7 +33,6 @@ from tests.proto.helpers_wire import (
     reject,
     skip,
 )
-from networkio_testing import Wire
 from tests.scenarios.helpers import Scene, redelivered
 
 #: one frame of every type that may come on a live connection, each good where it stands, behind messages 1 and 2
@@ -223,7 +223,11 @@ def test_fragments_that_do_not_add_up_end_the_connection_and_leave_nothing(said:
     assert node.read(peer)[-1] == b"whole"
 
 
-@pytest.mark.parametrize("said", [b"", PREAMBLE, PREAMBLE + frame(HELLO, bytes(90))[:9]], ids=["nothing", "8 bytes", "17 bytes"])
+@pytest.mark.parametrize(
+    "said",
+    [b"", PREAMBLE, PREAMBLE + frame(HELLO, bytes(90))[:9]],
+    ids=["nothing", "the preamble", "a part of HELLO"],
+)
 def test_who_connects_and_falls_silent_is_shown_out_when_the_time_for_a_handshake_is_over(said: bytes) -> None:
     node = Node()
     line = node.accept()

@@ -1,4 +1,4 @@
-"""Disks: what a node with a journal does after a crash, after an old copy was put back, and when nothing can be written.
+"""Disks: what a node with a journal does after a crash, over an old copy, and when nothing can be written.
 
 The journal here is the list of records that the core asks for at its seam; files, checksums and torn records are for
 whoever implements it.  No judge watches: it knows nothing of journals.

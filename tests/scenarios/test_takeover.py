@@ -11,7 +11,15 @@ from math import inf
 
 import pytest
 
-from networkio_proto import CloseCode, Config, DuplicateIdentity, Overloaded, PeerDisconnected, PeerRestarted, TargetState
+from networkio_proto import (
+    CloseCode,
+    Config,
+    DuplicateIdentity,
+    Overloaded,
+    PeerDisconnected,
+    PeerRestarted,
+    TargetState,
+)
 from networkio_testing import Host, Judge, Wire, World
 from tests.proto.helpers import frames
 from tests.proto.helpers_session import noticed, until_live
@@ -234,12 +242,12 @@ class Crowd(World):
         self.most_pending = 0
         #: how often each client was told to come back later
         self.told: Counter[str] = Counter()
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._queue: list[tuple[float, int, Callable[[], object]]] = []
         self._asked = 0
         #: when each host is looked at next
         self._due: dict[int, float] = {}
 
-    def at(self, when: float, action: Callable[[], None]) -> None:
+    def at(self, when: float, action: Callable[[], object]) -> None:
         """It happens then."""
         self._asked += 1
         heapq.heappush(self._queue, (when, self._asked, action))
@@ -290,8 +298,8 @@ class Crowd(World):
         return sum(client.session("server").connected for client in self.clients)
 
 
-#: 5,000 clients take half a minute; a fifth of everything comes to the same, and takes a few seconds
-CROWDS = [pytest.param(1000, 205, id="1000"), pytest.param(5000, 1024, id="5000", marks=exhaustive)]
+#: 5,000 clients take half a minute; a tenth of everything comes to the same in a few seconds
+CROWDS = [pytest.param(500, 102, id="500"), pytest.param(5000, 1024, id="5000", marks=exhaustive)]
 
 
 @pytest.mark.slow
@@ -318,7 +326,7 @@ def test_all_clients_of_a_restarted_server_are_back_soon_though_few_may_shake_ha
     assert crowd.connected() == 0
     crowd.play(died + 30.0)
     sessions = [client.session("server") for client in crowd.clients]
-    assert crowd.connected() == len(crowd.server.endpoint.live()) == clients
+    assert crowd.connected() == len(list(crowd.server.endpoint.live())) == clients
     assert {session.connections for session in sessions} == {2}
     assert crowd.server.endpoint.handshakes == 0
     assert most // 2 < crowd.most_pending <= most + 1  # the one too many is turned away at once
