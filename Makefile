@@ -33,7 +33,7 @@ VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 comma := ,
 
 # Tests of the core beside tests/proto, which are not measured by coverage.
-GAMES := tests/fuzz tests/model tests/testing
+GAMES := tests/fuzz tests/model tests/testing tests/scenarios
 
 # $(call install,DIRECTORY,INTERPRETER,EXTRAS): a virtual environment left half-made by an interrupted run is made anew.
 define install
@@ -98,7 +98,7 @@ networks: $(STAMP)  ## break real networks under both adapters, in full; takes r
 	@$(BIN)/python -W error -m tests.networks $(ARGS)
 
 exhaust: $(STAMP)  ## try out everything that can be tried out to the end, and count it; this takes long
-	@NETWORKIO_EXHAUST=1 $(BIN)/python $(PYTEST) -q -s -o faulthandler_timeout=0 tests/exhaustive
+	@NETWORKIO_EXHAUST=1 $(BIN)/python $(PYTEST) -q -s -o faulthandler_timeout=0 tests/exhaustive tests/scenarios
 
 model: $(STAMP)  ## visit every state of the protocol's model with SPIN
 	@$(BIN)/python -m tests.model.run $(ARGS)

@@ -96,11 +96,15 @@ class ReceiverKnown:
 
 @dataclass(frozen=True, slots=True)
 class InboxMoved:
-    """Where the inbox stands: ``facts.read`` is everything settled; rejections that the peer may not know of."""
+    """Where the inbox stands: ``facts.read`` is everything settled; rejections that the peer may not know of.
+
+    ``fin``: the peer's outbox ended there, and that is read; the peer does not say it again.
+    """
 
     peer_id: str
     facts: InboxFacts
     rejects: tuple[tuple[int, int, str], ...]
+    fin: int = 0
 
 
 JournalRecord: TypeAlias = OutboxOpened | MessageAccepted | OutboxTrimmed | ReceiverKnown | InboxMoved
@@ -224,7 +228,7 @@ class SessionJournal:
             return InboxMoved(session.peer_id, InboxFacts(_NO_OUTBOX, _NO_OUTBOX, 0, 0, 1), ())
         facts = InboxFacts(inbox.outbox_id, inbox.run, inbox.read, inbox.read, inbox.first)
         rejects = tuple((reject.sequence, reject.code, reject.text) for reject in inbox.rejects.values())
-        return InboxMoved(session.peer_id, facts, rejects)
+        return InboxMoved(session.peer_id, facts, rejects, inbox.fin if inbox.fin <= inbox.read else 0)
 
     def written(self, record: JournalRecord) -> None:
         """It is durable: what rested on it may happen."""
@@ -300,6 +304,7 @@ def _restore_inbox(session: Session, record: InboxMoved) -> None:
         return
     inbox = Inbox.restored(record.facts)
     inbox.durable_read = inbox.read
+    inbox.fin = record.fin
     # Of what comes again the application decides anew: nobody knows whether its number still means the same message.
     kept = [Reject(sequence, code, text, 0) for sequence, code, text in record.rejects if sequence <= read]
     inbox.rejects = {reject.sequence: reject for reject in kept}

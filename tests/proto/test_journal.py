@@ -326,6 +326,47 @@ def test_an_end_behind_what_was_read_survives_a_crash() -> None:
     assert a.host.session("b").outbox.fin == 2
 
 
+@pytest.mark.parametrize("dies", ["a", "b"])
+def test_an_end_that_was_read_is_known_after_a_crash_of_its_reader(dies: str) -> None:
+    """Its sender does not say it again: the position covers it."""
+    world, a, b = durable_pair()
+    reader, other = (a, b) if dies == "a" else (b, a)
+    left, right = other.host.name, reader.host.name
+    other.host.send(right, b"last")
+    other.host.end(right)
+    world.run(1)
+    assert reader.host.read(left) == [b"last"]
+    world.run(1)
+    reader.crash()
+    if dies == "a":
+        a.host.dial("b")
+    world.run(60)
+    assert reader.host.session(left).nothing_follows
+    reader.host.end(left)
+    world.run(60)
+    assert reader.host.session(left).closed
+    assert other.host.session(right).closed
+    assert not world.open_wires()
+
+
+def test_an_end_that_came_and_waits_behind_what_is_unread_is_said_again_to_a_new_process() -> None:
+    world, a, b = durable_pair()
+    a.host.send("b", b"first", b"last")
+    a.host.end("b")
+    world.run(1)
+    assert b.host.read("a", 1) == [b"first"]
+    world.run(1)
+    b.crash()
+    assert not b.host.session("a").nothing_follows
+    world.run(60)
+    assert b.host.session("a").nothing_follows
+    assert b.host.read("a") == [b"last"]
+    b.host.end("a")
+    world.run(60)
+    assert a.host.session("b").closed
+    assert b.host.session("a").closed
+
+
 def test_a_message_cancelled_before_it_was_written_stays_cancelled() -> None:
     world, a, b = durable_pair(sync=False)
     b.sync = True
