@@ -142,9 +142,9 @@ DRIVERS = {
     "Node": {
         "abandon", "alive", "arrive", "begin", "begin_serving", "breathe", "breathless", "call", "carry_out",
         "changing", "check_address", "check_open", "check_unserved", "check_waiting", "connecting", "dial", "dialled",
-        "dialling", "drain_time", "due", "emptying", "end_serving", "ending", "enter", "forked", "give_back", "gone", "leave",
-        "listening", "log", "looking", "loop", "make_link", "make_peer", "meet", "met", "nudge", "now", "opened_by",
-        "payload", "peer_within", "prepare", "request_number", "run", "serving", "start", "stop", "take_back", "tick",
+        "dialling", "drain_time", "due", "emptying", "end_serving", "ending", "enter", "forked", "give_back", "gone",
+        "leave", "listening", "log", "looking", "loop", "make_link", "make_peer", "meet", "met", "nudge", "now",
+        "opened_by", "payload", "peer_within", "prepare", "request_number", "run", "serving", "start", "stop", "take_back", "tick",
         "token", "unlink", "visit", "wake", "wake_watchers",
     },
     "Peer": {
