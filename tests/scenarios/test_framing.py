@@ -204,6 +204,18 @@ def test_before_everybody_is_live_an_unknown_type_ends_the_connection_be_it_igno
         pytest.param(
             data(1, b"ab", RAW, total=2) + data(1, b"", CONTINUED), CloseCode.PROTOCOL, id="an empty last fragment"
         ),
+        pytest.param(
+            data(1, b"ab", RAW, total=3) + data(1, b"cd", CONTINUED | MORE), CloseCode.PROTOCOL,
+            id="longer than its total and more to come",
+        ),
+        pytest.param(
+            data(1, b"ab", RAW, total=3) + data(1, b"", CONTINUED | MORE), CloseCode.PROTOCOL,
+            id="an empty fragment in the middle",
+        ),
+        pytest.param(
+            data(1, b"ab", RAW, total=3) + data(2, b"c", CONTINUED), CloseCode.PROTOCOL, id="of another message"
+        ),
+        pytest.param(fin(1) + data(2, b"x"), CloseCode.PROTOCOL, id="a message behind the end"),
         pytest.param(data(1, b"", RAW), None, id="an empty message"),
     ],
 )
