@@ -15,7 +15,7 @@ __all__ = ["machine", "program_version"]
 
 
 def machine() -> dict[str, Any]:
-    """This machine, now.  ``load`` is what the last minute was like: above the number of cores, the figures are noise."""
+    """This machine, now.  ``load`` is what the last minute was like: from the number of cores up, figures are noise."""
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),

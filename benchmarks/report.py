@@ -29,9 +29,8 @@ def text(name: str, result: Mapping[str, Any]) -> str:
     better = f"{result['better']} is better"
     lines = [f"{name}: {result['title']} ({result['unit']}, {better}; {result['adapter']} adapter)"]
     p99 = result.get("p99")
-    lines.append(
-        f"  {'':28} {'median':>12} {'spread':>7} {'networkio / it':>15} {'repeats':>8}" + (f" {'p99':>10}" if p99 else "")
-    )
+    heading = f"  {'':28} {'median':>12} {'spread':>7} {'networkio / it':>15} {'repeats':>8}"
+    lines.append(heading + (f" {'p99':>10}" if p99 else ""))
     for who, value, spread, ratio in rows(result):
         line = f"  {who:28} {number(value):>12} {spread:>7.0%} {'' if ratio is None else f'{ratio:.3g}':>15}"
         line += f" {len(result['samples'][who]):>8}"

@@ -67,7 +67,7 @@ def choose(
     absent = {name: "it takes no part in this scenario" for name in asked if name not in ordered}
     left_out = [name for name in ordered if name not in asked]
     taking = [name for name in ordered if name in asked]
-    chosen = []
+    chosen: list[str] = []
     for name in taking:
         if options.quick and options.peers is None and len(chosen) == 4:
             left_out.append(name)
@@ -112,7 +112,9 @@ class _Entry:
         if self.scenario.workload == "round-trip":
             measure(pair, _CALIBRATION, deadline)
             return seconds
-        amount = max(8.0, min(500.0, 2e7 / self.scenario.size))
+        amount = max(8.0, min(500.0, 2e7 / self.scenario.size), 10.0 * (self.scenario.connections - 1))
+        if self.scenario.workload == "depth":
+            amount = max(amount, self.scenario.count / 5)  # each run has to fill the outbox first
         while True:
             sample = measure(pair, amount, deadline)
             pair.rest(deadline)
@@ -166,13 +168,16 @@ def _round(entries: list[_Entry], result: Result, deadline: float, where: str, t
         if entry.failed:
             continue
         begin = monotonic()
-        if begin + entry.took > deadline:
+        if begin + entry.took >= deadline:
             if not result.samples[entry.name]:
                 entry.failed = "there was no time left for it (--quick)"
             continue
         limit = min(deadline, begin + _LIMIT)
         try:
+            entry.start(limit)
+            started = monotonic()
             sample = entry.sample(limit)
+            entry.took = monotonic() - started
         except Failed as error:
             entry.failed = str(error)
             entry.close()
@@ -182,7 +187,6 @@ def _round(entries: list[_Entry], result: Result, deadline: float, where: str, t
         tell(f"{where}: {entry.name} {sample.value:,.4g} {entry.scenario.unit}")
         if not entry.options.quick or entry.scenario.connections >= 1000:
             entry.close()
-        entry.took = monotonic() - begin
 
 
 def _idle_round(
@@ -194,6 +198,9 @@ def _idle_round(
     for entry in entries:
         if not entry.failed:
             limit = min(deadline - needed, monotonic() + _LIMIT)
+            if limit < monotonic():
+                entry.failed = "there was no time left for it (--quick)"
+                continue
             try:
                 pairs[entry.name] = entry.start(limit)
             except Failed as error:
@@ -205,7 +212,7 @@ def _idle_round(
     window = _WINDOW
     if deadline < inf:
         window = max(_WINDOW_LEAST, min(_WINDOW_QUICK, deadline - monotonic() - 4))
-    for name, sample in idle(pairs, window).items():
+    for name, sample in (idle(pairs, window) if pairs else {}).items():
         result.samples[name].append(sample)
         tell(f"{where}: {name} {sample.value:,.4g} {result.scenario.unit} ({sample.seconds:.0f} s)")
     for entry in entries:

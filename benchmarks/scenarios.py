@@ -22,7 +22,8 @@ _FOR_THREADS = {
 _BROKERS = ("JetStream", "JetStream file", "Redis streams", "mosquitto QoS 1")
 _STREAMS = (
     "pyzmq sync", "websockets asyncio", "JetStream", "picows", "pyzmq asyncio", "pynng", "websockets sync", "grpcio",
-    "multiprocessing.connection", "JetStream file", "Redis streams", "mosquitto QoS 1", "raw sockets", "asyncio.Protocol",
+    "multiprocessing.connection", "JetStream file", "Redis streams", "mosquitto QoS 1", "raw sockets",
+    "asyncio.Protocol",
 )
 _READ = (
     "networkio: await peer.send(bytes) at one end, await peer.read() at the other, default Config; the run ends when "
@@ -78,8 +79,9 @@ SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (
         ("asyncio.Protocol", "websockets asyncio", "pyzmq asyncio", "pyzmq sync", "raw sockets", "picows", "pynng",
          "websockets sync", "grpcio", "multiprocessing.connection"),
         unit="us (p50)", better="lower",
-        notes=("networkio: await peer.request(bytes) at one end; async for message in peer, message.reply(message.data) "
-               "at the other; default Config", "one request at a time; p99 stands beside"),
+        notes=("networkio: await peer.request(bytes) at one end; async for message in peer, await "
+               "message.reply(message.data) at the other; default Config",
+               "one request at a time; p99 stands beside"),
     ),
     Scenario(
         "both-ways-64B", "Both ways at once, 64 bytes", "both-ways",
@@ -89,15 +91,16 @@ SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (
     ),
     Scenario(
         "fan-in-100", "100 clients send to one server, 64 bytes", "fan-in",
-        ("pyzmq sync", "websockets asyncio", "asyncio.Protocol", "JetStream", "picows", "pyzmq asyncio", "pynng", "grpcio",
-         "Redis streams", "mosquitto QoS 1"),
+        ("pyzmq sync", "websockets asyncio", "asyncio.Protocol", "JetStream", "picows", "pyzmq asyncio", "pynng",
+         "grpcio", "Redis streams", "mosquitto QoS 1"),
         connections=100, settings=_MANY, own={"networkio, one pair": _ALONE},
-        notes=("networkio: the server takes notices (await node.next_notice()), then peer.read_nowait() until nothing is "
-               "there; each client's receipt of its last message says read", _ONE_SOURCE),
+        notes=("networkio: the server takes notices (await node.next_notice()), then peer.read_nowait() until nothing "
+               "is there; each client's receipt of its last message says read", _ONE_SOURCE),
     ),
     Scenario(
         "fan-in-1000", "1,000 clients send to one server, 64 bytes", "fan-in",
-        ("pyzmq sync", "websockets asyncio", "asyncio.Protocol", "picows", "pyzmq asyncio", "JetStream", "Redis streams"),
+        ("pyzmq sync", "websockets asyncio", "asyncio.Protocol", "picows", "pyzmq asyncio", "JetStream",
+         "Redis streams"),
         connections=1000, settings=_MANY, own={"networkio, one pair": _ALONE},
         notes=("networkio: as in fan-in-100", _ONE_SOURCE),
     ),
@@ -112,27 +115,27 @@ SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (
         "idle-cpu-5000", "Processor time of a server with 5,000 idle connections", "idle-cpu",
         ("websockets asyncio", "asyncio.Protocol", "picows"), unit="% of a core", better="lower",
         connections=5000, settings=_MANY,
-        notes=("user and system time of the server's process; networkio and websockets ask every 20 s of silence whether "
-               "the other side is there (their defaults), the others do not", "all are idle at the same time",
-               _ONE_SOURCE),
+        notes=("user and system time of the server's process; networkio and websockets ask every 20 s of silence "
+               "whether the other side is there (their defaults), the others do not",
+               "all are idle at the same time", _ONE_SOURCE),
     ),
     Scenario(
         "storm-5000", "A listener returns to 5,000 clients with 10 messages in flight each", "storm",
         ("websockets asyncio",), unit="s", better="lower", connections=5000, count=10,
         settings={"config": {"max_pending_per_source": 1024, "backoff_max": 1.0, "dial_timeout": 120.0}},
         notes=("networkio: from the listener's return until every client is connected and every message is read once "
-               "and in order, and its receipt says so; of the 10, 5 were received and unread when the connections broke, "
-               "5 were sent afterwards; backoff_max=1 s",
+               "and in order, and its receipt says so; of the 10, 5 were received and unread when the connections "
+               "broke, 5 were sent afterwards; backoff_max=1 s",
                "networkio: dial_timeout=120 s, since waiting for one's turn among 5,000 in one process counts",
                "websockets: the time for 5,000 fresh connections, without any message", _ONE_SOURCE),
     ),
     Scenario(
         "backlog-100k", "Coming back to a backlog of 100,000 messages", "backlog",
-        ("pyzmq sync", "Redis streams", "JetStream", "mosquitto QoS 1", "JetStream file"), count=100_000, settings=_ROOM,
-        own={"networkio, no backlog": {"workload": "one-way"}},
-        notes=("networkio: peer.disconnect(), 100,000 x await peer.send(bytes), node.connect(); from the call of connect "
-               "until the last message is read; outbox_limit=64 MiB, since they cost more than the default 8 MiB",
-               "pyzmq: the receiver's socket is closed and bound again (a new socket at either end: it resumes nothing)",
+        ("pyzmq sync", "Redis streams", "JetStream", "mosquitto QoS 1", "JetStream file"),
+        count=100_000, settings=_ROOM, own={"networkio, no backlog": {"workload": "one-way"}},
+        notes=("networkio: peer.disconnect(), 100,000 x await peer.send(bytes), node.connect(); from the call of "
+               "connect until the last message is read; outbox_limit=64 MiB: they cost more than the default, 8 MiB",
+               "pyzmq: the receiver's socket is closed and bound again (a new one at either end: it resumes nothing)",
                "brokers: the broker holds them while the reader is away; the time is the reader's alone; with --quick "
                "they hold 20,000"),
     ),

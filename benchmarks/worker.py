@@ -2,8 +2,9 @@
 
     python -m benchmarks.worker PLAN
 
-The first line out tells the address of an end that listens, or that one has connected.  After that each line in, ``{"do": METHOD, ...arguments}``, is answered by one line out when the method has
-returned: ``{"result": ..., "begin": T, "end": T}``, times on the system's monotonic clock, which all processes share.
+The first line out tells the address of an end that listens, or that one has connected.  After that each line in,
+``{"do": METHOD, ...arguments}``, is answered by one line out when the method has returned: ``{"result": ...,
+"begin": T, "end": T}``, times on the system's monotonic clock, which all processes share.
 ``{"error": TEXT}`` is the last line of one that failed.  The end of the input ends the process.
 """
 
@@ -41,16 +42,18 @@ async def finished(call: Callable[[], Any]) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-async def both(there: Callable[[], Any], back: Callable[[], Any]) -> None:
+async def both(end: End, count: int) -> None:
     """Send and receive at the same time: two tasks, or two threads where the library blocks."""
-    if inspect.iscoroutinefunction(there):
+    client = end.plan.role == "client"
+    there, back = (end.send, end.receive_back) if client else (end.send_back, end.receive)
+    if inspect.iscoroutinefunction(end.send):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(there)
-            await back()
+            tasks.start_soon(there, count)
+            await back(count)
         return
-    thread = threading.Thread(target=there, daemon=True)
+    thread = threading.Thread(target=there, args=(count,), daemon=True)
     thread.start()
-    back()
+    back(count)
     thread.join()
 
 
@@ -60,25 +63,11 @@ async def obey(end: End, line: str) -> None:
     what = words.pop("do")
     begin = monotonic()
     if what == "both":
-        count = words["count"]
-        if end.plan.role == "client":
-            await both(_with(end.send, count), _with(end.receive_back, count))
-        else:
-            await both(_with(end.send_back, count), _with(end.receive, count))
+        await both(end, words["count"])
         result = None
     else:
         result = await finished(partial(getattr(end, what), **words))
     say(result=result, begin=begin, end=monotonic())
-
-
-def _with(method: Callable[[int], Any], count: int) -> Callable[[], Any]:
-    """``method(count)``, still known to be a coroutine function if it is one."""
-    if inspect.iscoroutinefunction(method):
-        async def wait() -> None:
-            await method(count)
-
-        return wait
-    return lambda: method(count)
 
 
 async def play(end: End, address: Any) -> None:
@@ -94,7 +83,7 @@ async def play(end: End, address: Any) -> None:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner, which ends its workers
     logging.basicConfig(level=logging.ERROR)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     words = json.loads(sys.argv[1])
     plan = Plan(**words["plan"])

@@ -46,61 +46,74 @@ class Contender:
 
 PEERS: dict[str, Contender] = {
     "pyzmq sync": Contender(
-        "pyzmq_sync", "PUSH/PULL (REQ/REP for round trips), blocking calls, no high-water mark, so that nothing blocks or "
-        "drops; copy=False from 64 KiB; counted when the other application has received it; acknowledges nothing",
+        "pyzmq_sync",
+        "PUSH/PULL (REQ/REP for round trips), blocking calls, no high-water mark, so that nothing blocks or drops; "
+        "copy=False from 64 KiB; counted when the other application has received it; acknowledges nothing",
         ("zmq",), ("pyzmq",),
     ),
-    "pyzmq asyncio": Contender(
-        "pyzmq_asyncio", "as pyzmq sync, with zmq.asyncio", ("zmq",), ("pyzmq",),
-    ),
+    "pyzmq asyncio": Contender("pyzmq_asyncio", "as pyzmq sync, with zmq.asyncio", ("zmq",), ("pyzmq",)),
     "pynng": Contender(
-        "pynng_sync", "Push0/Pull0 (Pair0 both ways, Req0/Rep0 for round trips), blocking calls, buffers of 8,192 messages; "
+        "pynng_sync",
+        "Push0/Pull0 (Pair0 both ways, Req0/Rep0 for round trips), blocking calls, buffers of 8,192 messages; "
         "counted when the other application has received it; acknowledges nothing",
         ("pynng",), ("pynng",),
     ),
     "websockets asyncio": Contender(
-        "websockets_asyncio", "serve/connect, compression off, no size limit, max_queue of 4,096 frames so that reading is not paused all the time; "
-        "counted when the other application has "
-        "received it; acknowledges nothing", ("websockets",), ("websockets",),
+        "websockets_asyncio",
+        "serve/connect, compression off, no size limit, max_queue of 4,096 frames so that reading does not pause all "
+        "the time; counted when the other application has received it; acknowledges nothing",
+        ("websockets",), ("websockets",),
     ),
     "websockets sync": Contender(
         "websockets_sync", "as websockets asyncio, with websockets.sync and threads", ("websockets",), ("websockets",),
     ),
     "picows": Contender(
-        "picows_asyncio", "callbacks, payloads copied out as bytes, the sender heeds pause_writing; counted when the other "
-        "application has received it; acknowledges nothing", ("picows",), ("picows",),
+        "picows_asyncio",
+        "callbacks, payloads copied out as bytes, the sender heeds pause_writing; counted when the other application "
+        "has received it; acknowledges nothing",
+        ("picows",), ("picows",),
     ),
     "grpcio": Contender(
-        "grpcio_asyncio", "grpc.aio, one stream of bytes without protobuf; counted when the other application has read it "
-        "from its stream; acknowledges nothing", ("grpc",), ("grpcio",),
+        "grpcio_asyncio",
+        "grpc.aio, one stream of bytes without protobuf; counted when the other application has read it from its "
+        "stream; acknowledges nothing",
+        ("grpc",), ("grpcio",),
     ),
     "multiprocessing.connection": Contender(
-        "multiprocessing_connection", "Listener/Client over TCP, send_bytes/recv_bytes; counted when the other application "
-        "has received it; acknowledges nothing",
+        "multiprocessing_connection",
+        "Listener/Client over TCP, send_bytes/recv_bytes; counted when the other application has received it; "
+        "acknowledges nothing",
     ),
     "JetStream": Contender(
-        "jetstream", "memory storage, publish_async (at most 4,000 unacknowledged), pull consumer in batches of 500, explicit "
-        "acks; counted when the broker has it and the consumer has acknowledged it (no ack of the ack)",
+        "jetstream",
+        "memory storage, publish_async (at most 4,000 unacknowledged), pull consumer in batches of 500, explicit acks; "
+        "counted when the broker has it and the consumer has acknowledged it (no ack of the ack)",
         ("nats",), ("nats-py",), "nats-server",
     ),
     "JetStream file": Contender(
         "jetstream", "as JetStream, with file storage", ("nats",), ("nats-py",), "nats-server",
     ),
     "mosquitto QoS 1": Contender(
-        "mosquitto", "paho-mqtt, QoS 1, inflight windows of 1,000 there and unlimited at the broker, no persistence; counted "
-        "when the broker has acknowledged it and the subscriber's callback has run", ("paho",), ("paho-mqtt",), "mosquitto",
+        "mosquitto",
+        "paho-mqtt, QoS 1, inflight windows of 1,000 there and unlimited at the broker, no persistence; counted when "
+        "the broker has acknowledged it and the subscriber's callback has run",
+        ("paho",), ("paho-mqtt",), "mosquitto",
     ),
     "Redis streams": Contender(
-        "redis_streams", "XADD in pipelines of 100, XREADGROUP COUNT 100, XACK of each batch, no persistence; counted when "
-        "the broker has it and the reader's XACK is answered", ("redis",), ("redis",), "redis-server",
+        "redis_streams",
+        "XADD in pipelines of 100, XREADGROUP COUNT 100, XACK of each batch, no persistence, hiredis; counted when the "
+        "broker has it and the reader's XACK is answered",
+        ("redis",), ("redis",), "redis-server",
     ),
     "raw sockets": Contender(
-        "raw_sockets", "a limit: blocking sockets, a length before each message, one sendall a message, read in pieces of "
-        "256 KiB; acknowledges nothing",
+        "raw_sockets",
+        "a limit: blocking sockets, a length before each message, one sendall a message, read in pieces of 256 KiB; "
+        "acknowledges nothing",
     ),
     "asyncio.Protocol": Contender(
-        "asyncio_protocol", "a limit: a length before each message, one transport.write a message, the sender heeds "
-        "pause_writing; acknowledges nothing",
+        "asyncio_protocol",
+        "a limit: a length before each message, one transport.write a message, the sender heeds pause_writing; "
+        "acknowledges nothing",
     ),
 }
 

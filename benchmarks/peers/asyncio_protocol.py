@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -51,7 +52,8 @@ class End(ends.End):
         super().__init__(plan)
         self.connections: list[Framed] = []
         self.counter = ends.Counter()
-        self.arrived = lambda connection, message: self.counter.arrived()
+        #: what is called with every message
+        self.arrived: Callable[[Framed, bytes], object] = lambda connection, message: self.counter.arrived()
 
     async def listen(self, address: Any) -> int:
         loop = asyncio.get_running_loop()

@@ -25,6 +25,7 @@ class End(ends.End):
         self.config = Config(**plan.settings.get("config", {}))
         self.payload = plan.payload
         self.nodes: list[Node] = []
+        self.tasks: anyio.abc.TaskGroup | None = None
         self.peers: list[Peer] = []
         self.waiting: deque[Receipt] = deque()
         self.port = 0
@@ -32,9 +33,18 @@ class End(ends.End):
     # -- beginning ----------------------------------------------------------------------------------------------
 
     async def _open(self, peer_id: str) -> Node:
-        node = await Node(peer_id, config=self.config).__aenter__()  # for as long as the process lives
+        """A node that is open for as long as the process lives, in a task of its own, as any program would have it."""
+        if self.tasks is None:
+            self.tasks = await anyio.create_task_group().__aenter__()
+        node = Node(peer_id, config=self.config)
+        await self.tasks.start(self._live, node)
         self.nodes.append(node)
         return node
+
+    async def _live(self, node: Node, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        async with node:
+            task_status.started()
+            await anyio.sleep_forever()
 
     async def listen(self, address: Any) -> int:
         node = await self._open(SERVER)
@@ -108,7 +118,7 @@ class End(ends.End):
                     count -= 1
 
     async def ask(self, count: int, seconds: float) -> list[float]:
-        request, payload, trips = self.peers[0].request, self.payload, []
+        request, payload, trips = self.peers[0].request, self.payload, list[float]()
         end = ends.until(seconds)
         before = monotonic()
         while len(trips) < count and before < end:

@@ -71,7 +71,7 @@ class End(ends.End):
                     count -= 1
 
     def ask(self, count: int, seconds: float) -> list[float]:
-        request, payload, trips = self.other.request, self.payload, []
+        request, payload, trips = self.other.request, self.payload, list[float]()
         end = ends.until(seconds)
         before = monotonic()
         while len(trips) < count and before < end:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from importlib import import_module
 from time import monotonic
 from typing import Any
@@ -55,7 +56,8 @@ class End(ends.End):
         self.connections: list[Listener] = []
         self.counter = ends.Counter()
         self.accepted = asyncio.Event()
-        self.arrived = lambda connection, message: self.counter.arrived()
+        #: what is called with every message
+        self.arrived: Callable[[Listener, bytes], object] = lambda connection, message: self.counter.arrived()
 
     async def listen(self, address: Any) -> int:
         self.server = await picows.ws_create_server(

@@ -27,7 +27,8 @@ class End(ends.End):
 
     async def listen(self, address: Any) -> int:
         self.server = await server.serve(
-            self._handle, "127.0.0.1", 0, compression=None, max_size=None, max_queue=_QUEUE, open_timeout=None, backlog=4096
+            self._handle, "127.0.0.1", 0, backlog=4096,
+            compression=None, max_size=None, max_queue=_QUEUE, open_timeout=None,
         )
         return int(next(iter(self.server.sockets)).getsockname()[1])
 

@@ -33,7 +33,9 @@ class End(ends.End):
 
     def connect(self, address: Any) -> None:
         self.accepted = threading.Event()
-        self._connection = client.connect(f"ws://127.0.0.1:{address}", compression=None, max_size=None, max_queue=_QUEUE)
+        self._connection = client.connect(
+            f"ws://127.0.0.1:{address}", compression=None, max_size=None, max_queue=_QUEUE
+        )
         self.accepted.set()
 
     @property
