@@ -5,8 +5,10 @@
 
 Every scenario runs networkio and its peers in turn, at least five times, both ends in processes of their own.
 ``--quick``: three times, with the four most relevant peers; once where 1,000 connections or more take part; under 50 s
-a scenario.  ``--json`` prints one object, ``{scenario: {"networkio": v, "peers": {name: v}, "ratio": {name: r}}}``,
-with more beside.  A peer that is absent is told with the reason; ``make bench-peers`` installs them all.
+a scenario.  A scenario of many connections takes any other number too: storm-500.
+
+``--json`` prints one object, ``{scenario: {"networkio": v, "peers": {name: v}, "ratio": {name: r}}}``, with more
+beside.  A peer that is absent is told with the reason; ``make bench-peers`` installs them all.
 
 The exit code is 0 when networkio got through every scenario.
 """
@@ -28,7 +30,7 @@ from benchmarks.figures import to_json
 from benchmarks.peers import PEERS
 from benchmarks.report import text
 from benchmarks.runner import Options, run
-from benchmarks.scenarios import SCENARIOS
+from benchmarks.scenarios import SCENARIOS, find
 
 _ADAPTERS = ("asyncio", "uvloop", "trio", "threads")
 
@@ -45,7 +47,9 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--peers", default="all", metavar="all|NAME,...", help=f"of {', '.join(PEERS)}; default: all")
     options = parser.parse_args(words)
     for name in options.scenarios:
-        if name not in SCENARIOS:
+        try:
+            find(name)
+        except KeyError:
             parser.error(f"{name!r} is no scenario; there are {', '.join(SCENARIOS)}")
     options.peers = None if options.peers == "all" else [name.strip() for name in options.peers.split(",")]
     for name in options.peers or ():
@@ -66,7 +70,7 @@ def main(words: Sequence[str]) -> int:
     results, complete = {}, True
     try:
         for name in dict.fromkeys(command.scenarios or SCENARIOS):
-            result = run(SCENARIOS[name], options, lambda line: print(line, file=sys.stderr, flush=True))
+            result = run(find(name), options, lambda line: print(line, file=sys.stderr, flush=True))
             complete = complete and result.complete
             results[name] = to_json(result)
             if not command.json:

@@ -5,11 +5,12 @@ Peers stand in the order of their relevance; ``--quick`` takes the first four th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-__all__ = ["SCENARIOS", "Scenario", "in_order"]
+__all__ = ["SCENARIOS", "Scenario", "find", "in_order"]
 
 _RATE = "messages/s"
 
@@ -146,6 +147,23 @@ SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (
                "(await receipt.read()); outbox_limit=64 MiB, since they cost more than the default 8 MiB",),
     ),
 )}
+
+
+def find(name: str) -> Scenario:
+    """The scenario of that name; those with many connections also exist with any other number of them (storm-500).
+
+    Raises KeyError.
+    """
+    if name in SCENARIOS:
+        return SCENARIOS[name]
+    kind, _, number = name.rpartition("-")
+    if not re.fullmatch("[1-9][0-9]*", number):
+        raise KeyError(name)
+    for scenario in SCENARIOS.values():
+        if scenario.connections > 1 and scenario.name.rpartition("-")[0] == kind:
+            title = scenario.title.replace(f"{scenario.connections:,}", f"{int(number):,}")
+            return replace(scenario, name=name, title=title, connections=int(number))
+    raise KeyError(name)
 
 
 def in_order(scenario: Scenario, adapter: str) -> list[str]:
