@@ -25,6 +25,8 @@ class Result:
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     #: who did not take part, and why
     absent: dict[str, str] = field(default_factory=dict)
+    #: who did not get through all repeats, and why
+    incomplete: dict[str, str] = field(default_factory=dict)
     #: who could have, and was left out by ``--quick`` or ``--peers``
     left_out: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
@@ -35,7 +37,7 @@ class Result:
     @property
     def complete(self) -> bool:
         """Did networkio get through?  Whether a peer does is the peer's affair."""
-        return bool(self.samples.get(NETWORKIO))
+        return bool(self.samples.get(NETWORKIO)) and NETWORKIO not in self.incomplete
 
 
 def rounded(value: float) -> float:
@@ -77,6 +79,7 @@ def to_json(result: Result) -> dict[str, Any]:
         "spread": {name: rounded(spread([sample.value for sample in taken])) for name, taken in samples.items()},
         "samples": {name: [rounded(sample.value) for sample in taken] for name, taken in samples.items()},
         "absent": dict(result.absent),
+        "incomplete": dict(result.incomplete),
         "left_out": list(result.left_out),
         "notes": list(result.scenario.notes),
         "peer_notes": dict(result.notes),

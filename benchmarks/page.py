@@ -62,6 +62,7 @@ def table(name: str, adapter: str, result: Mapping[str, Any]) -> str:
         lines_.append(line)
     lines_ += ["", *(f"* {note}." for note in result["notes"])]
     lines_ += [f"* {who} is absent: {why}." for who, why in result["absent"].items()]
+    lines_ += [f"* {who} did not get through all repeats: {why}." for who, why in result["incomplete"].items()]
     if result["left_out"]:
         lines_.append(f"* Left out: {', '.join(result['left_out'])}.")
     return "\n".join(lines_)

@@ -38,6 +38,7 @@ def text(name: str, result: Mapping[str, Any]) -> str:
             line += f" {number(p99[NETWORKIO] if who == NETWORKIO else p99['peers'][who]):>10}"
         lines.append(line)
     lines += [f"  {who:28} absent: {why}" for who, why in result["absent"].items()]
+    lines += [f"  {who:28} did not get through all repeats: {why}" for who, why in result["incomplete"].items()]
     if result["left_out"]:
         lines.append(f"  left out: {', '.join(result['left_out'])}")
     lines += [f"  note: {note}" for note in result["notes"]]

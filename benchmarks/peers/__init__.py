@@ -86,7 +86,7 @@ PEERS: dict[str, Contender] = {
     ),
     "JetStream": Contender(
         "jetstream",
-        "memory storage, publish_async (at most 4,000 unacknowledged), pull consumer in batches of 500, explicit acks; "
+        "memory storage, publish_async (at most 4,000 unacknowledged), pull consumer in batches of 100, explicit acks; "
         "counted when the broker has it and the consumer has acknowledged it (no ack of the ack)",
         ("nats",), ("nats-py",), "nats-server",
     ),
@@ -107,8 +107,8 @@ PEERS: dict[str, Contender] = {
     ),
     "raw sockets": Contender(
         "raw_sockets",
-        "a limit: blocking sockets, a length before each message, one sendall a message, read in pieces of 256 KiB; "
-        "acknowledges nothing",
+        "a limit: blocking sockets, a length before each message, one sendall a message, read in pieces of 64 KiB, "
+        "from that size on straight into a buffer for each message; acknowledges nothing",
     ),
     "asyncio.Protocol": Contender(
         "asyncio_protocol",

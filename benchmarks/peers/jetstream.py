@@ -12,7 +12,7 @@ from benchmarks import ends
 nats: Any = import_module("nats")
 api: Any = import_module("nats.js.api")
 
-_BATCH = 500
+_BATCH = 100
 _SUBJECT = "benchmark"
 
 
@@ -57,7 +57,7 @@ class End(ends.End):
         publish, payload = stream.publish_async, self.plan.payload
         for number in range(count):
             await publish(_SUBJECT, payload)
-            if not number % 256:
+            if not number % 64:
                 await asyncio.sleep(0)  # publishing does not wait by itself, and the acks have to be read
         await stream.publish_async_completed()
 

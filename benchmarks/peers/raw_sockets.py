@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import ends
 
-_CHUNK = 256 * 1024
+_CHUNK = 64 * 1024
 
 
 class End(ends.End):
@@ -38,9 +38,20 @@ class End(ends.End):
                 sendall(part)
 
     def receive(self, count: int) -> None:
+        if self.plan.size >= _CHUNK:
+            self._receive_big(count)
+            return
         recv, cut = self.connection.recv, self.cutter.cut
         while count > 0:
             count -= len(cut(recv(_CHUNK)))
+
+    def _receive_big(self, count: int) -> None:
+        """Each straight into a buffer of its own."""
+        recv_into, head = self.connection.recv_into, bytearray(4)
+        for _ in range(count):
+            recv_into(head, 4, socket.MSG_WAITALL)
+            message = bytearray(int.from_bytes(head, "big"))
+            recv_into(message, 0, socket.MSG_WAITALL)
 
     def ask(self, count: int, seconds: float) -> list[float]:
         sendall, recv, cut, payload = self.connection.sendall, self.connection.recv, self.cutter.cut, self.plan.payload

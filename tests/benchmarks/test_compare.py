@@ -230,6 +230,20 @@ def test_who_fails_is_reported_and_the_others_go_on(fake: type[FakePair]) -> Non
     assert "raw sockets                  absent: raw sockets does not start" in text("one-way-64B", to_json(result))
 
 
+def test_who_fails_later_keeps_what_was_measured(fake: type[FakePair], monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(pair: Any, amount: float, deadline: float) -> Sample:
+        fake.log.append(("run", pair.contender))
+        if fake.log.count(("run", "raw sockets")) == 4:
+            raise Failed("the cable was pulled")
+        return Sample(1.0, 1.0)
+
+    monkeypatch.setattr(runner, "measure", measured)
+    values = to_json(run(SCENARIO, Options(quick=True, peers=["raw sockets"]), lambda line: None))
+    assert {name: len(taken) for name, taken in values["samples"].items()} == {NETWORKIO: 3, "raw sockets": 2}
+    assert values["incomplete"] == {"raw sockets": "the cable was pulled"}
+    assert values["absent"] == {}
+
+
 def test_quick_ends_in_time_and_says_who_had_none(fake: type[FakePair], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "_QUICK", -1.0)
     result = run(SCENARIO, Options(quick=True, peers=["raw sockets"]), lambda line: None)
