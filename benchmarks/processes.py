@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.ends import Plan
 
-__all__ = ["Broker", "Failed", "Worker", "end_with_parent", "free_port"]
+__all__ = ["Broker", "Failed", "OutOfTime", "Worker", "end_with_parent", "free_port"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +34,10 @@ _PR_SET_PDEATHSIG = 1
 
 class Failed(Exception):
     """A process could not do what it was told."""
+
+
+class OutOfTime(Failed):
+    """It was not done in time."""
 
 
 class Process:
@@ -104,7 +108,7 @@ class Worker(Process):
         assert self.popen.stdout is not None
         while b"\n" not in self._heard:
             if not select.select([self.popen.stdout], [], [], max(0.0, deadline - monotonic()))[0]:
-                raise Failed(f"{self.name} was not done in time")
+                raise OutOfTime(f"{self.name} was not done in time")
             data = os.read(self.popen.stdout.fileno(), 1 << 20)
             if not data:
                 raise Failed(f"{self.name} has died: {self.complaint() or 'without a word'}")

@@ -21,7 +21,7 @@ from time import monotonic
 from benchmarks.figures import Result
 from benchmarks.machine import machine, program_version
 from benchmarks.peers import NETWORKIO, PEERS, Contender
-from benchmarks.processes import Failed
+from benchmarks.processes import Failed, OutOfTime
 from benchmarks.scenarios import Scenario, in_order
 from benchmarks.workloads import FIXED, Pair, Sample, idle, measure
 
@@ -90,6 +90,8 @@ class _Entry:
         self.amount = 0.0
         self.took = 0.0
         self.failed = ""
+        #: it did nothing wrong, but the time of ``--quick`` is over
+        self.over = False
 
     def start(self, deadline: float) -> Pair:
         """Its pair, connected and warmed up."""
@@ -156,8 +158,10 @@ def run(scenario: Scenario, options: Options, tell: Callable[[str], object]) -> 
         for entry in entries:
             entry.close()
     for entry in entries:
-        if entry.failed:
-            (result.incomplete if result.samples[entry.name] else result.absent)[entry.name] = entry.failed
+        if entry.failed or entry.over:
+            fate = result.incomplete if result.samples[entry.name] else result.absent
+            fate[entry.name] = entry.failed or "there was no time left for it (--quick)"
+    result.complete = bool(result.samples[NETWORKIO]) and not entries[0].failed
     result.notes = {name: PEERS[name].notes for name in chosen}
     result.versions = _versions(chosen)
     result.seconds = monotonic() - begin
@@ -167,12 +171,11 @@ def run(scenario: Scenario, options: Options, tell: Callable[[str], object]) -> 
 def _round(entries: list[_Entry], result: Result, deadline: float, where: str, tell: Callable[[str], object]) -> None:
     """Each of those who still take part, once."""
     for entry in entries:
-        if entry.failed:
+        if entry.failed or entry.over:
             continue
         begin = monotonic()
         if begin + entry.took >= deadline:
-            if not result.samples[entry.name]:
-                entry.failed = "there was no time left for it (--quick)"
+            entry.over = True
             continue
         limit = min(deadline, begin + _LIMIT)
         try:
@@ -181,8 +184,11 @@ def _round(entries: list[_Entry], result: Result, deadline: float, where: str, t
             sample = entry.sample(limit)
             entry.took = monotonic() - started
         except Failed as error:
-            entry.failed = str(error)
             entry.close()
+            if isinstance(error, OutOfTime) and monotonic() >= deadline and result.samples[entry.name]:
+                entry.over = True
+                continue
+            entry.failed = str(error)
             tell(f"{where}: {entry.name} failed: {error}")
             continue
         result.samples[entry.name].append(sample)
@@ -201,7 +207,7 @@ def _idle_round(
         if not entry.failed:
             limit = min(deadline - needed, monotonic() + _LIMIT)
             if limit < monotonic():
-                entry.failed = "there was no time left for it (--quick)"
+                entry.over = True
                 continue
             try:
                 pairs[entry.name] = entry.start(limit)

@@ -18,7 +18,7 @@ from benchmarks import compare, page, plots, runner
 from benchmarks.ends import Cutter, Plan, framed, percentile, shares
 from benchmarks.figures import Result, spread, to_json
 from benchmarks.peers import NETWORKIO, PEERS, Contender
-from benchmarks.processes import Broker, Failed, Worker
+from benchmarks.processes import Broker, Failed, OutOfTime, Worker
 from benchmarks.report import text
 from benchmarks.runner import Options, choose, run
 from benchmarks.scenarios import SCENARIOS, find, in_order
@@ -57,7 +57,6 @@ def test_further_figures_have_a_table_of_their_own() -> None:
 def test_without_networkio_there_are_no_ratios() -> None:
     result = made(networkio=[], pynng=[Sample(5.0, 1.0)])
     values = to_json(result)
-    assert not result.complete
     assert values["networkio"] is None
     assert values["peers"] == {"pynng": 5.0}
     assert values["ratio"] == {}
@@ -250,6 +249,23 @@ def test_quick_ends_in_time_and_says_who_had_none(fake: type[FakePair], monkeypa
     assert not result.complete
     assert result.absent["raw sockets"] == "there was no time left for it (--quick)"
     assert fake.log == []
+
+
+def test_quick_keeps_what_was_measured_when_the_time_is_over(
+    fake: type[FakePair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(pair: Any, amount: float, deadline: float) -> Sample:
+        fake.log.append(("run", pair.contender))
+        if fake.log.count(("run", NETWORKIO)) == 4:
+            monkeypatch.setattr(runner, "monotonic", lambda: deadline)
+            raise OutOfTime("networkio was not done in time")
+        return Sample(1.0, 1.0)
+
+    monkeypatch.setattr(runner, "measure", measured)
+    result = run(SCENARIO, Options(quick=True, peers=["raw sockets"]), lambda line: None)
+    assert result.complete
+    assert {name: len(taken) for name, taken in result.samples.items()} == {NETWORKIO: 2, "raw sockets": 2}
+    assert set(result.incomplete.values()) == {"there was no time left for it (--quick)"}
 
 
 def test_all_are_closed_when_it_is_interrupted(fake: type[FakePair], monkeypatch: pytest.MonkeyPatch) -> None:
