@@ -217,6 +217,26 @@ def test_the_number_of_messages_fills_a_run(fake: type[FakePair]) -> None:
     assert {sample.seconds for taken in result.samples.values() for sample in taken} == {1.0}
 
 
+def test_how_often_everybody_runs() -> None:
+    assert runner.repeats(SCENARIO, quick=True) == 3
+    assert runner.repeats(SCENARIOS["fan-in-1000"], quick=True) == 1
+    assert runner.repeats(SCENARIOS["fan-in-1000"], quick=False) == 5
+
+
+def test_all_are_idle_at_the_same_time(fake: type[FakePair], monkeypatch: pytest.MonkeyPatch) -> None:
+    def idle(pairs: dict[str, Any], window: float) -> dict[str, Sample]:
+        assert 10 <= window <= 20
+        assert ("close", NETWORKIO) not in fake.log
+        return {name: Sample(float(number), window) for number, name in enumerate(pairs)}
+
+    fake.rates["asyncio.Protocol"] = 1.0
+    monkeypatch.setattr(runner, "idle", idle)
+    monkeypatch.setattr(FakePair, "connecting", 1.0, raising=False)
+    result = run(find("idle-cpu-50"), Options(quick=True, peers=["asyncio.Protocol"]), lambda line: None)
+    assert {name: taken[0].value for name, taken in result.samples.items()} == {NETWORKIO: 0.0, "asyncio.Protocol": 1.0}
+    assert [what for what, _ in fake.log] == ["start", "start", "close", "close"]
+
+
 def test_who_fails_is_reported_and_the_others_go_on(fake: type[FakePair]) -> None:
     del fake.rates["raw sockets"]
     told: list[str] = []
