@@ -33,6 +33,8 @@ _READ = (
 #: 10^5 messages of 64 bytes cost about 13 MB, and the default limit of an outbox is 8 MiB
 _ROOM = {"config": {"outbox_limit": 64 << 20}}
 _MANY = {"config": {"max_pending_per_source": 1024}}
+_CROWD = _MANY | {"crowd": True}
+_LEAN = "networkio: the clients are the core with the driver of examples/embed_asyncio.py; the server is a Node"
 _ONE_SOURCE = (
     "networkio: max_pending_per_source is lifted to max_pending, since all clients are at one address here; whoever "
     "takes part, one process plays all clients, and makes at most 100 connections at the same time"
@@ -108,17 +110,17 @@ SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (
     Scenario(
         "idle-memory-5000", "Memory of the server for each of 5,000 idle connections", "idle-memory",
         ("websockets asyncio", "asyncio.Protocol", "picows"), unit="KiB/connection", better="lower",
-        connections=5000, settings=_MANY,
+        connections=5000, settings=_CROWD,
         notes=("proportional set size (PSS) of the server's process, less what it was before anybody connected, by the "
-               "number of connections", _ONE_SOURCE),
+               "number of connections", _LEAN, _ONE_SOURCE),
     ),
     Scenario(
         "idle-cpu-5000", "Processor time of a server with 5,000 idle connections", "idle-cpu",
         ("websockets asyncio", "asyncio.Protocol", "picows"), unit="% of a core", better="lower",
-        connections=5000, settings=_MANY,
+        connections=5000, settings=_CROWD,
         notes=("user and system time of the server's process; networkio and websockets ask every 20 s of silence "
                "whether the other side is there (their defaults), the others do not",
-               "all are idle at the same time", _ONE_SOURCE),
+               "all are idle at the same time", _LEAN, _ONE_SOURCE),
     ),
     Scenario(
         "storm-5000", "A listener returns to 5,000 clients with 10 messages in flight each", "storm",

@@ -28,7 +28,7 @@ import anyio
 import anyio.to_thread
 
 from benchmarks.ends import End, Plan
-from benchmarks.peers import module_of
+from benchmarks.peers import NETWORKIO, module_of
 
 
 def say(**words: object) -> None:
@@ -88,11 +88,13 @@ def main() -> None:
     words = json.loads(sys.argv[1])
     plan = Plan(**words["plan"])
     options = {"use_uvloop": True} if plan.adapter == "uvloop" else {}
-    backend = "trio" if plan.adapter == "trio" and plan.contender == "networkio" else "asyncio"
+    crowd = plan.contender == NETWORKIO and plan.role == "client" and bool(plan.settings.get("crowd"))
+    backend = "trio" if plan.adapter == "trio" and plan.contender == NETWORKIO and not crowd else "asyncio"
     try:
         many = plan.role == "client" and plan.connections > 1  # see peers/networkio_threads.py
         adapter = "asyncio" if many and plan.adapter == "threads" else plan.adapter
-        end: End = import_module(module_of(plan.contender, adapter)).End(plan)
+        module = "benchmarks.peers.networkio_crowd" if crowd else module_of(plan.contender, adapter)
+        end: End = import_module(module).End(plan)
         anyio.run(play, end, words["address"], backend=backend, backend_options=options)
     except BaseException as error:
         cause: BaseException = error

@@ -47,8 +47,9 @@ class Contender:
 PEERS: dict[str, Contender] = {
     "pyzmq sync": Contender(
         "pyzmq_sync",
-        "PUSH/PULL (REQ/REP for round trips), blocking calls, no high-water mark, so that nothing blocks or drops; "
-        "copy=False from 64 KiB; counted when the other application has received it; acknowledges nothing",
+        "PUSH/PULL (a pair for each direction; REQ/REP for round trips), blocking calls, no high-water mark, so that "
+        "nothing blocks or drops; copy=False from 64 KiB; counted when the other application has received it; "
+        "acknowledges nothing",
         ("zmq",), ("pyzmq",),
     ),
     "pyzmq asyncio": Contender("pyzmq_asyncio", "as pyzmq sync, with zmq.asyncio", ("zmq",), ("pyzmq",)),

@@ -19,9 +19,8 @@ class Framed(asyncio.Protocol):
         self.writable = asyncio.Event()
         self.writable.set()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+    def connection_made(self, transport: Any) -> None:
+        self.transport: asyncio.Transport = transport
         self.end.connections.append(self)
 
     def data_received(self, data: bytes) -> None:
