@@ -21,6 +21,10 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FUZZ  := .venv-fuzz
+BENCH := .venv-bench
+
+# Debian's names of the brokers that networkio is compared with.
+BROKERS := nats-server mosquitto redis-server
 
 # The directories that are there and hold Python: mypy refuses an empty one.
 SOURCES = $(foreach directory,networkio_proto networkio_asyncio networkio_threads networkio_command networkio_testing \
@@ -42,10 +46,11 @@ define install
 	&& touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-core test-slow test-games test-searches test-rest fuzz machines networks exhaust model soak compiled check docs clean
+.PHONY: help demo test test-core test-slow test-games test-searches test-rest fuzz machines networks exhaust model soak \
+	compiled bench bench-peers bench-brokers check docs clean
 
 help:  ## show this list (the default)
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -112,6 +117,33 @@ soak: $(STAMP)  ## play 500 million simulated events in 50,000 seeds; goes on wh
 compiled: $(STAMP)  ## make a compiled copy of the simulator, which plays much more: make soak IN=build/compiled
 	@mkdir -p build/compiled
 	@$(BIN)/python tools/compiled build/compiled
+
+$(BENCH)/.installed: pyproject.toml
+	@echo "==> installing into $(BENCH)"
+	@$(call install,$(BENCH),$(PYTHON),bench)
+
+bench-peers: $(BENCH)/.installed bench-brokers  ## install what networkio is compared with
+
+bench-brokers:
+	@missing=$$(PATH=$$PATH:/usr/sbin; for broker in $(BROKERS); do command -v $$broker >/dev/null || echo $$broker; done); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "==> installing" $$missing; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else \
+		echo "these brokers are missing, and are told as absent until you install them (Debian: apt-get install):" $$missing; \
+	fi
+
+bench: $(BENCH)/.installed  ## measure everything, and write docs/topics/performance.md anew; an hour and a half
+	@mkdir -p build/bench
+	@failed=0; for adapter in asyncio uvloop trio threads; do \
+		[ $$adapter = asyncio ] && scenarios= || scenarios="one-way-64B one-way-1MiB-raw round-trip-64B"; \
+		$(BENCH)/bin/python benchmarks/compare.py $$scenarios --adapter $$adapter --json $(ARGS) > build/bench/$$adapter.json; \
+		case $$? in 0) ;; 1) failed=1 ;; *) exit 2 ;; esac; \
+	done; \
+	$(BENCH)/bin/python -m benchmarks.page build/bench/asyncio.json build/bench/uvloop.json build/bench/trio.json \
+		build/bench/threads.json; \
+	exit $$failed
 
 check: $(STAMP)  ## lint with ruff, type-check with mypy --strict
 	@$(BIN)/ruff check .

@@ -144,8 +144,8 @@ DRIVERS = {
         "changing", "check_address", "check_open", "check_unserved", "check_waiting", "connecting", "dial", "dialled",
         "dialling", "drain_time", "due", "emptying", "end_serving", "ending", "enter", "forked", "give_back", "gone",
         "leave", "listening", "log", "looking", "loop", "make_link", "make_peer", "meet", "met", "nudge", "now",
-        "opened_by", "payload", "peer_within", "prepare", "request_number", "run", "serving", "start", "stop", "take_back",
-        "tick", "token", "unlink", "visit", "wake", "wake_watchers",
+        "opened_by", "payload", "peer_within", "prepare", "request_number", "run", "serving", "start", "stop",
+        "take_back", "tick", "token", "unlink", "visit", "wake", "wake_watchers",
     },
     "Peer": {
         "accepting", "draining", "handling", "iterate", "iteration_over", "judged", "read_out", "receiving", "serve",
