@@ -16,7 +16,7 @@ import pytest
 from networkio_proto import Config, Outcome
 from tests.proto import test_collision as collision
 from tests.proto.helpers_session import inject, restart
-from tests.proto.helpers_wire import DATA, REDELIVERED, REJECT, Node, Peer, ack, data
+from tests.proto.helpers_wire import DATA, REDELIVERED, REJECT, Line, Node, Peer, ack, data
 from tests.scenarios.helpers import Scene, drop_rule, flags, outcomes, payloads, redelivered
 from tests.scenarios.test_journal import Desk, until
 
@@ -105,8 +105,23 @@ def test_a_durable_receiver_that_knows_less_than_it_once_said_gets_the_differenc
     line.lose()
     echo = {"outbox": outbox.outbox_id, "run": outbox.run, "received": 1, "read": 0, "first": 1}
     line = node.connect(after, durable=True, inbox=echo)
-    again = [(item.u64(), bool(item.flags & REDELIVERED)) for item in line.heard() if item.kind == DATA]
-    assert again == [(2, True), (3, True), (4, False)]
+    assert heard(line) == [(2, True), (3, True), (4, False)]
+
+
+def test_a_durable_receiver_that_comes_back_with_nothing_gets_everything_that_was_sent_flagged() -> None:
+    """Its disk is gone, and with it what it knew of the messages that its application may have seen."""
+    node, before, after = Node(), Peer("a", life=1), Peer("a", life=2)
+    node.send("a", b"1", b"2", b"3")
+    line = node.connect(before, durable=True)
+    line.lose()
+    node.send("a", b"4")  # nobody was there
+    line = node.connect(after, durable=True)
+    assert heard(line) == [(1, True), (2, True), (3, True), (4, False)]
+
+
+def heard(line: Line) -> list[tuple[int, bool]]:
+    """The messages that were sent, and which of them are flagged."""
+    return [(item.u64(), bool(item.flags & REDELIVERED)) for item in line.heard() if item.kind == DATA]
 
 
 @pytest.mark.parametrize("policy", ["redeliver", "report"])
@@ -342,6 +357,11 @@ RULES = {
     "less than was known is marked": Rule(
         test_a_durable_receiver_that_knows_less_than_it_once_said_gets_the_difference_flagged,
         "attachment", "        elif position < outbox.received:\n", "        elif False:\n",
+    ),
+    "a durable receiver that echoes nothing is like any other": Rule(
+        test_a_durable_receiver_that_comes_back_with_nothing_gets_everything_that_was_sent_flagged,
+        "attachment", "if other and not (self._receiver_durable and echoed):",
+        "if other and not self._receiver_durable:",
     ),
     "the receiver is on disk, for flags": Rule(
         partial(test_a_sender_with_a_journal_that_restarts_knows_that_the_receiver_is_the_same, "redeliver"),
