@@ -48,8 +48,7 @@ class Process:
         self._complaints = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 (open as long as the process)
         # A session of its own: Ctrl-C is for the runner, which ends its children itself.
         self.popen = subprocess.Popen(
-            command, stderr=self._complaints, cwd=options.pop("cwd", directory), start_new_session=True,
-            preexec_fn=end_with_parent, **options,
+            command, stderr=self._complaints, cwd=options.pop("cwd", directory), start_new_session=True, **options
         )
 
     @property
@@ -132,9 +131,8 @@ class Broker(Process):
         self, name: str, command: Callable[[int], Sequence[str]], directory: str, limit: float = 10.0
     ) -> None:
         self.port = free_port()
-        super().__init__(
-            name, command(self.port), directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
+        words = [sys.executable, "-m", "benchmarks.processes", *command(self.port)]
+        super().__init__(name, words, directory, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         deadline = monotonic() + limit
         while not self._answers():
             if self.popen.poll() is not None or monotonic() > deadline:
@@ -159,3 +157,8 @@ def end_with_parent() -> None:
     """In a child: die when the parent does, even by SIGKILL (Linux; elsewhere, a worker ends when its input does)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":  # in front of a broker's command, which it becomes; what is set above stays
+    end_with_parent()
+    os.execvp(sys.argv[1], sys.argv[1:])

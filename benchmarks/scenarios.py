@@ -81,7 +81,7 @@ SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (
         "round-trip-64B", "Request and reply, 64 bytes", "round-trip",
         ("asyncio.Protocol", "websockets asyncio", "pyzmq asyncio", "pyzmq sync", "raw sockets", "picows", "pynng",
          "websockets sync", "grpcio", "multiprocessing.connection"),
-        unit="us (p50)", better="lower",
+        unit="us (p50)", better="lower", settings={"echo": True},
         notes=("networkio: await peer.request(bytes) at one end; async for message in peer, await "
                "message.reply(message.data) at the other; default Config",
                "one request at a time; p99 stands beside"),

@@ -29,6 +29,7 @@ import anyio.to_thread
 
 from benchmarks.ends import End, Plan
 from benchmarks.peers import NETWORKIO, module_of
+from benchmarks.processes import end_with_parent
 
 
 def say(**words: object) -> None:
@@ -81,6 +82,7 @@ async def play(end: End, address: Any) -> None:
 
 
 def main() -> None:
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner, which ends its workers
     logging.basicConfig(level=logging.ERROR)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -53,6 +53,8 @@ class End(ends.End):
         self.counter = ends.Counter()
         #: what is called with every message
         self.arrived: Callable[[Framed, bytes], object] = lambda connection, message: self.counter.arrived()
+        if plan.settings.get("echo"):  # from the beginning: a callback that came too late would have missed the first
+            self.arrived = lambda connection, message: connection.transport.write(ends.framed(message))
 
     async def listen(self, address: Any) -> int:
         loop = asyncio.get_running_loop()
@@ -97,4 +99,4 @@ class End(ends.End):
         return trips
 
     async def answer(self) -> None:
-        self.arrived = lambda connection, message: connection.transport.write(ends.framed(message))
+        """It does already."""

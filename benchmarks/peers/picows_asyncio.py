@@ -58,6 +58,8 @@ class End(ends.End):
         self.accepted = asyncio.Event()
         #: what is called with every message
         self.arrived: Callable[[Listener, bytes], object] = lambda connection, message: self.counter.arrived()
+        if plan.settings.get("echo"):  # from the beginning: a callback that came too late would have missed the first
+            self.arrived = lambda connection, message: connection.transport.send(_BINARY, message)
 
     async def listen(self, address: Any) -> int:
         self.server = await picows.ws_create_server(
@@ -106,4 +108,4 @@ class End(ends.End):
         return trips
 
     async def answer(self) -> None:
-        self.arrived = lambda connection, message: connection.transport.send(_BINARY, message)
+        """It does already."""
