@@ -21,9 +21,10 @@ this exists.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
-from .handshake import InboxFacts
+from .handshake import Ended, InboxFacts
 from .inbox import Inbox, Reject
 from .outbox import Entry, Outbox
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InboxMoved",
+    "InboxesEnded",
     "JournalBatch",
     "JournalQueue",
     "JournalRecord",
@@ -104,7 +106,15 @@ class InboxMoved:
     fin: int = 0
 
 
-JournalRecord: TypeAlias = OutboxOpened | MessageAccepted | OutboxTrimmed | ReceiverKnown | InboxMoved
+@dataclass(frozen=True, slots=True)
+class InboxesEnded:
+    """The final positions of all inboxes of this peer that are no more, newest first; the peer settles by them."""
+
+    peer_id: str
+    ended: tuple[Ended, ...]
+
+
+JournalRecord: TypeAlias = OutboxOpened | MessageAccepted | OutboxTrimmed | ReceiverKnown | InboxMoved | InboxesEnded
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +226,8 @@ class SessionJournal:
             return OutboxTrimmed(session.peer_id, outbox.first)
         if kind is ReceiverKnown:
             return ReceiverKnown(session.peer_id, outbox.receiver or b"", outbox.marked)
+        if kind is InboxesEnded:
+            return InboxesEnded(session.peer_id, session.inboxes.ended(-inf))
         inbox = session.inbox
         if inbox is None:  # the session is over
             return InboxMoved(session.peer_id, InboxFacts(bytes(16), bytes(16), 0, 0, 1), ())
@@ -274,6 +286,8 @@ def restore(session: Session, record: JournalRecord) -> None:
     elif isinstance(record, ReceiverKnown):
         outbox.receiver = record.incarnation
         outbox.marked = max(outbox.marked, record.marked)
+    elif isinstance(record, InboxesEnded):
+        session.inboxes.restore_ended(record.ended, session.since)
     else:
         _restore_inbox(session, record)
 
