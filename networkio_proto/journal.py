@@ -11,6 +11,8 @@ it says so with ``Endpoint.journal_done``.  Until then nothing that rests on the
 * ``read`` in ACK and ATTACH stays at the last :class:`InboxMoved`, and a REJECT waits for the one that holds it;
 * ``first`` stays at the last :class:`OutboxTrimmed`.
 
+The last positions of a session that is over are kept too (:class:`InboxesEnded`), for a peer that has not heard them.
+
 A failed batch fails whole, and with it every message accepted since: they were never sendable, and their sequences are
 used again.  Positions of a failed batch are asked for again with the next one.  A message that has its outcome before
 its batch is made (the session was aborted) is in no batch: the ``first`` of the next record passes its number.  At the
