@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from .errors import CloseCode, Outcome
 from .frames import encode_ack
 from .handshake import Attach, Why
-from .journal import InboxMoved
+from .journal import InboxesEnded, InboxMoved
 from .notices import Notice, Watch
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ class Farewell:
         session.inboxes.close(why, now)
         if session.journal is not None:
             session.journal.want(InboxMoved)
+            session.journal.want(InboxesEnded)
         session.acknowledger.forget()
         session.attachment.forget()
         session.rename_outbox(mark=False)

@@ -91,6 +91,10 @@ class Inboxes:
         self._ended = [item for item in self._ended if item[0] > since]
         return tuple(ended for _, ended in self._ended)
 
+    def restore_ended(self, ended: tuple[Ended, ...], now: float) -> None:
+        """What an earlier process had put on record; its time begins anew."""
+        self._ended = [(now, item) for item in ended]
+
     def _is_ended(self, outbox_id: bytes) -> bool:
         return any(ended.outbox_id == outbox_id for _, ended in self._ended)
 

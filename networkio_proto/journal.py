@@ -11,6 +11,8 @@ it says so with ``Endpoint.journal_done``.  Until then nothing that rests on the
 * ``read`` in ACK and ATTACH stays at the last :class:`InboxMoved`, and a REJECT waits for the one that holds it;
 * ``first`` stays at the last :class:`OutboxTrimmed`.
 
+The last positions of a session that is over are kept too (:class:`InboxesEnded`), for a peer that has not heard them.
+
 A failed batch fails whole, and with it every message accepted since: they were never sendable, and their sequences are
 used again.  Positions of a failed batch are asked for again with the next one.  A message that has its outcome before
 its batch is made (the session was aborted) is in no batch: the ``first`` of the next record passes its number.  At the
@@ -21,9 +23,10 @@ this exists.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
-from .handshake import InboxFacts
+from .handshake import Ended, InboxFacts
 from .inbox import Inbox, Reject
 from .outbox import Entry, Outbox
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InboxMoved",
+    "InboxesEnded",
     "JournalBatch",
     "JournalQueue",
     "JournalRecord",
@@ -107,7 +111,15 @@ class InboxMoved:
     fin: int = 0
 
 
-JournalRecord: TypeAlias = OutboxOpened | MessageAccepted | OutboxTrimmed | ReceiverKnown | InboxMoved
+@dataclass(frozen=True, slots=True)
+class InboxesEnded:
+    """The final positions of all inboxes of this peer that are no more, newest first; the peer settles by them."""
+
+    peer_id: str
+    ended: tuple[Ended, ...]
+
+
+JournalRecord: TypeAlias = OutboxOpened | MessageAccepted | OutboxTrimmed | ReceiverKnown | InboxMoved | InboxesEnded
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +235,8 @@ class SessionJournal:
             return OutboxTrimmed(session.peer_id, outbox.first)
         if kind is ReceiverKnown:
             return ReceiverKnown(session.peer_id, outbox.receiver or b"", outbox.marked)
+        if kind is InboxesEnded:
+            return InboxesEnded(session.peer_id, session.inboxes.ended(-inf))
         inbox = session.inbox
         if inbox is None:  # the session is over
             return InboxMoved(session.peer_id, InboxFacts(_NO_OUTBOX, _NO_OUTBOX, 0, 0, 1), ())
@@ -281,6 +295,8 @@ def restore(session: Session, record: JournalRecord) -> None:
     elif isinstance(record, ReceiverKnown):
         outbox.receiver = record.incarnation
         outbox.marked = max(outbox.marked, record.marked)
+    elif isinstance(record, InboxesEnded):
+        session.inboxes.restore_ended(record.ended, session.since)
     else:
         _restore_inbox(session, record)
 

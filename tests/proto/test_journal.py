@@ -349,6 +349,35 @@ def test_an_end_that_was_read_is_known_after_a_crash_of_its_reader(dies: str) ->
     assert not world.open_wires()
 
 
+@pytest.mark.parametrize("dies", ["a", "b"])
+@pytest.mark.parametrize("how", ["ended", "aborted"])
+def test_the_last_positions_of_a_session_that_is_over_survive_a_crash(dies: str, how: str) -> None:
+    """What they say was lost on the way; without them everything that was acknowledged would come again."""
+    world, a, b = durable_pair()
+    reader, other = (a, b) if dies == "a" else (b, a)
+    left, right = other.host.name, reader.host.name
+    sequences = other.host.send(right, b"1", b"2")
+    if how == "ended":
+        other.host.end(right)
+        reader.host.end(left)
+    world.run(1)
+    for wire in world.open_wires():
+        wire.black_hole()
+    assert reader.host.read(left) == [b"1", b"2"]
+    if how == "aborted":
+        reader.host.abort(left)
+    reader.crash()
+    if dies == "a":
+        a.host.dial("b")
+    world.run(200)
+    assert reader.host.read(left) == []
+    assert [other.host.session(right).outcome(sequence) for sequence in sequences] == [Outcome.READ, Outcome.READ]
+    assert not other.host.session(right).ending
+    reader.crash()  # they outlive the next process too
+    before = [ended for _, ended in reader.host.session(left).inboxes._ended]
+    assert [(ended.received >= 2, ended.read >= 2) for ended in before] == [(True, True)]
+
+
 def test_an_end_that_came_and_waits_behind_what_is_unread_is_said_again_to_a_new_process() -> None:
     world, a, b = durable_pair()
     a.host.send("b", b"first", b"last")
