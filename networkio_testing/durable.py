@@ -32,12 +32,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from struct import Struct
 
 from networkio_proto import COST_PER_MESSAGE, Delivery, Outcome
 from networkio_proto.frames import ACK, ATTACH, DATA, FIN, PREAMBLE, REJECT, SKIP
-from networkio_proto.handshake import parse_attach
+from networkio_proto.handshake import Ended, parse_attach
 from networkio_proto.journal import (
+    InboxesEnded,
     InboxMoved,
     JournalBatch,
     JournalRecord,
@@ -80,6 +82,8 @@ class _Kept:
     #: ``read`` of each inbox, and the rejections that are kept with it
     inboxes: dict[bytes, int] = field(default_factory=dict)
     rejects: dict[bytes, frozenset[int]] = field(default_factory=dict)
+    #: the last positions of inboxes that are no more
+    ended: tuple[Ended, ...] = ()
 
     def add(self, record: JournalRecord) -> None:
         """One more record is on disk."""
@@ -98,6 +102,8 @@ class _Kept:
             self.next = max(self.next, self.first)
         elif isinstance(record, ReceiverKnown):
             self.receiver, self.marked = record.incarnation, max(self.marked, record.marked)
+        elif isinstance(record, InboxesEnded):
+            self.ended = record.ended
         elif record.facts.outbox_id != bytes(16):
             self.inboxes[record.facts.outbox_id] = record.facts.read
             self.rejects[record.facts.outbox_id] = frozenset(sequence for sequence, _, _ in record.rejects)
@@ -275,6 +281,8 @@ class DurableJudge(Judge):
         stand = {inbox.outbox_id: inbox.read for inbox in session.inboxes}
         journal = {outbox_id: read for outbox_id, read in kept.inboxes.items() if read}
         self._demand(stand == journal, "I10", "{} begins with {}, its journal has {}", host, stand, journal)
+        ended = session.inboxes.ended(-inf)
+        self._demand(ended == kept.ended, "I10", "{} begins with {} ended, its journal has {}", host, ended, kept.ended)
         incarnation = host.endpoint.incarnation
         for inbox in session.inboxes:
             self._held[(incarnation, inbox.outbox_id)] = (inbox.read, inbox.read)
