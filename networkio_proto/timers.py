@@ -78,6 +78,8 @@ class Timers:
         if owner.timer_at != inf:
             owner.timer_at = inf
             self._live -= 1
+            if len(self._heap) > 64 and len(self._heap) > 2 * self._live:
+                self._rebuild()
 
     def next(self) -> float | None:
         """The earliest deadline, or None.  It may be in the past."""

@@ -24,7 +24,6 @@ What restarts may legitimately do is weaker in these places, each named where it
 * *Outcomes.*  The journal has no record of an outcome but ``first``, so a message that was cancelled, expired, dropped
   or rejected and is still retained is back after a crash, at its full cost, and READ if the peer was told to pass it
   over.
-* *Sessions that were over* leave nothing in the journal, so their messages may come again, flagged.
 """
 
 from __future__ import annotations
@@ -132,9 +131,8 @@ class DurableJudge(Judge):
         self._stated: defaultdict[bytes, int] = defaultdict(int)
         #: up to where messages came from the journal, by log
         self._loaded: dict[int, int] = {}
-        #: senders and receivers of which an old copy was ever restored, and sessions that were over
+        #: senders and receivers of which an old copy was ever restored
         self._rolled_back: set[str] = set()
-        self._over: set[tuple[str, str]] = set()
         #: what was read, and is on disk: messages, by the receiver's host and the peer
         self._done: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
 
@@ -172,9 +170,6 @@ class DurableJudge(Judge):
     def _note_read(self, host: Host, record: InboxMoved, kept: _Kept) -> None:
         """What the application acknowledged is on disk now, and never comes again."""
         pair, facts = (host.name, record.peer_id), record.facts
-        if facts.outbox_id == bytes(16):
-            self._over.add(pair)
-            return
         log = self._outboxes.get(facts.outbox_id)
         for sequence in range(kept.inboxes.get(facts.outbox_id, 0) + 1, facts.read + 1):
             for message in () if log is None else self._candidates(log, sequence):
@@ -214,8 +209,6 @@ class DurableJudge(Judge):
             for record in batch:
                 self._disk(host, record.peer_id).add(record)
                 on_disk.add(id(record))
-                if isinstance(record, InboxMoved) and record.facts.outbox_id == bytes(16):
-                    self._over.add((host.name, record.peer_id))
         self._keep_promises(host, on_disk)
         for peer, kept in self._kept[host.name].items():
             self._restored(host, host.endpoint.sessions[peer], kept)
@@ -345,11 +338,10 @@ class DurableJudge(Judge):
     def _excused(self, host: Host, peer: str) -> bool:
         """May what was acknowledged, and is on disk, come again?
 
-        After old copies, after sessions that were over, and where a second process had the id of the first, which then
-        looks to itself like an old copy (case U).
+        After old copies, and where a second process had the id of the first, which then looks to itself like an old
+        copy (case U).
         """
-        over = {(host.name, peer), (peer, host.name)} & self._over
-        return bool({peer, host.peer_id} & self._rolled_back or peer in self._doubles or over)
+        return bool({peer, host.peer_id} & self._rolled_back or peer in self._doubles)
 
     def _look_at_resumption(self, host: Host, session: Session, log: _Log) -> None:
         renamed, marked, markable = session.outbox.outbox_id != log.outbox_id, log.marked, log.markable

@@ -901,7 +901,7 @@ class Judge(Watcher):
 
     def _count_timers(self, host: Host) -> None:
         endpoint = host.endpoint
-        owners = len(endpoint.connections) + len(endpoint.sessions) + len(endpoint.targets)
+        owners = len(host.wires) + len(endpoint.sessions) + len(endpoint.targets)  # streams that linger have timers too
         timers = len(endpoint.timers)
         self._demand(timers <= _FEW_TIMERS + 3 * owners, "I19", "{} has {} timers", host, timers)
 
