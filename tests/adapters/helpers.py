@@ -12,7 +12,7 @@ import anyio
 
 from networkio_asyncio import Config, Listener, Node, Peer
 
-__all__ = ["HASTY", "Pair", "bounded", "connected", "node", "notice_of", "read_all", "until"]
+__all__ = ["HASTY", "WIDE", "Pair", "bounded", "connected", "node", "notice_of", "read_all", "until"]
 
 P = ParamSpec("P")
 Notice = TypeVar("Notice")
@@ -28,6 +28,9 @@ HASTY = Config(
     linger=0.2,
     drain_timeout=0.2,
 )
+
+#: more than the system ever takes off somebody's hands: up to 4 MiB for the sender, as much and more for the receiver
+WIDE: dict[str, Any] = {"window": 1 << 24, "window_max": 1 << 24, "outbox_limit": 1 << 24}
 
 
 def bounded(seconds: float) -> Callable[[Callable[P, Awaitable[None]]], Callable[P, Awaitable[None]]]:

@@ -17,7 +17,7 @@ import pytest
 from networkio_asyncio import MessagesReady, Node, Peer, PeerConnected, PeerDisconnected
 from networkio_proto.frames import HELLO, PREAMBLE
 from networkio_testing.proxy import CALM, Chaos, ChaosProxy
-from tests.adapters.helpers import Pair, bounded, node, notice_of, until
+from tests.adapters.helpers import WIDE, Pair, bounded, node, notice_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -212,7 +212,7 @@ async def clog(peer: Peer) -> None:
 @bounded(20)
 async def test_a_way_that_is_clogged_does_not_block_receiving() -> None:
     """Nothing passes up any more, and the writer is stuck: what comes down is received at once."""
-    async with through_proxy(window=1 << 22, write_stall=5.0) as (pair, proxy):
+    async with through_proxy(**WIDE, write_stall=5.0) as (pair, proxy):
         proxy.black_hole(direction="up")
         await clog(pair.near)
         assert pair.near.connected
@@ -235,7 +235,7 @@ async def test_a_way_that_is_clogged_does_not_block_receiving() -> None:
 
 @bounded(20)
 async def test_a_writer_that_is_stuck_does_not_hide_that_the_link_is_dead() -> None:
-    async with through_proxy(window=1 << 22, **QUICK) as (pair, proxy):
+    async with through_proxy(**WIDE, **QUICK) as (pair, proxy):
         proxy.black_hole()
         began = anyio.current_time()
         await clog(pair.near)
@@ -252,7 +252,7 @@ async def test_a_writer_that_is_stuck_does_not_hide_that_the_link_is_dead() -> N
 @bounded(20)
 async def test_a_peer_that_stops_reading_but_goes_on_talking_is_given_up() -> None:
     """Its PINGs come, so it is not silent; it takes nothing, and is given up for that."""
-    async with through_proxy(window=1 << 22, ping_after=0.1, dead_after=30.0, write_stall=0.4) as (pair, proxy):
+    async with through_proxy(**WIDE, ping_after=0.1, dead_after=30.0, write_stall=0.4) as (pair, proxy):
         proxy.black_hole(direction="up")
         await clog(pair.near)
         await until(lambda: not pair.near.connected)

@@ -17,7 +17,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 import networkio_asyncio
 from networkio_testing.proxy import CALM, Chaos, ChaosProxy
 from networkio_threads import MessagesReady, Peer, PeerDisconnected
-from tests.adapters.helpers import HASTY
+from tests.adapters.helpers import HASTY, WIDE
 from tests.adapters.threads.helpers import Crew, Pair, node, notice_of, until
 
 QUICK: dict[str, Any] = {"ping_after": 0.1, "dead_after": 0.3, "write_stall": 0.3, "probe_timeout": 0.1}
@@ -59,7 +59,7 @@ def heal(pair: Pair, proxy: ChaosProxy, portal: BlockingPortal) -> None:
 
 
 def test_a_way_that_is_clogged_does_not_block_receiving() -> None:
-    with through_proxy(window=1 << 22, write_stall=10.0) as (pair, proxy, portal):
+    with through_proxy(**WIDE, write_stall=10.0) as (pair, proxy, portal):
         portal.call(proxy.black_hole, True, "up")
         clog(pair.near)
         link = next(iter(pair.client._links.values()))
@@ -77,7 +77,7 @@ def test_a_way_that_is_clogged_does_not_block_receiving() -> None:
 @pytest.mark.parametrize("direction", ["up", "both"])
 def test_a_writer_that_is_stuck_does_not_hide_that_the_link_is_dead(direction: Literal["up", "both"]) -> None:
     changes = QUICK if direction == "both" else {**QUICK, "dead_after": 30.0}
-    with through_proxy(window=1 << 22, **changes) as (pair, proxy, portal):
+    with through_proxy(**WIDE, **changes) as (pair, proxy, portal):
         portal.call(proxy.black_hole, True, direction)
         began = time.monotonic()
         clog(pair.near)
@@ -96,7 +96,7 @@ def test_a_black_hole_is_noticed_and_left() -> None:
 
 
 def test_a_dead_link_is_left_when_the_node_closes() -> None:
-    with through_proxy(window=1 << 22, linger=0.3) as (pair, proxy, portal):
+    with through_proxy(**WIDE, linger=0.3) as (pair, proxy, portal):
         portal.call(proxy.black_hole)
         clog(pair.near)
         began = time.monotonic()
