@@ -777,6 +777,24 @@ def test_a_node_whose_thread_cannot_start_leaves_nothing(monkeypatch: pytest.Mon
     assert here.closed
 
 
+def test_a_node_that_is_interrupted_while_its_thread_starts_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def interrupt(thread: threading.Thread) -> None:
+        start(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupt)
+    here = node("client")
+    with pytest.raises(KeyboardInterrupt), here:
+        pass
+    started[0].join(5)  # without a word: warnings are errors here
+    assert not started[0].is_alive()
+    assert not INTERRUPTS._loops
+    assert here.closed
+
+
 def test_a_node_ends_even_if_its_goodbye_is_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
     def disturb() -> None:
         monkeypatch.undo()
