@@ -80,8 +80,8 @@ class MessageIterator(IteratorHandle[Message]):
         return self
 
     async def __anext__(self) -> Message:
-        if self._node.breathless():  # with nothing in its hands: it may be cancelled
-            await self._node.breathe()
+        if self._node.breathless():
+            await self._breathe()
         try:
             message = self.advance()
             if message is None:
@@ -89,6 +89,16 @@ class MessageIterator(IteratorHandle[Message]):
         except NoMoreMessages:
             raise StopAsyncIteration from None
         return message
+
+    async def _breathe(self) -> None:
+        """Let others run, with nothing in hand: it may be cancelled."""
+        with self._node.inside:
+            self._iteration.settle()
+        try:
+            await self._node.breathe()
+        except BaseException:
+            self.close()  # a loop ends with what it raises; the traceback may keep its iterator alive
+            raise
 
 
 class Peer(PeerHandle[Message, Receipt]):

@@ -244,14 +244,18 @@ class Iteration(Generic[M]):
         self._peer: Any = peer
         self._held: M | None = None
 
+    def settle(self) -> None:
+        """Acknowledge the one in hand; between enter and leave."""
+        held, self._held = self._held, None
+        if held is not None and held.held:
+            held.finish("acknowledged", self._peer.node.time)
+
     def advance(self) -> M | None:
         """Acknowledge the one in hand, then take the next, None if there is none now; between enter and leave.
 
         Raises NoMoreMessages after the peer's end.
         """
-        held, self._held = self._held, None
-        if held is not None and held.held:
-            held.finish("acknowledged", self._peer.node.time)
+        self.settle()
         try:
             self._held = self._peer.take()
         except BaseException:

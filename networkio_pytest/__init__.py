@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from networkio_testing import SimulatedNetwork, VirtualNetwork
 
 
+#: did the test itself, its fixtures apart, come to its end?
+_ENDED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Note how the test went."""
+    if call.when == "call":
+        item.stash[_ENDED] = call.excinfo is None
+
+
 @pytest.fixture
 def networkio_seed() -> int:
     """What the networks of this test are seeded with: 0, unless you define or parametrize it."""
@@ -27,9 +38,8 @@ def networkio_world(networkio_seed: int, request: pytest.FixtureRequest) -> Iter
     from networkio_testing import SimulatedNetwork
 
     network = SimulatedNetwork(networkio_seed)
-    failed = request.session.testsfailed
     yield network
-    if request.session.testsfailed == failed:  # else the test has said what is wrong
+    if request.node.stash.get(_ENDED, False):  # else the test has said what is wrong, or was left early
         network.check()
 
 
@@ -39,7 +49,6 @@ def networkio_virtual(networkio_seed: int, request: pytest.FixtureRequest) -> It
     from networkio_testing import VirtualNetwork
 
     network = VirtualNetwork(networkio_seed)
-    failed = request.session.testsfailed
     yield network
-    if request.session.testsfailed == failed:
+    if request.node.stash.get(_ENDED, False):
         network.check()

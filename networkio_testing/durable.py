@@ -152,6 +152,10 @@ class DurableJudge(Judge):
                 if message is None or not same:
                     self._object("I3", "{} writes {} to its journal, and accepted no such message", host, record)
                 self._written[id(record)] = (record, message)
+            elif isinstance(record, OutboxTrimmed):  # a later process takes everything below for READ
+                first = host.session(record.peer_id).outbox.first
+                over = record.first <= first
+                self._demand(over, "I10", "{} writes that all below {} is over, it keeps {}", host, record.first, first)
 
     def journaled(self, host: Host, batch: JournalBatch, error: OSError | None) -> None:
         self.tally["journaled" if error is None else f"journal: {error.strerror}"] += 1

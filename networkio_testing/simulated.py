@@ -35,8 +35,8 @@ from .world import Host, Watcher, Wire, World
 
 __all__ = ["SimulatedNetwork", "SimulatedWire"]
 
-#: back-off, a dial that gets no answer, and a dead connection that has to be noticed take less than this (seconds)
-_TIME_TO_RECOVER = 180.0
+#: back-off and dials that get no answer take less than this, dead connections that have to be noticed not counted (s)
+_TIME_TO_RECOVER = 90.0
 
 
 class SimulatedWire(Wire):
@@ -166,15 +166,15 @@ class SimulatedNetwork(Network[SimulatedWire], World):
     def check(self) -> None:
         """Heal the network, let the time pass that it needs to recover, and look whether everything is over.
 
-        Raises Unfinished if a living node is left with messages that were not taken, not settled or not read (unless
-        ``strict`` is False), and Violation if the library broke a promise.
+        Raises Unfinished if a node is left with messages that were not taken, not settled or not read (unless
+        ``strict`` is False; nodes that crashed do not count), and Violation if the library broke a promise.
         """
         self.heal()
         for host in self.hosts.values():
             if host.paused:
                 host.resume()
-        self.run(_TIME_TO_RECOVER)
-        self.check_finished(node for node in self.nodes.values() if node.alive and not node.closed)
+        self.run(_TIME_TO_RECOVER + 2 * max((host.config.dead_after for host in self.hosts.values()), default=0.0))
+        self.check_finished(node for node in self.nodes.values() if node.alive)
         for node in self.nodes.values():
             if node.closed:
                 node.host.crash()  # its program is over

@@ -91,13 +91,13 @@ class Resolver:
         self._lock = threading.Lock()
 
     def submit(self, do: Callable[[], object]) -> None:
-        """Run this in one of the threads."""
+        """Run this in one of the threads; raises RuntimeError if the system has no more of them."""
         with self._lock:
             if self._idle:
                 self._idle -= 1
             elif self._threads < _RESOLVERS:
-                self._threads += 1
                 threading.Thread(target=self._run, name="networkio resolver", daemon=True).start()
+                self._threads += 1
         self._queue.put(do)
 
     def stop(self) -> None:
@@ -139,7 +139,10 @@ class Attempt:
         address.waiting = self
         if not address.asked:
             address.asked = True
-            self._resolver.submit(partial(_ask, address, self._loop))
+            try:
+                self._resolver.submit(partial(_ask, address, self._loop))
+            except RuntimeError as error:
+                _answer(address, None, error)
 
     def abandon(self) -> None:
         """Give it up, if it has not ended yet; then ``done`` hears of it too."""

@@ -128,9 +128,12 @@ class Node(BlockingNode[Peer]):
         self._loop = loop = Loop(self)
         try:
             loop.thread.start()
-        except BaseException:  # the system has no more threads
+        except RuntimeError:  # the system has no more threads
             self._loop = None
             loop.abandon()
+            raise
+        except BaseException:  # Ctrl-C, and the thread runs, or will: it cleans up by itself
+            loop.stop()
             raise
         watch_for_fork(self)
         INTERRUPTS.opened(loop)

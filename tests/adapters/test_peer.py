@@ -447,6 +447,29 @@ async def test_an_iteration_that_was_cancelled_can_begin_again() -> None:
 
 
 @bounded(10)
+async def test_an_iteration_that_is_cancelled_while_others_run_has_acknowledged_what_was_handled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with connected() as pair:
+        receipts = await send_many(pair.near, 2)
+        await until(lambda: pair.far.unread == 2)
+        monkeypatch.setattr(pair.server, "breathless", lambda: True)
+        kept: list[BaseException] = []
+        with anyio.CancelScope() as scope:
+            try:
+                async for _ in pair.far:
+                    scope.cancel()
+            except BaseException as error:
+                kept.append(error)  # with its traceback, and the iterator in there
+                raise
+        await receipts[0].read()
+        async for message in pair.far:
+            assert (message.data, message.attempt) == (1, 1)
+            break
+        assert kept
+
+
+@bounded(10)
 async def test_there_is_one_iterator_at_a_time() -> None:
     async with connected() as pair:
         await send_many(pair.near, 2)

@@ -93,6 +93,14 @@ MISTAKES = {
         (*START, ("read", "ba", 2), ("crash_writing", "b", "after", True), ("read", "ba", 1), ("restart", "b")),
         ("I10",),
     ),
+    "writes that a message is over which is not": Mistake(
+        (("journal", "return OutboxTrimmed(session.peer_id, outbox.first)",
+          "return OutboxTrimmed(session.peer_id, outbox.first + (outbox.first < outbox.next))"),),
+        {"durable": "a"},
+        (*START, ("read", "ba", 1), ("run", 0.3), ("crash", "a", True), ("crash", "b", True), ("restart", "a"),
+         ("restart", "b"), ("run", 0.3)),
+        ("I10",),
+    ),
     "old_copy: does not flag what it sends again": Mistake(
         (("attachment", "self._doubt(0, self._transmitted_before(attach))", "self._doubt(0, outbox.sent)"),),
         {"durable": "a"},

@@ -374,6 +374,27 @@ def test_a_handler_of_asyncio_that_loses_a_message_on_a_cut_is_caught() -> None:
     assert "customer does not know what became of 2 messages to client: it was closed before" in str(caught.value)
 
 
+def test_what_is_left_at_a_node_that_was_closed_is_noticed() -> None:
+    network = SimulatedNetwork()
+    with network.node("client") as client, network.node("server") as server:
+        client.connect("server", "server").send(1)
+        server.peer("client").receive()
+    with pytest.raises(Unfinished, match="server took 1 message of client and did not settle"):
+        network.check()
+
+
+def test_a_dead_connection_is_waited_for_however_long_that_takes() -> None:
+    network = SimulatedNetwork()
+    config = Config(dead_after=600.0)
+    client, server = network.node("client", config=config), network.node("server", config=config)
+    server.serve(answer)
+    peer = client.connect("server", "server")
+    peer.wait_connected()
+    network.cut(how="hole")
+    peer.send(1)
+    network.check()
+
+
 def test_the_judge_sees_what_simulated_nodes_do() -> None:
     network, client, server = simulated()
     peer = client.connect("server", "server")

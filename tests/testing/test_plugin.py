@@ -76,6 +76,12 @@ def test_fails_and_says_it_once(networkio_world):
     assert server.peer("client").read() == 2
     raise AssertionError
 
+@pytest.mark.parametrize("leave", [pytest.skip, pytest.xfail])
+def test_is_left_early(networkio_world, networkio_virtual, leave):
+    client, server = networkio_world.node("client"), networkio_world.node("server")
+    client.connect("server", "server").send(1)
+    leave("half-way")
+
 def test_hangs(networkio_world):
     networkio_world.node("client").peer("nobody").receive()
 '''
@@ -106,7 +112,7 @@ def test_fixtures_work_where_networkio_is_installed(directory: Path) -> None:
     assert "server did not take 1 message of client" in said
     assert "ERROR test_it.py::test_fails" not in said
     assert "FAILED test_it.py::test_hangs - networkio_testing.node.Stuck: what client" in said
-    assert "= 2 failed, 8 passed, 2 errors in " in said
+    assert "= 2 failed, 8 passed, 1 skipped, 1 xfailed, 2 errors in " in said
 
 
 def test_runs_that_do_not_use_it_load_nothing_of_networkio(directory: Path) -> None:

@@ -306,6 +306,22 @@ def test_an_open_stream_that_blocks_takes_one_thread_and_holds_up_nobody_else() 
         talk(here, there)
 
 
+def test_an_address_is_asked_again_when_there_was_no_thread_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, refused = threading.Thread.start, []
+
+    def refuse_some(thread: threading.Thread) -> None:
+        if thread.name == "networkio resolver" and len(refused) < 5:  # more than there may be
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with node("server") as there, node("client") as here:
+        monkeypatch.setattr(threading.Thread, "start", refuse_some)
+        here.connect("localhost", there.listen("127.0.0.1", 0).port, "server").wait_connected(20)
+        assert len(refused) == 5
+        talk(here, there)
+
+
 def test_an_open_stream_that_fails_or_gives_no_socket_is_tried_again() -> None:
     with node("server") as there, node("client") as here:
         closed = socket.socket()
@@ -757,6 +773,24 @@ def test_a_node_whose_thread_cannot_start_leaves_nothing(monkeypatch: pytest.Mon
     here = node("client")
     with pytest.raises(RuntimeError, match="new thread"), here:
         pass
+    assert not INTERRUPTS._loops
+    assert here.closed
+
+
+def test_a_node_that_is_interrupted_while_its_thread_starts_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def interrupt(thread: threading.Thread) -> None:
+        start(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupt)
+    here = node("client")
+    with pytest.raises(KeyboardInterrupt), here:
+        pass
+    started[0].join(5)  # without a word: warnings are errors here
+    assert not started[0].is_alive()
     assert not INTERRUPTS._loops
     assert here.closed
 
