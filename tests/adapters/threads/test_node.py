@@ -779,7 +779,8 @@ def test_a_node_whose_thread_cannot_start_leaves_nothing(monkeypatch: pytest.Mon
 
 
 def test_a_node_that_is_interrupted_while_its_thread_starts_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, started = threading.Thread.start, []
+    start = threading.Thread.start
+    started: list[threading.Thread] = []
 
     def interrupt(thread: threading.Thread) -> None:
         start(thread)
