@@ -64,6 +64,18 @@ class SimulatedWire(Wire):
             elif pipe.held_until == inf:
                 pipe.held_until = self.world.now
 
+    def cut(self, how: str = "rst") -> None:
+        if not self.world.apart(*self.names):  # else nothing passes, in an orderly end neither
+            for pipe, due in zip(self.pipes, self._due, strict=True):
+                due.clear()
+                pipe.held_until = 0.0
+        super().cut(how)
+
+    def cut_half(self, end: int, *, late: float | None = None) -> None:
+        super().cut_half(end, late=late)
+        if self.world.apart(*self.names):
+            self.hold(True)
+
     def write(self, end: int) -> None:
         pipe, due, now = self.pipes[end], self._due[end], self.world.now
         before = len(pipe.data)

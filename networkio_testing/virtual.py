@@ -160,7 +160,8 @@ class VirtualWire:
             self._cut(ConnectionResetError("cut"))
         elif how == "fin":
             for way in self.directions:
-                way.arrived.extend(data for _, data in way.under_way if data is not None)
+                if not self._held:  # nothing passes a partition, in an orderly end neither
+                    way.arrived.extend(data for _, data in way.under_way if data is not None)
                 way.under_way.clear()
                 way.ended = True
             for each in (0, 1):

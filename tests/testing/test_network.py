@@ -12,7 +12,15 @@ import anyio
 import pytest
 
 from networkio_asyncio import Config, Message, Node, NodeClosed, Peer
-from networkio_testing import SimulatedMessage, SimulatedNetwork, SimulatedNode, Unfinished, Violation, VirtualNetwork
+from networkio_testing import (
+    SimulatedMessage,
+    SimulatedNetwork,
+    SimulatedNode,
+    SimulatedPeer,
+    Unfinished,
+    Violation,
+    VirtualNetwork,
+)
 from networkio_testing.loop import run_virtual
 from networkio_testing.virtual import CAPACITY, VirtualStream, VirtualWire
 from networkio_testing.world import CUTS, Cut
@@ -372,6 +380,47 @@ def test_a_handler_of_asyncio_that_loses_a_message_on_a_cut_is_caught() -> None:
     assert "client took 1 message of customer and did not settle" in str(caught.value)
     assert "client did not take 1 message of customer" in str(caught.value)
     assert "customer does not know what became of 2 messages to client: it was closed before" in str(caught.value)
+
+
+def received(peer: Peer | SimulatedPeer) -> int:
+    """How far the library has got what the peer sent."""
+    inbox = peer.session.inbox
+    return 0 if inbox is None else inbox.received
+
+
+@pytest.mark.parametrize(("how", "far", "arrives"), [
+    ("fin", True, True), ("fin", False, False), ("late", True, True), ("late", False, False),
+])  # fmt: skip
+def test_what_is_under_way_when_a_far_or_separated_node_is_cut_off(how: Cut, far: bool, arrives: bool) -> None:
+    def part(network: SimulatedNetwork | VirtualNetwork) -> None:
+        network.strict = False
+        if far:
+            network.delay(1.0)
+        else:
+            network.partition("client")
+
+    network, client, server = simulated()
+    peer = client.connect("server", "server")
+    peer.wait_connected()
+    server.peer("client").wait_connected()
+    part(network)
+    peer.send(1)
+    network.refuse(server)
+    network.cut(client, server, how=how)
+    network.run(10.0)
+    assert received(server.peer("client")) == arrives
+
+    async def story(network: VirtualNetwork, client: Node, server: Node, peer: Peer) -> None:
+        await server.peer("client").wait_connected()
+        part(network)
+        await peer.send(1)
+        await anyio.sleep(0.001)  # it is written by another task
+        network.refuse(server)
+        network.cut(client, server, how=how)
+        await anyio.sleep(10.0)
+        assert received(server.peer("client")) == arrives
+
+    play(story)
 
 
 def test_what_is_left_at_a_node_that_was_closed_is_noticed() -> None:

@@ -307,7 +307,8 @@ def test_an_open_stream_that_blocks_takes_one_thread_and_holds_up_nobody_else() 
 
 
 def test_an_address_is_asked_again_when_there_was_no_thread_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, refused = threading.Thread.start, []
+    start = threading.Thread.start
+    refused: list[threading.Thread] = []
 
     def refuse_some(thread: threading.Thread) -> None:
         if thread.name == "networkio resolver" and len(refused) < 5:  # more than there may be
@@ -778,7 +779,8 @@ def test_a_node_whose_thread_cannot_start_leaves_nothing(monkeypatch: pytest.Mon
 
 
 def test_a_node_that_is_interrupted_while_its_thread_starts_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, started = threading.Thread.start, []
+    start = threading.Thread.start
+    started: list[threading.Thread] = []
 
     def interrupt(thread: threading.Thread) -> None:
         start(thread)
