@@ -253,7 +253,8 @@ class SessionJournal:
         elif isinstance(record, InboxMoved):
             inbox = self._session.inbox
             if inbox is not None and inbox.outbox_id == record.facts.outbox_id:
-                inbox.durable_read = record.facts.read
+                # an empty inbox may have begun anew further on since the record was made
+                inbox.durable_read = max(record.facts.read, inbox.durable_read or 0)
                 inbox.durable_rejects = frozenset(sequence for sequence, _, _ in record.rejects)
         elif type(record) not in self._wanted:  # else it is outdated: the barrier moved on
             self._barriers.discard(type(record))

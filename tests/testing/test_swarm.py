@@ -249,16 +249,21 @@ PARTS = 10
 EVENTFUL = (
     *("accepted", "handed over", "handed over again", "redelivered", "gap", "live"),
     *("READ", "REJECTED", "EXPIRED", "CANCELLED", "LOST", "ABANDONED"),
-    *(f"verdict {verdict}" for verdict in "ABEG"),
+    *(f"verdict {verdict}" for verdict in "ABE"),
     *("journaled", "restored", "old copy", "closed: AUTH_FAILED"),
     *("closed: COLLISION", "closed: SUPERSEDED", "closed: DUPLICATE_IDENTITY", "closed: TIMEOUT"),
 )
+
+#: what is rarer, and must happen in all of them together, by part
+RARE = ("verdict C", "verdict D", "verdict G")
+SEEN: dict[int, Counter[str]] = {}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_two_million_events_break_no_promise(part: int, tmp_path: Path) -> None:
     summary = run(range(part * 1_000_000, (part + 1) * 1_000_000), events=EVENTS // PARTS)
+    SEEN[part] = Counter(summary.seen)
     for failure in summary.failures:
         Tape(**failure).save(tmp_path / "failure.tape")
         pytest.fail(f"{failure['words']}\npython -m networkio_testing replay {tmp_path / 'failure.tape'} --trace")
@@ -268,6 +273,14 @@ def test_two_million_events_break_no_promise(part: int, tmp_path: Path) -> None:
     rates = summary.report()["per_million_events"]
     assert rates["connections"] > 1000
     assert rates["messages"] > 20_000
+
+
+@pytest.mark.slow
+def test_two_million_events_have_met_what_is_rare_too() -> None:
+    if len(SEEN) < PARTS:
+        pytest.skip("they were not all played")
+    together = sum(SEEN.values(), Counter[str]())
+    assert [event for event in RARE if together[event] < 3] == []
 
 
 def test_the_page_on_testing_tells_every_invariant_and_every_command() -> None:
