@@ -75,7 +75,7 @@ async def talk(here: Node, there: Node) -> None:
 @bounded(10)
 async def test_a_client_may_start_before_its_server() -> None:
     port = free_port()
-    async with node("client") as here:
+    async with node("client", backoff_base=0.3, backoff_max=0.3, backoff_slow_max=0.3) as here:
         peer = await here.connect("127.0.0.1", port, "server")
         receipt = await peer.send("early")
         refused = await notice_of(here, PeerDisconnected)
