@@ -17,13 +17,26 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import inf
 from time import monotonic
 from typing import Any
 
-__all__ = ["DIALS", "Counter", "Cutter", "End", "Plan", "framed", "no_delay", "parts", "percentile", "shares", "until"]
+__all__ = [
+    "DIALS",
+    "Counter",
+    "Cutter",
+    "End",
+    "Plan",
+    "framed",
+    "no_delay",
+    "parts",
+    "percentile",
+    "round_trips",
+    "shares",
+    "until",
+]
 
 #: connections that one process makes at the same time, for every contender alike
 DIALS = 100
@@ -128,6 +141,21 @@ def percentile(values: Sequence[float], percent: float) -> float:
 def until(seconds: float) -> float:
     """When ``seconds`` are over (0: never), on the clock of ``ask``."""
     return monotonic() + seconds if seconds else inf
+
+
+def round_trips(
+    send: Callable[[bytes], object], recv: Callable[[], object], payload: bytes, count: int, seconds: float
+) -> list[float]:
+    """``ask`` where calls block: the library's own two are called, with nothing in between."""
+    trips, end = list[float](), until(seconds)
+    before = monotonic()
+    while len(trips) < count and before < end:
+        send(payload)
+        recv()
+        now = monotonic()
+        trips.append(now - before)
+        before = now
+    return trips
 
 
 def no_delay(sock: socket.socket) -> socket.socket:

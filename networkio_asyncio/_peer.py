@@ -13,12 +13,10 @@ import anyio
 
 from networkio_proto import Ledger, NoMoreMessages, OutboxFull, Session
 from networkio_proto.handles import IteratorHandle, MessageHandle, ReceiptHandle
-from networkio_proto.peers import PeerHandle
+from networkio_proto.peers import NOTHING, PeerHandle
 
 if TYPE_CHECKING:
     from ._node import Node
-
-_NOTHING: Any = object()
 
 
 class Message(MessageHandle):
@@ -169,8 +167,8 @@ class Peer(PeerHandle[Message, Receipt]):
         """
         if self.node.breathless():
             await self.node.breathe()
-        data = self.read_nowait(_NOTHING)
-        return await self.node.run(self._reading()) if data is _NOTHING else data
+        data = self.read_nowait(NOTHING)
+        return await self.node.run(self._reading()) if data is NOTHING else data
 
     async def read_many(self, limit: int = 100) -> list[Any]:
         """The data of up to ``limit`` messages, acknowledged at once; waits for the first only."""

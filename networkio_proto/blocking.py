@@ -21,10 +21,8 @@ from .handles import IteratorHandle, MessageHandle, ReceiptHandle
 from .ledger import Ledger
 from .nodes import NodeHandle
 from .operations import Operation, T
-from .peers import PeerHandle
+from .peers import NOTHING, PeerHandle
 from .session import Session
-
-_NOTHING: Any = object()
 
 __all__ = ["BlockingIterator", "BlockingMessage", "BlockingNode", "BlockingPeer", "BlockingReceipt"]
 
@@ -178,8 +176,8 @@ class BlockingPeer(PeerHandle[M, R], Generic[N, M, R, I]):
 
         Raises DecodeError with the message, still held, as its ``message``: reject or acknowledge it.
         """
-        data = self.read_nowait(_NOTHING)
-        return self.node.run(self._reading(), timeout) if data is _NOTHING else data
+        data = self.read_nowait(NOTHING)
+        return self.node.run(self._reading(), timeout) if data is NOTHING else data
 
     def read_many(self, limit: int = 100, timeout: float | None = None) -> list[Any]:
         """The data of up to ``limit`` messages, acknowledged at once; waits for the first only."""

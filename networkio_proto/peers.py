@@ -38,12 +38,15 @@ from .requests import REQUEST
 from .session import Session
 from .statistics import Statistics
 
-__all__ = ["Handling", "PeerHandle"]
+__all__ = ["NOTHING", "Handling", "PeerHandle"]
 
 M = TypeVar("M", bound=MessageHandle)
 R = TypeVar("R", bound=ReceiptHandle)
 
 _MISSING: Any = object()
+
+#: for drivers: what ``read_nowait(NOTHING)`` returns where there is no message; no payload is this
+NOTHING: Any = object()
 
 _RAW = int(DataFlag.RAW)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from multiprocessing.connection import Client, Connection, Listener
-from time import monotonic
 from typing import Any
 
 from benchmarks import ends
@@ -42,17 +41,8 @@ class End(ends.End):
             recv()
 
     def ask(self, count: int, seconds: float) -> list[float]:
-        send, recv = self.connection.send_bytes, self.connection.recv_bytes
-        payload, trips = self.plan.payload, list[float]()
-        end = ends.until(seconds)
-        before = monotonic()
-        while len(trips) < count and before < end:
-            send(payload)
-            recv()
-            now = monotonic()
-            trips.append(now - before)
-            before = now
-        return trips
+        connection = self.connection
+        return ends.round_trips(connection.send_bytes, connection.recv_bytes, self.plan.payload, count, seconds)
 
     def answer(self) -> None:
         send, recv = self.connection.send_bytes, self.connection.recv_bytes

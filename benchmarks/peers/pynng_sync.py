@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from time import monotonic
 from typing import Any
 
 from benchmarks import ends
@@ -72,16 +71,7 @@ class End(ends.End):
             send(payload)
 
     def ask(self, count: int, seconds: float) -> list[float]:
-        send, recv, payload, trips = self.req.send, self.req.recv, self.plan.payload, list[float]()
-        end = ends.until(seconds)
-        before = monotonic()
-        while len(trips) < count and before < end:
-            send(payload)
-            recv()
-            now = monotonic()
-            trips.append(now - before)
-            before = now
-        return trips
+        return ends.round_trips(self.req.send, self.req.recv, self.plan.payload, count, seconds)
 
     def answer(self) -> None:
         send, recv = self.rep.send, self.rep.recv

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from importlib import import_module
-from time import monotonic
 from typing import Any
 
 from benchmarks import ends
@@ -55,16 +54,7 @@ class End(ends.End):
             recv()
 
     def ask(self, count: int, seconds: float) -> list[float]:
-        send, recv, payload, trips = self.connection.send, self.connection.recv, self.plan.payload, list[float]()
-        end = ends.until(seconds)
-        before = monotonic()
-        while len(trips) < count and before < end:
-            send(payload)
-            recv()
-            now = monotonic()
-            trips.append(now - before)
-            before = now
-        return trips
+        return ends.round_trips(self.connection.send, self.connection.recv, self.plan.payload, count, seconds)
 
     def answer(self) -> None:
         connection = self.connection
