@@ -66,14 +66,11 @@ def main() -> int:
         ("killed sockets", on(scenarios.killed_sockets, kills=200)),
         ("paused", on(scenarios.paused, rounds=10)),
         ("narrow", lambda: scenarios.narrow(messages=20, size=1_000_000)),
-        ("slowed", lambda: scenarios.slowed(60.0, dead_after=10.0, ping_after=4.0, write_stall=10.0)),
+        ("slowed", lambda: scenarios.slowed(60.0, dead_after=20.0, ping_after=4.0, write_stall=20.0)),
         ("far away", lambda: scenarios.slow(60.0, loss=0, discipline=scenarios.FAR_AWAY)),
     ]
     with ThreadPoolExecutor() as pool:
-        slow: Future[bool] = pool.submit(
-            outcome, "slow and lossy",
-            lambda: scenarios.slow(seconds, dead_after=15.0, ping_after=5.0, write_stall=15.0),
-        )  # fmt: skip
+        slow: Future[bool] = pool.submit(outcome, "slow and lossy", lambda: scenarios.slow(seconds))
         held = [outcome(name, scenario) for name, scenario in scenes]
         return 0 if all([*held, slow.result()]) else 1
 
