@@ -151,7 +151,7 @@ DRIVERS = {
         "accepting", "draining", "handling", "iterate", "iteration_over", "judged", "read_out", "receiving", "serve",
         "serving", "take", "take_or_none", "waiting_for", "wake", "wake_everybody",
     },
-    "Message": {"finish", "handled", "peer"},
+    "Message": {"finish", "handled", "peer", "undecodable"},
     "Receipt": {"done", "peer", "sequence"},
     "Listener": {"abandon", "accept_on", "accepted", "failed"},
 }

@@ -140,11 +140,14 @@ def test_a_codec_that_calls_its_node_is_told_and_nothing_hangs() -> None:
                 return pair.far.why()
 
         pair.server.codec = Nosy()
-        with pytest.raises(WrongThread, match="in the middle of another call"):
+        with pytest.raises(DecodeError, match="in the middle of another call") as caught:
             pair.far.read(5)
+        assert isinstance(caught.value.__cause__, WrongThread)
+        caught.value.message.ack()
         assert pair.far.send("anything")  # encoding is not done inside
         pair.server.codec.decode = decode  # type: ignore[method-assign]
         assert pair.far.read(5) == "y"
+        assert pair.far.session.held == 0
 
 
 def test_requests_replies_and_what_is_none() -> None:
