@@ -195,6 +195,95 @@ def test_a_partition_stops_nodes_of_asyncio_and_heals() -> None:
     play(story)
 
 
+@pytest.mark.parametrize("first", ["client", "server"])
+@pytest.mark.parametrize("how", ["rst", "fin"])
+def test_the_news_of_a_cut_passes_no_partition(how: Cut, first: str) -> None:
+    """The one that is named learns it; the other one only when the partition is over."""
+    second = {"client": "server", "server": "client"}[first]
+    network, client, server = simulated()
+    client.connect("server", "server").wait_connected()
+    sides: dict[str, Any] = {"client": client.peer("server"), "server": server.peer("client")}
+    network.partition("client")
+    network.cut(first, second, how)
+    network.run(20.0)
+    assert (sides[first].connected, sides[second].connected) == (False, True)
+    network.heal()
+    network.refuse("server")
+    network.run(0.1)
+    assert not sides[second].connected
+
+    async def story(network: VirtualNetwork, client: Node, server: Node, peer: Peer) -> None:
+        sides = {"client": peer, "server": server.peer("client")}
+        await sides["server"].wait_connected()
+        network.partition("client")
+        network.cut(first, second, how)
+        await anyio.sleep(20.0)
+        assert (sides[first].connected, sides[second].connected) == (False, True)
+        network.heal()
+        network.refuse("server")
+        await anyio.sleep(0.1)
+        assert not sides[second].connected
+
+    play(story)
+
+
+def test_what_was_said_before_an_orderly_end_arrives_when_the_partition_is_over() -> None:
+    async def main() -> None:
+        wire = VirtualWire(VirtualNetwork(), ("a", "b"))
+        near, far = VirtualStream(wire, 0), VirtualStream(wire, 1)
+        wire.hold(True)
+        await near.send(b"last words")
+        await far.send(b"unheard")
+        wire.snap(0, "fin")
+        for call in (near.receive(), near.send(b"more")):
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await call
+        with anyio.move_on_after(60.0):
+            await far.receive()
+            raise AssertionError("it heard something")
+        await far.send(b"unheard too")
+        wire.hold(False)
+        assert await far.receive() == b"last words"
+        with pytest.raises(anyio.EndOfStream):
+            await far.receive()
+        with pytest.raises(anyio.BrokenResourceError):
+            await far.send(b"more")
+        assert not wire.open
+
+    run_virtual(main)
+
+    network, client, server = simulated()
+    peer = client.connect("server", "server")
+    peer.wait_connected()
+    network.partition("client")
+    peer.send("last words")
+    network.cut(client, server, "fin")
+    network.run(20.0)
+    assert received(server.peer("client")) == 0
+    network.heal()
+    network.refuse("server")
+    network.run(0.1)
+    assert (received(server.peer("client")), server.peer("client").connected) == (1, False)
+    network.strict = False
+    network.check()
+
+
+@pytest.mark.parametrize("how", ["rst", "fin"])
+def test_a_hole_that_is_cut_is_learnt_and_gives_back_nothing(how: Cut) -> None:
+    async def main() -> None:
+        wire = VirtualWire(VirtualNetwork(), ("a", "b"))
+        near, far = VirtualStream(wire, 0), VirtualStream(wire, 1)
+        wire.snap(0, "hole")
+        for stream in (near, far):
+            await stream.send(b"into the hole")
+        wire.snap(0, how)
+        for stream in (near, far):
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await stream.receive()
+
+    run_virtual(main)
+
+
 def test_distance_is_exact_and_nothing_is_overtaken() -> None:
     network, client, server = simulated()
     other = network.node("other")
