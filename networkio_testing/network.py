@@ -10,8 +10,8 @@ whether two nodes are :meth:`~Network.apart` and how far they are from each othe
 core; :class:`~networkio_testing.virtual.VirtualNetwork` those between nodes of ``networkio_asyncio``.
 
 A partition and a hole look the same from inside, until they end.  Bytes that a partition stops wait, as TCP would send
-them again, and arrive when it is healed, on the same connection if its ends have not given it up.  So does the news that
-a connection was cut, or that a process has died.  A hole is for ever.
+them again, and arrive when it is healed, on the same connection if its ends have not given it up; so does the news that
+a connection was cut or a process has died.  A hole is for ever.
 """
 
 from __future__ import annotations

@@ -348,14 +348,14 @@ class VirtualNetwork(Network[VirtualWire]):
         self._wires.append(wire)
         return VirtualStream(wire, 0)
 
-    def crash(self, node: Name) -> None:
-        """Its process dies: whoever was connected to it learns that, and nothing that it still says is heard.
+    def crash(self, node: Name, *, reset: bool = True) -> None:
+        """Its process dies, and nothing that it still says is heard.
 
-        The object lives on: cancel the task that runs it, or leave its ``async with``, before or after.  A new process
+        Whoever was connected to it learns that, unless the machine is gone too (``reset=False``).  The object lives on: cancel the task that runs it, or leave its ``async with``, before or after.  A new process
         of that name is a new :meth:`node`.
         """
         name = self.name_of(node)
-        self.cut(name)
+        self.cut(name, how="rst" if reset else "half")
         self.nodes.pop(name, None)
 
     def check(self) -> None:

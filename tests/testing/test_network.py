@@ -388,6 +388,45 @@ def test_a_process_of_asyncio_that_crashes_dials_no_more() -> None:
     play(story)
 
 
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_machine_that_loses_power_tells_nobody(reset: bool) -> None:
+    """A process that dies alone leaves somebody there to tell."""
+    silence = Config().dead_after + 1.0
+    network, client, server = simulated()
+    client.connect("server", "server").wait_connected()
+    network.crash(client, reset=reset)
+    network.run(1.0)
+    assert server.peer("client").connected != reset
+    network.run(silence)
+    assert not server.peer("client").connected
+
+    async def story(network: VirtualNetwork, client: Node, server: Node, peer: Peer) -> None:
+        there = server.peer("client")
+        await there.wait_connected()
+        network.crash(client, reset=reset)
+        await anyio.sleep(1.0)
+        assert (peer.connected, there.connected) == (False, not reset)
+        await anyio.sleep(silence)
+        assert not there.connected
+
+    play(story)
+
+
+def test_the_news_of_a_crash_passes_no_partition() -> None:
+    async def story(network: VirtualNetwork, client: Node, server: Node, peer: Peer) -> None:
+        there = server.peer("client")
+        await there.wait_connected()
+        network.partition("client")
+        network.crash(client)
+        await anyio.sleep(20.0)
+        assert there.connected
+        network.heal()
+        await anyio.sleep(0.1)
+        assert not there.connected
+
+    play(story)
+
+
 def test_a_process_of_asyncio_that_crashes_is_heard_no_more() -> None:
     async def main() -> None:
         async with network.node("client") as client:
