@@ -283,8 +283,8 @@ class VirtualNetwork(Network[VirtualWire]):
         self.nodes: dict[str, networkio_asyncio.Node] = {}
         self._lives: dict[str, int] = {}
         self._wires: list[VirtualWire] = []
-        #: dials that get no answer as long as there is this partition
-        self._dials: list[anyio.Event] = []
+        #: for dials that get no answer: the partition is another one
+        self._regrouped: anyio.Event | None = None
 
     def __repr__(self) -> str:
         return f"<VirtualNetwork of {', '.join(self.nodes) or 'nobody'}>"
@@ -334,9 +334,9 @@ class VirtualNetwork(Network[VirtualWire]):
         """Dial; cancelled when there is no answer for too long."""
         await anyio.sleep(self.distance(dialer.id, to))
         while self.apart(dialer.id, to):
-            event = anyio.Event()
-            self._dials.append(event)
-            await event.wait()
+            if self._regrouped is None:
+                self._regrouped = anyio.Event()
+            await self._regrouped.wait()
         node = self.nodes.get(to)
         if node is None or self.refuses(to) or self.nodes.get(dialer.id) is not dialer:
             raise ConnectionRefusedError("refused")
@@ -345,13 +345,15 @@ class VirtualNetwork(Network[VirtualWire]):
             node.serve_stream(VirtualStream(wire, 1), source=dialer.id)
         except NodeClosed:
             raise ConnectionRefusedError("refused") from None
-        self._wires.append(wire)
+        self._wires = [*self.breakable(), wire]
         return VirtualStream(wire, 0)
 
     def crash(self, node: Name, *, reset: bool = True) -> None:
         """Its process dies, and nothing that it still says is heard.
 
-        Whoever was connected to it learns that, unless the machine is gone too (``reset=False``).  The object lives on: cancel the task that runs it, or leave its ``async with``, before or after.  A new process
+        Whoever was connected to it learns that, unless the machine is gone too (``reset=False``).
+
+        The object lives on: cancel the task that runs it, or leave its ``async with``, before or after.  A new process
         of that name is a new :meth:`node`.
         """
         name = self.name_of(node)
@@ -376,6 +378,6 @@ class VirtualNetwork(Network[VirtualWire]):
 
     def _regroup(self) -> None:
         super()._regroup()
-        dials, self._dials = self._dials, []
-        for event in dials:
-            event.set()
+        if self._regrouped is not None:
+            self._regrouped.set()
+            self._regrouped = None

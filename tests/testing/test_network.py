@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -282,6 +283,35 @@ def test_a_hole_that_is_cut_is_learnt_and_gives_back_nothing(how: Cut) -> None:
                 await stream.receive()
 
     run_virtual(main)
+
+
+def test_dials_into_a_partition_and_connections_that_are_over_leave_nothing_behind() -> None:
+    def alive(kind: type[object]) -> int:
+        gc.collect()
+        return sum(type(thing) is kind for thing in gc.get_objects())
+
+    async def story(network: VirtualNetwork, client: Node, server: Node, peer: Peer) -> None:
+        async def come_and_go() -> None:
+            peer.disconnect()
+            await anyio.sleep(1.0)
+            await (await network.connect(client, "server")).wait_connected()
+            await anyio.sleep(1.0)
+
+        event = type(anyio.Event())
+        network.partition("client")
+        await anyio.sleep(1000.0)  # and it has begun to dial in vain
+        events = alive(event)
+        await anyio.sleep(10_000.0)
+        assert alive(event) <= events + 2
+        network.heal()
+        await peer.wait_connected()
+        await come_and_go()
+        wires = alive(VirtualWire)
+        for _ in range(20):
+            await come_and_go()
+        assert alive(VirtualWire) <= wires + 1
+
+    play(story)
 
 
 def test_distance_is_exact_and_nothing_is_overtaken() -> None:
