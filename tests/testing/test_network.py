@@ -228,6 +228,20 @@ def test_the_news_of_a_cut_passes_no_partition(how: Cut, first: str) -> None:
     play(story)
 
 
+def test_a_wire_that_a_test_cuts_itself_tells_who_dialled_first() -> None:
+    network, client, server = simulated()
+    client.connect("server", "server").wait_connected()
+    network.partition("client")
+    (wire,) = network.breakable()
+    wire.cut()
+    network.run(20.0)
+    assert (client.peer("server").connected, server.peer("client").connected) == (False, True)
+    network.heal()
+    network.refuse("server")
+    network.run(0.1)
+    assert not server.peer("client").connected
+
+
 def test_what_was_said_before_an_orderly_end_arrives_when_the_partition_is_over() -> None:
     async def main() -> None:
         wire = VirtualWire(VirtualNetwork(), ("a", "b"))
@@ -443,6 +457,16 @@ def test_a_machine_that_loses_power_tells_nobody(reset: bool) -> None:
 
 
 def test_the_news_of_a_crash_passes_no_partition() -> None:
+    network, client, server = simulated()
+    client.connect("server", "server").wait_connected()
+    network.partition("client")
+    network.crash(client)
+    network.run(20.0)
+    assert server.peer("client").connected
+    network.heal()
+    network.run(0.1)
+    assert not server.peer("client").connected
+
     async def story(network: VirtualNetwork, client: Node, server: Node, peer: Peer) -> None:
         there = server.peer("client")
         await there.wait_connected()
