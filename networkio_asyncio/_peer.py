@@ -118,10 +118,10 @@ class Peer(PeerHandle[Message, Receipt]):
         """
         if self.node.breathless():
             await self.node.breathe()
+        payload = self.node.payload(data, raw)
         try:
-            return self.send_nowait(data, headers=headers, ttl=ttl, raw=raw)
+            return self.accept(payload, headers=headers, ttl=ttl, raw=raw)
         except OutboxFull:
-            payload = self.node.payload(data, raw)
             return await self.node.run(self.accepting(payload, headers=headers, ttl=ttl, raw=raw))
 
     async def send_many(

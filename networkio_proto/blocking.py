@@ -130,10 +130,11 @@ class BlockingPeer(PeerHandle[M, R], Generic[N, M, R, I]):
         ``headers``: a small map that goes along.  Raises EncodeError, MessageTooLarge, SessionClosed, NodeClosed,
         TimeoutError; then the message was not sent.
         """
+        payload = self.node.payload(data, raw)
         try:
-            return self.send_nowait(data, headers=headers, ttl=ttl, raw=raw)
+            return self.accept(payload, headers=headers, ttl=ttl, raw=raw)
         except OutboxFull:
-            operation = self.accepting(self.node.payload(data, raw), headers=headers, ttl=ttl, raw=raw)
+            operation = self.accepting(payload, headers=headers, ttl=ttl, raw=raw)
         return self.node.run(operation, timeout)
 
     def send_many(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
-from .errors import DecodeError, MessageNotHeld, NotARequest, Outcome
+from .errors import DecodeError, MessageNotHeld, NotARequest, Outcome, printable
 from .events import GapRange, Positions
 from .frames import DataFlag
 from .inbox import Delivery, Details, message_id
@@ -55,18 +55,24 @@ class MessageHandle:
     def data(self) -> Any:
         """The payload as an object, decoded when first asked for; raw payloads are bytes.
 
-        Raises DecodeError if it cannot be decoded; the message is then still held, and can be read :attr:`raw`.
+        Raises DecodeError if it cannot be decoded, whatever the codec raised (``__cause__``); the message is then still
+        held, and can be read :attr:`raw`.
         """
         if self._data is _UNDECODED:
             raw = self._delivery[2]
             try:
                 self._data = raw if self._delivery[3] & DataFlag.RAW else self.peer.node.codec.decode(raw)
-            except DecodeError as error:
-                raise DecodeError(
-                    f"message {self.sequence} from {self.peer.id} cannot be decoded: {error}; "
-                    f"it can be read raw, rejected or acknowledged"
-                ) from error
+            except Exception as error:  # a user's codec may raise anything
+                raise self.undecodable(error) from error
         return self._data
+
+    def undecodable(self, error: Exception) -> DecodeError:
+        """What its reader is told when the codec raised ``error``."""
+        why = error if isinstance(error, DecodeError) else printable(f"{type(error).__name__}: {error}")
+        return DecodeError(
+            f"message {self.sequence} from {self.peer.id} cannot be decoded: {why}; "
+            f"it can be read raw, rejected or acknowledged"
+        )
 
     @property
     def raw(self) -> bytes:

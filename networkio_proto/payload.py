@@ -110,7 +110,8 @@ class Codec(Protocol):
     def decode(self, data: bytes | memoryview) -> object:
         """Return the object that ``data`` stands for.
 
-        Raises :class:`~networkio_proto.errors.DecodeError`, and nothing else, whatever the bytes are.
+        Raises :class:`~networkio_proto.errors.DecodeError`, and nothing else, whatever the bytes are.  Any other
+        Exception is a mistake of the codec, and reaches the message's reader as the cause of a DecodeError.
         """
 
 

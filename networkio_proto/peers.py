@@ -173,8 +173,13 @@ class PeerHandle(Generic[M, R]):
         ``headers``: a small map that goes along.  Raises EncodeError, MessageTooLarge, SessionClosed, NodeClosed,
         WrongThread; nothing was sent then.
         """
+        return self.accept(self.node.payload(data, raw), headers=headers, ttl=ttl, raw=raw)
+
+    def accept(
+        self, payload: bytes, *, headers: Mapping[str, object] | None, ttl: float | None, raw: bool
+    ) -> R:
+        """For the driver's ``send``: :meth:`send_nowait`, with what the codec has made of the data."""
         node = self.node
-        payload = node.payload(data, raw)
         now = node.enter()
         try:
             return self._receipt(self, self.session.send(payload, now, headers=headers, ttl=ttl, raw=raw))
@@ -245,15 +250,16 @@ class PeerHandle(Generic[M, R]):
                 if request.over:
                     raise NoMoreMessages(f"{self.id} ended the conversation and did not reply to {receipt.sequence}")
                 yield from self._waiting_for_reply(request, None if read else receipt.sequence)
-            delivery, request.delivery, receipt = request.delivery, None, None
+            receipt = None
             try:
-                return self._finish(delivery)
+                return self._decoded(request.delivery)
             except DecodeError as error:  # nobody else can make anything of it
+                request.delivery = None
                 error.message.finish("rejected", node.time, (0, "the reply cannot be decoded"))
                 raise
         finally:
             session.requests.close(request)
-            if request.delivery is not None:  # it came, and nobody takes it any more
+            if request.delivery is not None:  # it came: its data is returned, or nobody takes it any more
                 session.settle(request.delivery, node.time)
             if receipt is not None:  # what the peer does not hold need not be asked any more
                 session.cancel(receipt.sequence, node.time)
@@ -304,15 +310,25 @@ class PeerHandle(Generic[M, R]):
 
     def _reading_many(self, limit: int) -> Operation[list[Any]]:
         """The data of up to ``limit`` messages, acknowledged at once; waits for the first only."""
-        many = [(yield from self._reading())]
-        now = self.node.time
-        while len(many) < limit and (message := self.take_or_none()) is not None:
-            try:
-                many.append(message.data)
-            except DecodeError:
-                message.finish("released", now)  # it is the next one's trouble
-                break
-            message.finish("acknowledged", now)
+        while (delivery := self._take()) is None:
+            yield from self._waiting(Watch.READABLE)
+        session, now = self.session, self.node.time
+        taken, many = [delivery], []
+        try:
+            many.append(self._decoded(delivery))
+            while len(many) < limit and (delivery := session.take_one()) is not None:
+                taken.append(delivery)
+                many.append(self._decoded(delivery))
+        except DecodeError:
+            if not many:
+                raise
+            session.release(taken.pop(), now)  # it is the next one's trouble
+        except BaseException:  # nobody is given the data of any of them
+            for delivery in taken:
+                session.release(delivery, now)
+            raise
+        for delivery in taken:
+            session.settle(delivery, now)
         return many
 
     def take_or_none(self) -> M | None:
@@ -336,16 +352,29 @@ class PeerHandle(Generic[M, R]):
     def _finish(self, delivery: Delivery) -> Any:
         """The data of what was taken, now acknowledged; what cannot be decoded stays held, by the error's message."""
         try:
-            data = delivery[2] if delivery[3] & _RAW else self.node.codec.decode(delivery[2])
+            data = self._decoded(delivery)
         except DecodeError:
-            message = self._message(self, delivery)
-            try:
-                data = message.data  # it raises the same, with words about the message
-            except DecodeError as error:
-                error.message = message
-                raise
+            raise
+        except BaseException:  # a Ctrl-C in the middle of the codec says nothing about the message
+            self.session.release(delivery, self.node.time)
+            raise
         self.session.settle(delivery, self.node.time)
         return data
+
+    def _decoded(self, delivery: Delivery) -> Any:
+        """The data of what was taken and stays held.
+
+        Whatever the codec says of it is a DecodeError, with the message; what is no Exception passes through.
+        """
+        if delivery[3] & _RAW:
+            return delivery[2]
+        try:
+            return self.node.codec.decode(delivery[2])
+        except Exception as error:
+            message = self._message(self, delivery)
+            undecodable = message.undecodable(error)
+            undecodable.message = message
+            raise undecodable from error
 
     # -- iterating and serving ----------------------------------------------------------------------------------
 

@@ -11,9 +11,17 @@ Runs repeat, but for one thing that is left to the addresses of objects: task gr
 are numbered here, and of those that are cancelled at once the one with the lower number gets to know it first.
 
 What comes from outside of the loop has real time, and none passes here: a helper thread or a socket would be waited for
-in vain, or time would rush past it.  Both are :class:`NotVirtual`, raised where they are begun, and once more out of
-the loop should somebody catch it there.  So a run ends in one of these ways: the program is done; it waits for what can
-never come, for no timer runs (:class:`~networkio_testing.node.Stuck`); or it waits for longer than ``limit``.
+in vain, or time would rush past it.  So these are :class:`NotVirtual`, raised where they are begun, and once more out
+of the loop should somebody catch it there: every ``threading.Thread`` that the program starts (and with it executors,
+``to_thread``, timers and nodes of networkio_threads), and the loop's own executor, sockets, pipes, processes and
+look-ups of host names.  ``Thread.start`` is replaced for that while a virtual loop runs.
+
+What the loop does not see it cannot refuse.  Work for a thread that ran before (an executor whose threads are idle) is
+waited for in vain.  What blocks in place, such as ``time.sleep``, a socket used without the loop or ``subprocess.run``,
+takes real time, and none on the clock.  Threads that other threads start are their own business.
+
+So a run ends in one of these ways: the program is done; it waits for what can never come, for no timer runs
+(:class:`~networkio_testing.node.Stuck`); or it waits for longer than ``limit``.
 
     async def main() -> float:
         await asyncio.sleep(3600)
@@ -35,6 +43,8 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, NoReturn, TypeVar
 
+from networkio_proto import UsageError
+
 from .node import Stuck
 
 __all__ = ["NotVirtual", "VirtualLoop", "run_virtual"]
@@ -51,9 +61,6 @@ LIMIT = 14_400.0
 #: what a program that is given up may take for its cleaning up (virtual seconds)
 _GRACE = 600.0
 
-#: what was begun in a helper thread may take so many looks of so many real seconds, when a run has failed for it
-_LOOKS, _REAL = 100, 0.05
-
 #: so many of the waiting tasks are named
 _NAMED = 20
 
@@ -61,8 +68,50 @@ _NAMED = 20
 _LIBRARIES = {"asyncio", "anyio", "networkio_proto", "networkio_asyncio", "networkio_testing"}
 
 
-class NotVirtual(RuntimeError):
+class NotVirtual(UsageError, RuntimeError):
     """Something was begun that takes real time: a helper thread, a look-up of a host's name, a socket, a process."""
+
+
+class _Threads:
+    """Refuses to start threads in the middle of programs whose time is virtual, while any of them runs (``with``)."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._programs = 0
+        #: what ``Thread.start`` was before
+        self._start = threading.Thread.start
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._programs += 1
+            if self._programs == 1:
+                before = self._start = threading.Thread.start
+
+                def start(thread: threading.Thread) -> None:
+                    loop = _running_loop()
+                    if isinstance(loop, VirtualLoop):
+                        loop.refuse("helper threads")
+                    before(thread)
+
+                self._ours = start
+                threading.Thread.start = start  # type: ignore[method-assign,assignment]
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._programs -= 1
+            if not self._programs and threading.Thread.start is self._ours:  # else somebody has replaced it since
+                threading.Thread.start = self._start  # type: ignore[method-assign]
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """The one that called whoever calls this, if one did."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+_THREADS = _Threads()
 
 
 class _Selector(selectors.SelectSelector):
@@ -77,8 +126,8 @@ class _Selector(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
-        if self.loop is not None and not ready and not self.loop.wait(timeout):
-            ready = super().select(_REAL)
+        if self.loop is not None and not ready:
+            self.loop.wait(timeout)
         return ready
 
 
@@ -96,7 +145,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         #: something took real time
         self.misuse: NotVirtual | None = None
         self._told = False
-        self._threads_waited_for = 0
         self._numbers = 0
         #: which task is being cancelled, and what is to run because some were: none comes behind anything else's turn
         self.cancelling: int | None = None
@@ -130,26 +178,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._numbers += 1
         return self._numbers
 
-    def wait(self, timeout: float | None) -> bool:
-        """Nothing is ready to run for so long (None: for ever): let that time pass.  Raises Stuck, NotVirtual.
+    def run_forever(self) -> None:
+        """As always; meanwhile no thread is started in this one."""
+        with _THREADS:
+            super().run_forever()
 
-        False: it is a helper thread that has to be waited for.
-        """
+    def wait(self, timeout: float | None) -> None:
+        """Nothing is ready to run for so long (None: for ever): let that time pass.  Raises Stuck, NotVirtual."""
         if self._cancelled:
             self._take_turns()
-            return True
+            return
         if timeout == 0:
-            return True
+            return
         if self.misuse is not None and not self._told:
             self._told = True
             raise self.misuse
-        if any(getattr(thread, "loop", None) is self for thread in threading.enumerate()):  # those of anyio have one
-            if not self._threads_waited_for:
-                self._threads_waited_for, self._told = 1, True
-                self.refuse("helper threads")
-            if self._threads_waited_for < _LOOKS:  # the run has failed; but an interpreter ends when its threads do
-                self._threads_waited_for += 1
-                return False
         if timeout is None:
             raise Stuck(f"nothing can happen any more: no timer runs, and nothing is under way.{self._waiting()}")
         if self._now + timeout > self._until:
@@ -157,7 +200,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._until += _GRACE
             raise Stuck(f"it takes longer than {self._limit:g} virtual seconds.{self._waiting()}")
         self._now += timeout
-        return True
 
     def _waiting(self) -> str:
         """What the program's tasks wait for."""

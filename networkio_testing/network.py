@@ -10,7 +10,8 @@ whether two nodes are :meth:`~Network.apart` and how far they are from each othe
 core; :class:`~networkio_testing.virtual.VirtualNetwork` those between nodes of ``networkio_asyncio``.
 
 A partition and a hole look the same from inside, until they end.  Bytes that a partition stops wait, as TCP would send
-them again, and arrive when it is healed, on the same connection if its ends have not given it up.  A hole is for ever.
+them again, and arrive when it is healed, on the same connection if its ends have not given it up; so does the news that
+a connection was cut or a process has died.  A hole is for ever.
 """
 
 from __future__ import annotations
@@ -87,6 +88,9 @@ class Network(Generic[W]):
         ``rst``: both learn it at once, and bytes under way are gone.  ``fin``: those arrive first.  ``half``: only
         ``a`` learns it (without ``a``: who dialled).  ``late``: the same, and what it said comes three seconds late.
         ``hole``: neither learns it, and nothing arrives any more.
+
+        The news passes no partition: of the connections between its parts only ``a`` (or who dialled) learns it now,
+        and the other one, after the bytes that an orderly end lets arrive, when it is healed.
         """
         if how not in CUTS:
             raise ValueError(f"a connection is cut in one of the ways {', '.join(CUTS)}, not {how!r}")

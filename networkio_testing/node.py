@@ -181,6 +181,9 @@ class SimulatedNode(BlockingNode[SimulatedPeer]):
         self._inside = 0
         self._handler: Callable[[SimulatedMessage], object] | None = None
         self._max_attempts: int | None = None
+        #: the wait of each peer's handler, which must not end with the token that it waits for: the collector may
+        #: close the generators of a node that nobody has any more in any order, and that would be in the middle of one
+        self._looks: dict[SimulatedPeer, Steps[SimulatedMessage | None]] = {}
         host.on_wake = self.wake
         self.time = host.now
 
@@ -294,6 +297,7 @@ class SimulatedNode(BlockingNode[SimulatedPeer]):
 
     def _look(self, peer: SimulatedPeer, steps: Steps[SimulatedMessage | None]) -> None:
         """A step of the wait for a message; with one, call the handler."""
+        self._looks[peer] = steps
         flag: Flag | None = steps.next()
         if flag is not None:
             flag.then(lambda: self.host.call_at(self.world.now, partial(self._look, peer, steps)))

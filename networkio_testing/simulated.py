@@ -31,7 +31,7 @@ from networkio_proto.auth import Authenticator
 from .judges import Judge
 from .network import Name, Network
 from .node import SimulatedNode
-from .world import Host, Watcher, Wire, World
+from .world import Cut, Host, Watcher, Wire, World
 
 __all__ = ["SimulatedNetwork", "SimulatedWire"]
 
@@ -64,12 +64,31 @@ class SimulatedWire(Wire):
             elif pipe.held_until == inf:
                 pipe.held_until = self.world.now
 
+    def snap(self, end: int, how: Cut) -> None:
+        if how in ("rst", "fin") and self.world.apart(*self.names):
+            self._cut_apart(end, how)
+        else:
+            super().snap(end, how)
+
     def cut(self, how: str = "rst") -> None:
-        if not self.world.apart(*self.names):  # else nothing passes, in an orderly end neither
-            for pipe, due in zip(self.pipes, self._due, strict=True):
-                due.clear()
-                pipe.held_until = 0.0
+        if self.world.apart(*self.names):
+            self._cut_apart(0, how)
+            return
+        for pipe, due in zip(self.pipes, self._due, strict=True):
+            due.clear()
+            pipe.held_until = 0.0
         super().cut(how)
+
+    def _cut_apart(self, end: int, how: str) -> None:
+        """Behind a partition ``end`` learns it now, the other one when that is over."""
+        there, back = self.pipes[end], self.pipes[1 - end]
+        if how != "fin":
+            there.data.clear()
+            self._due[end].clear()
+        back.data.clear()
+        back.black_hole = True
+        there.fin, there.black_hole = True, False
+        self._lose(end, None if how == "fin" else ConnectionResetError("cut"))
 
     def cut_half(self, end: int, *, late: float | None = None) -> None:
         super().cut_half(end, late=late)

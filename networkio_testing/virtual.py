@@ -6,8 +6,9 @@ The nodes are the adapter's own, unmodified: a :class:`VirtualNetwork` opens byt
 public seams (``Node.connect_stream``, ``Node.serve_stream``).  A :class:`VirtualStream` is one end of a
 :class:`VirtualWire`: two *directions*, in each of which bytes are under way until they are due, and then wait to be
 received.  Of both together there are at most ``CAPACITY`` bytes, then the sender waits, as with TCP.  What is written
-to a stream whose other end is gone comes back as a reset.  A partition stops what is under way; the words for that, and
-all others, are those of :class:`~networkio_testing.network.Network`.
+to a stream whose other end is gone comes back as a reset.  A partition stops what is under way, and the news of a break
+is under way as bytes are; the words for that, and all others, are those of
+:class:`~networkio_testing.network.Network`.
 
 Time is that of the running loop.  On a :class:`~networkio_testing.loop.VirtualLoop` nothing here takes real time, and
 the same program with the same seed makes the same run; on any other asyncio loop the network works too, in real time.
@@ -62,8 +63,8 @@ class _Direction:
     __slots__ = ("alarm", "arrived", "changed", "ended", "lost", "size", "under_way")
 
     def __init__(self) -> None:
-        #: when they are due; None instead of bytes: the writer's end
-        self.under_way: deque[tuple[float, bytes | None]] = deque()
+        #: when they are due; None instead of bytes: the writer's end; an error: the news that the wire is broken
+        self.under_way: deque[tuple[float, bytes | OSError | None]] = deque()
         self.arrived: deque[bytes] = deque()
         #: bytes of both
         self.size = 0
@@ -137,6 +138,8 @@ class VirtualWire:
             moved = True
             if data is None:
                 way.ended = True
+            elif isinstance(data, OSError):
+                self._lose(other, data)
             elif self.closed[other]:  # nobody is there to receive it
                 way.clear()
                 self._lose(end, ConnectionResetError("the other side is gone"))
@@ -154,22 +157,28 @@ class VirtualWire:
             self._move(end)
 
     def snap(self, end: int, how: Cut) -> None:
-        """Break it in one of the five ways of :data:`~networkio_testing.world.CUTS`; ``end`` learns it, if only one."""
-        there, back = self.directions[end], self.directions[1 - end]
+        """Break it in one of the five ways of :data:`~networkio_testing.world.CUTS`; ``end`` learns it, if only one.
+
+        Behind a partition the other end learns it when that is over.
+        """
+        there, back, now = self.directions[end], self.directions[1 - end], self._loop.time()
+        for way in self.directions:
+            if how == "rst" or way.lost:  # what fell into a hole before is gone
+                way.clear()
         if how == "rst":
-            self._cut(ConnectionResetError("cut"))
+            self._break(end, ConnectionResetError("cut"))
         elif how == "fin":
-            for way in self.directions:
-                if not self._held:  # nothing passes a partition, in an orderly end neither
-                    way.arrived.extend(data for _, data in way.under_way if data is not None)
-                way.under_way.clear()
-                way.ended = True
-            for each in (0, 1):
-                self._lose(each, BrokenPipeError("the connection was closed"))
+            there.under_way = deque((min(due, now), data) for due, data in there.under_way)
+            there.under_way.append((now, None))
+            if not self._held:
+                back.arrived.extend(data for _, data in back.under_way if isinstance(data, bytes))
+                back.under_way.clear()
+            back.ended = True
+            self._break(end, BrokenPipeError("the connection was closed"))
         else:
             back.lost = True
             if how == "late":
-                there.under_way = deque((max(due, self._loop.time() + _LATE), data) for due, data in there.under_way)
+                there.under_way = deque((max(due, now + _LATE), data) for due, data in there.under_way)
                 self._move(end)
             else:
                 there.lost = True
@@ -177,10 +186,13 @@ class VirtualWire:
                 back.clear()
                 self._lose(end, ConnectionResetError("cut"))
 
-    def _cut(self, error: OSError) -> None:
-        for end in (0, 1):
-            self.directions[end].clear()
-            self._lose(end, error)
+    def _break(self, end: int, error: OSError) -> None:
+        """``end`` learns it now, the other one as soon as news gets there."""
+        there, back = self.directions[end], self.directions[1 - end]
+        there.lost, back.lost = False, True
+        self._lose(end, error)
+        there.under_way.append((self._loop.time(), error))
+        self._move(end)
 
     def _lose(self, end: int, error: OSError) -> None:
         if self.errors[end] is None:
@@ -271,8 +283,8 @@ class VirtualNetwork(Network[VirtualWire]):
         self.nodes: dict[str, networkio_asyncio.Node] = {}
         self._lives: dict[str, int] = {}
         self._wires: list[VirtualWire] = []
-        #: dials that get no answer as long as there is this partition
-        self._dials: list[anyio.Event] = []
+        #: for dials that get no answer: the partition is another one
+        self._regrouped: anyio.Event | None = None
 
     def __repr__(self) -> str:
         return f"<VirtualNetwork of {', '.join(self.nodes) or 'nobody'}>"
@@ -322,9 +334,9 @@ class VirtualNetwork(Network[VirtualWire]):
         """Dial; cancelled when there is no answer for too long."""
         await anyio.sleep(self.distance(dialer.id, to))
         while self.apart(dialer.id, to):
-            event = anyio.Event()
-            self._dials.append(event)
-            await event.wait()
+            if self._regrouped is None:
+                self._regrouped = anyio.Event()
+            await self._regrouped.wait()
         node = self.nodes.get(to)
         if node is None or self.refuses(to) or self.nodes.get(dialer.id) is not dialer:
             raise ConnectionRefusedError("refused")
@@ -333,17 +345,19 @@ class VirtualNetwork(Network[VirtualWire]):
             node.serve_stream(VirtualStream(wire, 1), source=dialer.id)
         except NodeClosed:
             raise ConnectionRefusedError("refused") from None
-        self._wires.append(wire)
+        self._wires = [*self.breakable(), wire]
         return VirtualStream(wire, 0)
 
-    def crash(self, node: Name) -> None:
-        """Its process dies: whoever was connected to it learns that, and nothing that it still says is heard.
+    def crash(self, node: Name, *, reset: bool = True) -> None:
+        """Its process dies, and nothing that it still says is heard.
+
+        Whoever was connected to it learns that, unless the machine is gone too (``reset=False``).
 
         The object lives on: cancel the task that runs it, or leave its ``async with``, before or after.  A new process
         of that name is a new :meth:`node`.
         """
         name = self.name_of(node)
-        self.cut(name)
+        self.cut(name, how="rst" if reset else "half")
         self.nodes.pop(name, None)
 
     def check(self) -> None:
@@ -364,6 +378,6 @@ class VirtualNetwork(Network[VirtualWire]):
 
     def _regroup(self) -> None:
         super()._regroup()
-        dials, self._dials = self._dials, []
-        for event in dials:
-            event.set()
+        if self._regrouped is not None:
+            self._regrouped.set()
+            self._regrouped = None

@@ -135,6 +135,24 @@ async def test_send_waits_for_room_and_send_nowait_does_not() -> None:
 
 
 @bounded(10)
+async def test_a_message_that_waits_for_room_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected(outbox_limit=2000) as pair:
+        accepted = fill(pair.near)
+        encode, encoded = pair.client.codec.encode, []
+
+        def noting(data: object) -> bytes:
+            encoded.append(data)
+            return encode(data)
+
+        monkeypatch.setattr(pair.client.codec, "encode", noting)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pair.near.send, "waited")
+            await until(lambda: pair.near.session.watch)
+            assert await read_all(pair.far, accepted + 1) == [*range(accepted), "waited"]
+        assert encoded == ["waited"]
+
+
+@bounded(10)
 async def test_send_waits_for_room_in_the_node_whoever_gives_it_back() -> None:
     async with connected(outbox_node_limit=2000) as pair:
         accepted = fill(pair.near)

@@ -148,10 +148,10 @@ DRIVERS = {
         "take_back", "tick", "token", "unlink", "visit", "wake", "wake_watchers",
     },
     "Peer": {
-        "accepting", "draining", "handling", "iterate", "iteration_over", "judged", "read_out", "receiving", "serve",
-        "serving", "take", "take_or_none", "waiting_for", "wake", "wake_everybody",
+        "accept", "accepting", "draining", "handling", "iterate", "iteration_over", "judged", "read_out", "receiving",
+        "serve", "serving", "take", "take_or_none", "waiting_for", "wake", "wake_everybody",
     },
-    "Message": {"finish", "handled", "peer"},
+    "Message": {"finish", "handled", "peer", "undecodable"},
     "Receipt": {"done", "peer", "sequence"},
     "Listener": {"abandon", "accept_on", "accepted", "failed"},
 }

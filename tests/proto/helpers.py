@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from struct import unpack_from
 from typing import Any, Generic, TypeVar
 
-from networkio_proto import Config
+from networkio_proto import Config, MsgpackCodec
 from networkio_proto.frames import PREAMBLE
 from networkio_proto.nodes import NodeHandle
 from networkio_proto.operations import Operation
 from networkio_testing.node import Flag, SimulatedNode, SimulatedPeer
 from networkio_testing.world import Wire, World
 
-__all__ = ["Frame", "Two", "Waiting", "frames", "live", "pair", "two"]
+__all__ = ["Frame", "Moody", "Two", "Waiting", "frames", "live", "pair", "two"]
 
 T = TypeVar("T")
 
@@ -69,6 +69,25 @@ def two(config: Config | None = None, *, b: Config | None = None, connected: boo
     for host in world.hosts.values():
         host.notices.clear()
     return Two(world, left, right, left.peer("b"), right.peer("a"))
+
+
+class Moody(MsgpackCodec):
+    """The codec, which counts what it encodes, and raises the error that a mood is when it decodes one."""
+
+    def __init__(self, **moods: BaseException) -> None:
+        super().__init__()
+        self._moods = moods
+        self.encoded = 0
+
+    def encode(self, obj: object) -> bytes:
+        self.encoded += 1
+        return super().encode(obj)
+
+    def decode(self, data: bytes | memoryview) -> object:
+        obj = super().decode(data)
+        if isinstance(obj, str) and obj in self._moods:
+            raise self._moods[obj]
+        return obj
 
 
 class Waiting(Generic[T]):

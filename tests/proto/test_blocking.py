@@ -19,7 +19,7 @@ from networkio_proto import (
 from networkio_proto.blocking import BlockingNode
 from networkio_proto.operations import Operation
 from networkio_testing.node import SimulatedIterator, SimulatedMessage, SimulatedReceipt
-from tests.proto.helpers import Two, two
+from tests.proto.helpers import Moody, Two, two
 
 # -- peers, messages, receipts ----------------------------------------------------------------------------------------
 
@@ -43,6 +43,16 @@ def test_sending_receiving_and_settling() -> None:
     for waiting in (refused.received, refused.read):
         with pytest.raises(MessageRejected, match="no"):
             waiting(1.0)
+
+
+def test_a_message_that_waits_for_room_is_encoded_once() -> None:
+    pair = two(Config(outbox_limit=1))
+    pair.b.serve(lambda message: message.ack())
+    codec = pair.a.codec = Moody()
+    for count in range(1, 4):
+        pair.to_b.send("x", 5.0)
+        assert codec.encoded == count
+    assert pair.to_b.ledger.accepted == 3
 
 
 def test_many_at_once() -> None:

@@ -23,7 +23,7 @@ from networkio_proto import (
 )
 from networkio_proto.handles import IteratorHandle
 from networkio_testing.node import SimulatedMessage
-from tests.proto.helpers import Two, Waiting, two
+from tests.proto.helpers import Moody, Two, Waiting, two
 
 
 def said(pair: Two, *things: object, **options: object) -> None:
@@ -84,6 +84,24 @@ def test_what_cannot_be_decoded_can_still_be_read_raw_and_settled() -> None:
     got.reject("garbage", 7)
     pair.world.run(1.0)
     assert pair.to_b.receipt(sequence).outcome is Outcome.REJECTED
+
+
+def test_whatever_the_codec_raises_says_that_it_cannot_be_decoded() -> None:
+    pair = two()
+    said(pair, "bad")
+    got = pair.to_a.receive_nowait()
+    error = ZeroDivisionError("\x1bmine")
+    pair.b.codec = Moody(bad=error)
+    for _ in range(2):
+        with pytest.raises(DecodeError, match=r"1 from a cannot be decoded: ZeroDivisionError: \\x1bmine; ") as told:
+            _ = got.data
+        assert told.value.__cause__ is error
+    pair.b.codec = Moody(bad=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        _ = got.data
+    assert got.held
+    pair.b.codec = Moody()
+    assert got.data == "bad"
 
 
 def test_ids_name_a_message_and_no_other() -> None:

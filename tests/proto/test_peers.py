@@ -22,7 +22,7 @@ from networkio_proto import (
     Watch,
 )
 from networkio_proto.turns import Turns
-from tests.proto.helpers import Two, Waiting, two
+from tests.proto.helpers import Moody, Two, Waiting, two
 from tests.proto.helpers_node import Net
 
 #: an outbox that is full after one message
@@ -239,6 +239,51 @@ def test_what_cannot_be_decoded_is_held_by_whoever_caught_the_error() -> None:
     assert pair.to_a.session.held == 1
     caught.value.message.ack()
     assert pair.to_a.session.held == 0
+
+
+def test_whatever_the_codec_raises_is_a_decode_error_with_the_message() -> None:
+    pair = two()
+    error = ZeroDivisionError("\x1bmine")
+    pair.b.codec = Moody(bad=error)
+    said(pair, "bad", "bad", "good")
+    with pytest.raises(DecodeError, match=r"1 from a cannot be decoded: ZeroDivisionError: \\x1bmine; it") as caught:
+        pair.to_a.read_nowait()
+    assert caught.value.__cause__ is error
+    assert (caught.value.message.held, pair.to_a.session.held) == (True, 1)
+    caught.value.message.ack()
+    with pytest.raises(DecodeError) as caught:
+        pair.to_a.read_many()
+    assert (caught.value.__cause__, caught.value.message.sequence) == (error, 2)
+    caught.value.message.reject("bad")
+    assert pair.to_a.read() == "good"
+    assert pair.to_a.session.held == 0
+
+
+@pytest.mark.parametrize("what", ["read_nowait", "read", "read_many"])
+def test_what_strikes_in_the_middle_of_the_codec_passes_through_and_the_message_is_given_back(what: str) -> None:
+    pair = two()
+    said(pair, "struck", "last")
+    pair.b.codec = Moody(struck=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        getattr(pair.to_a, what)()
+    assert (pair.to_a.session.held, pair.to_a.unread) == (0, 2)
+    pair.b.codec = Moody()
+    message = pair.to_a.receive()
+    assert (message.data, message.attempt) == ("struck", 2)
+    message.ack()
+    assert pair.to_a.read() == "last"
+
+
+def test_reading_many_that_is_struck_acknowledges_none_of_them() -> None:
+    pair = two()
+    said(pair, "first", "struck", "last")
+    pair.b.codec = Moody(struck=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        pair.to_a.read_many()
+    pair.world.run(1.0)
+    assert (pair.to_a.session.held, pair.to_b.ledger.read) == (0, 0)
+    pair.b.codec = Moody()
+    assert pair.to_a.read_many() == ["first", "struck", "last"]
 
 
 # -- serving ----------------------------------------------------------------------------------------------------------

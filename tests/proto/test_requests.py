@@ -33,7 +33,7 @@ from networkio_proto.inbox import Details, Inbox
 from networkio_proto.maps import encode_map
 from networkio_proto.requests import REPLY, REQUEST, Requests, reply_to, request_of
 from networkio_testing.node import Flag, SimulatedMessage, SimulatedNode
-from tests.proto.helpers import Two, Waiting, frames, live, two
+from tests.proto.helpers import Moody, Two, Waiting, frames, live, two
 from tests.proto.helpers_wire import HEADERS, Node, Peer, close, data
 
 NUMBER = b"n" * 16
@@ -471,6 +471,35 @@ def test_a_reply_that_cannot_be_decoded_is_rejected() -> None:
     with pytest.raises(MessageRejected, match="the reply cannot be decoded"):
         pair.to_a.receipt(sequence).read()
     request.ack()
+    at_rest(pair)
+
+
+def test_a_reply_that_the_codec_chokes_on_is_rejected_too() -> None:
+    pair = two()
+    waiting, request = asked(pair)
+    error = ZeroDivisionError()
+    pair.a.codec = Moody(bad=error)
+    receipt = request.reply("bad")
+    pair.world.run(1.0)
+    with pytest.raises(DecodeError) as caught:
+        _ = waiting.look().result
+    assert (caught.value.__cause__, caught.value.message.settled) == (error, True)
+    with pytest.raises(MessageRejected, match="the reply cannot be decoded"):
+        receipt.read()
+    request.ack()
+    at_rest(pair)
+
+
+def test_a_request_that_is_struck_while_its_reply_is_decoded_was_given_up() -> None:
+    pair = two()
+    waiting, request = asked(pair)
+    pair.a.codec = Moody(struck=KeyboardInterrupt())
+    receipt = request.reply("struck")
+    request.ack()
+    pair.world.run(1.0)
+    with pytest.raises(KeyboardInterrupt):
+        waiting.look()
+    receipt.read()
     at_rest(pair)
 
 

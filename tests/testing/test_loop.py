@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import anyio
 import pytest
 
+import networkio_threads
+from networkio_proto import NetworkioError
 from networkio_testing import NotVirtual, Stuck, VirtualLoop, run_virtual
 
 
@@ -97,6 +101,34 @@ async def in_a_thread_for_a_while() -> None:
         await anyio.to_thread.run_sync(time.sleep, 0.01)
 
 
+async def in_a_thread_of_its_own() -> None:
+    threading.Thread(target=time.sleep, args=(0,)).start()
+
+
+async def on_a_timer() -> None:
+    threading.Timer(0.0, print).start()
+
+
+async def in_an_executor_of_its_own() -> None:
+    with ThreadPoolExecutor() as executor:
+        await asyncio.wrap_future(executor.submit(time.sleep, 0))
+
+
+async def in_a_callback() -> None:
+    asyncio.get_running_loop().call_soon(threading.Thread(target=print).start)
+    await asyncio.sleep(1.0)
+
+
+async def in_an_executor() -> None:
+    with ThreadPoolExecutor() as executor:
+        await asyncio.get_running_loop().run_in_executor(executor, time.sleep, 0)
+
+
+async def as_a_node_of_threads() -> None:
+    with networkio_threads.Node("node"):
+        pass
+
+
 async def look_up() -> None:
     await asyncio.get_running_loop().getaddrinfo("localhost", 80)
 
@@ -128,7 +160,9 @@ REAL = [
     (in_a_thread, "helper threads"), (in_a_thread_of_anyio, "helper threads"), (look_up, "look-ups of host names"),
     (look_up_backwards, "look-ups of host names"), (in_a_thread_for_a_while, "helper threads"),
     (listen, "look-ups of host names"), (run_program, "processes"), (run_shell, "processes"),
-    (accept, "sockets and pipes"),
+    (accept, "sockets and pipes"), (in_a_thread_of_its_own, "helper threads"), (on_a_timer, "helper threads"),
+    (in_an_executor_of_its_own, "helper threads"), (in_an_executor, "helper threads"),
+    (in_a_callback, "helper threads"), (as_a_node_of_threads, "helper threads"),
 ]
 
 
@@ -137,8 +171,59 @@ def test_what_takes_real_time_is_refused(act: Callable[[], Awaitable[None]], wha
     async def main() -> None:
         await act()
 
-    with pytest.raises(NotVirtual, match=f"^{what} take real time, and here it is virtual"):
+    threads = threading.active_count()
+    with pytest.raises(NotVirtual, match=f"^{what} take real time, and here it is virtual") as caught:
         run_virtual(main)
+    assert isinstance(caught.value, NetworkioError)
+    assert threading.active_count() == threads
+
+
+def test_threads_of_others_start_as_ever() -> None:
+    start, go, done = threading.Thread.start, threading.Event(), threading.Event()
+
+    def run() -> None:
+        assert go.wait(10.0)
+        inner = threading.Thread(target=done.set)
+        inner.start()
+        inner.join()
+
+    async def main() -> None:
+        assert threading.Thread.start is not start
+        go.set()
+        assert done.wait(10.0)  # it blocks in place, which nobody refuses
+
+    outer = threading.Thread(target=run)
+    outer.start()
+    run_virtual(main)
+    outer.join()
+    assert threading.Thread.start is start
+
+
+def test_what_replaced_the_start_of_threads_meanwhile_stays() -> None:
+    def start(thread: threading.Thread) -> None:
+        raise AssertionError
+
+    async def main() -> None:
+        threading.Thread.start = start  # type: ignore[method-assign,assignment]
+
+    before = threading.Thread.start
+    try:
+        run_virtual(main)
+        assert threading.Thread.start is start
+    finally:
+        threading.Thread.start = before  # type: ignore[method-assign]
+
+
+def test_what_a_thread_does_that_ran_before_is_waited_for_in_vain() -> None:
+    async def main() -> None:
+        await asyncio.wrap_future(executor.submit(over.wait, 10.0))
+
+    over = threading.Event()
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(print).result()
+        with pytest.raises(Stuck, match="nothing can happen any more"):
+            run_virtual(main)
+        over.set()
 
 
 @pytest.mark.parametrize("afterwards", [0.0, 1.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -195,6 +196,138 @@ def test_a_partition_stops_nodes_of_asyncio_and_heals() -> None:
     play(story)
 
 
+@pytest.mark.parametrize("first", ["client", "server"])
+@pytest.mark.parametrize("how", ["rst", "fin"])
+def test_the_news_of_a_cut_passes_no_partition(how: Cut, first: str) -> None:
+    """The one that is named learns it; the other one only when the partition is over."""
+    second = {"client": "server", "server": "client"}[first]
+    network, client, server = simulated()
+    client.connect("server", "server").wait_connected()
+    sides: dict[str, Any] = {"client": client.peer("server"), "server": server.peer("client")}
+    network.partition("client")
+    network.cut(first, second, how)
+    network.run(20.0)
+    assert (sides[first].connected, sides[second].connected) == (False, True)
+    network.heal()
+    network.refuse("server")
+    network.run(0.1)
+    assert not sides[second].connected
+
+    async def story(network: VirtualNetwork, client: Node, server: Node, peer: Peer) -> None:
+        sides = {"client": peer, "server": server.peer("client")}
+        await sides["server"].wait_connected()
+        network.partition("client")
+        network.cut(first, second, how)
+        await anyio.sleep(20.0)
+        assert (sides[first].connected, sides[second].connected) == (False, True)
+        network.heal()
+        network.refuse("server")
+        await anyio.sleep(0.1)
+        assert not sides[second].connected
+
+    play(story)
+
+
+def test_a_wire_that_a_test_cuts_itself_tells_who_dialled_first() -> None:
+    network, client, server = simulated()
+    client.connect("server", "server").wait_connected()
+    network.partition("client")
+    (wire,) = network.breakable()
+    wire.cut()
+    network.run(20.0)
+    assert (client.peer("server").connected, server.peer("client").connected) == (False, True)
+    network.heal()
+    network.refuse("server")
+    network.run(0.1)
+    assert not server.peer("client").connected
+
+
+def test_what_was_said_before_an_orderly_end_arrives_when_the_partition_is_over() -> None:
+    async def main() -> None:
+        wire = VirtualWire(VirtualNetwork(), ("a", "b"))
+        near, far = VirtualStream(wire, 0), VirtualStream(wire, 1)
+        wire.hold(True)
+        await near.send(b"last words")
+        await far.send(b"unheard")
+        wire.snap(0, "fin")
+        for call in (near.receive(), near.send(b"more")):
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await call
+        with anyio.move_on_after(60.0):
+            await far.receive()
+            raise AssertionError("it heard something")
+        await far.send(b"unheard too")
+        wire.hold(False)
+        assert await far.receive() == b"last words"
+        with pytest.raises(anyio.EndOfStream):
+            await far.receive()
+        with pytest.raises(anyio.BrokenResourceError):
+            await far.send(b"more")
+        assert not wire.open
+
+    run_virtual(main)
+
+    network, client, server = simulated()
+    peer = client.connect("server", "server")
+    peer.wait_connected()
+    network.partition("client")
+    peer.send("last words")
+    network.cut(client, server, "fin")
+    network.run(20.0)
+    assert received(server.peer("client")) == 0
+    network.heal()
+    network.refuse("server")
+    network.run(0.1)
+    assert (received(server.peer("client")), server.peer("client").connected) == (1, False)
+    network.strict = False
+    network.check()
+
+
+@pytest.mark.parametrize("how", ["rst", "fin"])
+def test_a_hole_that_is_cut_is_learnt_and_gives_back_nothing(how: Cut) -> None:
+    async def main() -> None:
+        wire = VirtualWire(VirtualNetwork(), ("a", "b"))
+        near, far = VirtualStream(wire, 0), VirtualStream(wire, 1)
+        wire.snap(0, "hole")
+        for stream in (near, far):
+            await stream.send(b"into the hole")
+        wire.snap(0, how)
+        for stream in (near, far):
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await stream.receive()
+
+    run_virtual(main)
+
+
+def test_dials_into_a_partition_and_connections_that_are_over_leave_nothing_behind() -> None:
+    def alive(kind: type[object]) -> int:
+        gc.collect()
+        return sum(type(thing) is kind for thing in gc.get_objects())
+
+    async def story(network: VirtualNetwork, client: Node, server: Node, peer: Peer) -> None:
+        async def come_and_go() -> None:
+            peer.disconnect()
+            await anyio.sleep(1.0)
+            await (await network.connect(client, "server")).wait_connected()
+            await anyio.sleep(1.0)
+
+        event = type(anyio.Event())
+        network.partition("client")
+        await anyio.sleep(1000.0)  # and it has begun to dial in vain
+        events = alive(event)
+        await anyio.sleep(10_000.0)
+        assert alive(event) <= events + 2
+        network.heal()
+        await peer.wait_connected()
+        await come_and_go()
+        wires = alive(VirtualWire)
+        for _ in range(20):
+            await come_and_go()
+        assert alive(VirtualWire) <= wires + 1
+
+    play(story)
+
+
 def test_distance_is_exact_and_nothing_is_overtaken() -> None:
     network, client, server = simulated()
     other = network.node("other")
@@ -295,6 +428,55 @@ def test_a_process_of_asyncio_that_crashes_dials_no_more() -> None:
         network.crash(client)
         await anyio.sleep(60.0)
         assert not server.peer("client").connected
+
+    play(story)
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_machine_that_loses_power_tells_nobody(reset: bool) -> None:
+    """A process that dies alone leaves somebody there to tell."""
+    silence = Config().dead_after + 1.0
+    network, client, server = simulated()
+    client.connect("server", "server").wait_connected()
+    network.crash(client, reset=reset)
+    network.run(1.0)
+    assert server.peer("client").connected != reset
+    network.run(silence)
+    assert not server.peer("client").connected
+
+    async def story(network: VirtualNetwork, client: Node, server: Node, peer: Peer) -> None:
+        there = server.peer("client")
+        await there.wait_connected()
+        network.crash(client, reset=reset)
+        await anyio.sleep(1.0)
+        assert (peer.connected, there.connected) == (False, not reset)
+        await anyio.sleep(silence)
+        assert not there.connected
+
+    play(story)
+
+
+def test_the_news_of_a_crash_passes_no_partition() -> None:
+    network, client, server = simulated()
+    client.connect("server", "server").wait_connected()
+    network.partition("client")
+    network.crash(client)
+    network.run(20.0)
+    assert server.peer("client").connected
+    network.heal()
+    network.run(0.1)
+    assert not server.peer("client").connected
+
+    async def story(network: VirtualNetwork, client: Node, server: Node, peer: Peer) -> None:
+        there = server.peer("client")
+        await there.wait_connected()
+        network.partition("client")
+        network.crash(client)
+        await anyio.sleep(20.0)
+        assert there.connected
+        network.heal()
+        await anyio.sleep(0.1)
+        assert not there.connected
 
     play(story)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from types import GeneratorType
+
 import pytest
 
 from networkio_proto import (
@@ -351,3 +354,17 @@ def test_a_flag_tells_once_whoever_asked() -> None:
     flag.set()
     flag.then(lambda: told.append(2))
     assert told == [1, 2]
+
+
+def test_a_node_that_is_collected_while_it_serves_says_nothing() -> None:
+    """The collector may close an inner generator before the one that waits for it, which is an unraisable error."""
+    world, _, server, _, peer = talking()
+    server.serve(lambda message: None)
+    world.run(1.0)
+    inner = [
+        thing for thing in gc.get_objects()
+        if isinstance(thing, GeneratorType) and thing.__qualname__ == "PeerHandle.receiving"
+        and thing.gi_frame is not None and thing.gi_frame.f_locals["self"] is peer
+    ]
+    assert len(inner) == 1
+    inner[0].close()

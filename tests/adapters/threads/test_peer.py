@@ -78,6 +78,22 @@ def test_send_waits_for_room_and_send_nowait_does_not() -> None:
         assert read_all(pair.far, accepted + 1) == [*range(accepted), "waited"]
 
 
+def test_a_message_that_waits_for_room_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with connected(outbox_limit=2000) as pair, Crew() as crew:
+        accepted = fill(pair.near)
+        encode, encoded = pair.client.codec.encode, []
+
+        def noting(data: object) -> bytes:
+            encoded.append(data)
+            return encode(data)
+
+        monkeypatch.setattr(pair.client.codec, "encode", noting)
+        crew.start(pair.near.send, "waited")
+        until(lambda: pair.near.session.watch)
+        assert read_all(pair.far, accepted + 1) == [*range(accepted), "waited"]
+        assert encoded == ["waited"]
+
+
 def test_send_waits_for_room_in_the_node_whoever_gives_it_back() -> None:
     with connected(outbox_node_limit=2000) as pair:
         accepted = fill(pair.near)
@@ -140,11 +156,14 @@ def test_a_codec_that_calls_its_node_is_told_and_nothing_hangs() -> None:
                 return pair.far.why()
 
         pair.server.codec = Nosy()
-        with pytest.raises(WrongThread, match="in the middle of another call"):
+        with pytest.raises(DecodeError, match="in the middle of another call") as caught:
             pair.far.read(5)
+        assert isinstance(caught.value.__cause__, WrongThread)
+        caught.value.message.ack()
         assert pair.far.send("anything")  # encoding is not done inside
         pair.server.codec.decode = decode  # type: ignore[method-assign]
         assert pair.far.read(5) == "y"
+        assert pair.far.session.held == 0
 
 
 def test_requests_replies_and_what_is_none() -> None:
