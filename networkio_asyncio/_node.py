@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from math import inf
+from threading import get_ident
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -101,10 +102,12 @@ class Node(NodeHandle[Peer]):
 
     async def __aenter__(self) -> Self:
         self.begin()
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         asyncio = sys.modules.get("asyncio")
         if asyncio is not None and asyncio._get_running_loop() is not None:
-            self._clock = asyncio.get_running_loop().time  # the same clock as anyio's, without the detour
+            time = asyncio.get_running_loop().time  # the same clock as anyio's, without the detour
+            base = getattr(time, "__func__", None) is asyncio.BaseEventLoop.time
+            self._clock = monotonic if base else time  # and without that of a method that only calls it
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._tick)
         return self
@@ -149,10 +152,13 @@ class Node(NodeHandle[Peer]):
 
     def enter(self) -> float:
         """Before every touch of the core: the right thread?  Returns the time."""
-        if threading.get_ident() != self._thread:
+        if get_ident() != self._thread:
             self._refuse()
         self._inside += 1
-        return self.arrive(self._clock())
+        self.time = now = self._clock()
+        if self._given_back:  # as in ``arrive``; this is the way of every message
+            self.take_back()
+        return now
 
     def _refuse(self) -> None:
         if not self._thread:
@@ -167,7 +173,7 @@ class Node(NodeHandle[Peer]):
 
     def nudge(self) -> None:
         """Something waits for the next ``enter``."""
-        if not self._inside and threading.get_ident() == self._thread and not self.closed:
+        if not self._inside and get_ident() == self._thread and not self.closed:
             self.visit()
 
     def token(self) -> anyio.Event:

@@ -93,25 +93,25 @@ class Acknowledger(Timed):
         connection = session.connection
         if connection is None or self._urgent:
             return
-        if session.leaving or self._worth_telling():
+        if self._worth_telling(session) or session.leaving:
             self._urgent = True
             if not connection.dirty:
                 connection.want_write(now)
-        else:
+        elif not self._delayed:
             self._delay(now)
 
-    def _worth_telling(self) -> bool:
+    def _worth_telling(self, session: Session) -> bool:
         """Is nothing left with the application, or was so much settled that the sender could be waiting for it?
 
         A rejection does not wait for what is unread: it is rare, and bad news.
         """
-        inboxes = self._session.inboxes
+        inboxes = session.inboxes
         for box in inboxes.boxes:
-            if box.held or ((box.ready or box.returned) and not self._rejects):
+            if (box.ready and not self._rejects) or box.held or (box.returned and not self._rejects):
                 break
         else:
             return True
-        inbox, window = inboxes.present, self._session.window.size
+        inbox, window = inboxes.present, session.window.size
         return inbox is not None and (
             inbox.read - self._told[1] >= self._endpoint.config.ack_messages
             or inbox.used + window - inbox.unsettled - inbox.allowed >= window // 2

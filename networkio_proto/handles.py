@@ -29,6 +29,9 @@ M = TypeVar("M", bound="MessageHandle")
 _NOTHING = Details()
 _UNDECODED: Any = object()
 
+#: as a plain number: operators of a flag are functions of Python, and slow
+_RAW = int(DataFlag.RAW)
+
 
 class MessageHandle:
     """A received message (guarantees, *Who holds a message*).
@@ -61,7 +64,7 @@ class MessageHandle:
         if self._data is _UNDECODED:
             raw = self._delivery[2]
             try:
-                self._data = raw if self._delivery[3] & DataFlag.RAW else self.peer.node.codec.decode(raw)
+                self._data = raw if self._delivery[3] & _RAW else self.peer.node.codec.decode(raw)
             except Exception as error:  # a user's codec may raise anything
                 raise self.undecodable(error) from error
         return self._data
@@ -253,7 +256,7 @@ class Iteration(Generic[M]):
     def settle(self) -> None:
         """Acknowledge the one in hand; between enter and leave."""
         held, self._held = self._held, None
-        if held is not None and held.held:
+        if held is not None and not held._end:
             held.finish("acknowledged", self._peer.node.time)
 
     def advance(self) -> M | None:

@@ -225,7 +225,12 @@ class PeerHandle(Generic[M, R]):
         receipts: list[R] = []
         try:
             for payload in payloads:
-                receipt = yield from self.accepting(payload, headers=headers, ttl=ttl, raw=raw)
+                try:
+                    sequence = self.session.send(payload, self.node.time, headers=headers, ttl=ttl, raw=raw)
+                except OutboxFull:
+                    receipt = yield from self.accepting(payload, headers=headers, ttl=ttl, raw=raw)
+                else:
+                    receipt = self._receipt(self, sequence)
                 receipts.append(receipt)
         except TimeoutError:
             pass  # whoever asked sees by their number which are missing
@@ -287,9 +292,10 @@ class PeerHandle(Generic[M, R]):
         node = self.node
         node.enter()
         try:
-            delivery = self._take()
+            delivery = self.session.take_one()
             if delivery is not None:
                 return self._finish(delivery)
+            self._check_more()
         finally:
             node.leave()
         if default is not _MISSING:
@@ -327,8 +333,7 @@ class PeerHandle(Generic[M, R]):
             for delivery in taken:
                 session.release(delivery, now)
             raise
-        for delivery in taken:
-            session.settle(delivery, now)
+        session.settle_all(taken, now)
         return many
 
     def take_or_none(self) -> M | None:
@@ -344,10 +349,14 @@ class PeerHandle(Generic[M, R]):
     def _take(self) -> Delivery | None:
         delivery = self.session.take_one()
         if delivery is None:
-            if self.session.peer_ended:
-                raise NoMoreMessages(f"{self.id} ended the conversation and everything it sent was read")
-            self.node.check_open()
+            self._check_more()
         return delivery
+
+    def _check_more(self) -> None:
+        """There is nothing to take: raise NoMoreMessages or NodeClosed if there will not be."""
+        if self.session.peer_ended:
+            raise NoMoreMessages(f"{self.id} ended the conversation and everything it sent was read")
+        self.node.check_open()
 
     def _finish(self, delivery: Delivery) -> Any:
         """The data of what was taken, now acknowledged; what cannot be decoded stays held, by the error's message."""

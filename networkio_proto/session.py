@@ -21,7 +21,7 @@ changed nothing.  After any of them the endpoint's effects may have something fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -410,6 +410,7 @@ class Session(Timed):
         Raises MessageNotHeld if it was settled or released before, ConfigurationError for a code that is none.
         """
         inbox = delivery[0]
+        endpoint = self._endpoint
         if reject is None:
             inbox.settle(delivery[1])
         else:
@@ -421,9 +422,17 @@ class Session(Timed):
             if told is not None and inbox is self.inbox:
                 self.acknowledger.reject(told)
         self._after_settling(now)
-        observer = self._endpoint.observer
-        if observer is not None:
-            observer.settled(self.peer_id, delivery, "acknowledged" if reject is None else "rejected")
+        if endpoint.observer is not None:
+            endpoint.observer.settled(self.peer_id, delivery, "acknowledged" if reject is None else "rejected")
+
+    def settle_all(self, deliveries: Sequence[Delivery], now: float) -> None:
+        """Acknowledge held messages; what their sender is told is thought over once."""
+        for delivery in deliveries:
+            delivery[0].settle(delivery[1])
+        self._after_settling(now)
+        if self._endpoint.observer is not None:
+            for delivery in deliveries:
+                self._endpoint.observer.settled(self.peer_id, delivery, "acknowledged")
 
     def release(self, delivery: Delivery, now: float) -> None:
         """Give a held message back to its old place; it is handed over again.  Raises MessageNotHeld."""

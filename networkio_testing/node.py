@@ -22,7 +22,7 @@ all that :class:`_WatchedSession` adds to the core.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from networkio_proto import Codec, Delivery, NodeClosed, Session
@@ -134,6 +134,11 @@ class _WatchedSession(Session):
     def settle(self, delivery: Delivery, now: float, *, reject: tuple[int, str] | None = None) -> None:
         super().settle(delivery, now, reject=reject)
         self._settled(delivery, reject)
+
+    def settle_all(self, deliveries: Sequence[Delivery], now: float) -> None:
+        super().settle_all(deliveries, now)
+        for delivery in deliveries:
+            self._settled(delivery, None)
 
     def release(self, delivery: Delivery, now: float) -> None:
         super().release(delivery, now)
