@@ -382,7 +382,7 @@ class Session(Timed):
 
     def take_one(self) -> Delivery | None:
         """Hand over the next message, if there is one; it is held until settled or released."""
-        for inbox in self.inboxes.boxes:
+        for inbox in self.inboxes.in_turn():
             delivery = inbox.take()
             if delivery is not None:
                 if self._endpoint.observer is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from networkio_proto import Config, Endpoint, Outcome
 from networkio_proto.handshake import InboxFacts
 from networkio_proto.journal import InboxMoved, ReceiverKnown
@@ -320,3 +322,27 @@ def test_a_dialer_that_comes_back_and_learns_that_its_rejection_is_known_acknowl
     inbox = b.session("a").inbox
     assert inbox is not None
     assert not inbox.rejects
+
+
+@pytest.mark.parametrize("way", ["take", "take_one", "take_settled"])
+def test_a_message_comes_before_its_flagged_copies_although_its_outbox_was_stated_again(way: str) -> None:
+    """An old copy is put back twice: the dialer states the outbox that it left, and b still holds its messages."""
+    world = World()
+    a, b = Store(world.host("a")), world.host("b")
+    a.host.dial("b")
+    a.host.send("b", b"1")
+    copy = list(a.records)
+    a.host.send("b", b"2")
+    world.run(1)
+    for _ in range(2):
+        a.records = list(copy)
+        a.crash()
+        a.host.dial("b")
+        world.run(5)
+    session = b.session("a")
+    if way == "take_one":
+        taken = list(iter(session.take_one, None))
+    else:
+        taken = session.take(9) if way == "take" else session.take_settled(9, world.now)
+    flagged = [(delivery[2], delivery[4] is not None and delivery[4].redelivered) for delivery in taken]
+    assert flagged == [(b"1", False), (b"2", False), (b"1", True), (b"1", True)]
