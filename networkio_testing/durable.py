@@ -397,8 +397,8 @@ class DurableJudge(Judge):
                 demand(read <= durable, "I10", "{} acknowledges {} as read, on disk is {}", host, read, durable)
         elif kind == REJECT:
             outbox_id, sequence = body[:16], _SEQUENCE.unpack_from(body, 16)[0]
-            durable = sequence in kept.rejects.get(outbox_id, ())
-            demand(durable, "I10", "{} rejects {}, and that is not on disk", host, sequence)
+            written = sequence in kept.rejects.get(outbox_id, ())
+            demand(written, "I10", "{} rejects {}, and that is not on disk", host, sequence)
         elif kind == ATTACH:
             attach = parse_attach(body)
             demand(attach.first <= kept.first, "I10", "{} states first {}, on disk {}", host, attach.first, kept.first)
