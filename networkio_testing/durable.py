@@ -370,6 +370,8 @@ class DurableJudge(Judge):
         host, connection, tap = wire.hosts[end], wire.ends[end], self._tap(wire, end)
         spoke = tap.spoke
         super().wrote(wire, end, buffers)
+        if tap.attach is not None:
+            self._stated[tap.attach.outbox_id] = max(tap.attach.first - 1, self._stated[tap.attach.outbox_id])
         if host.disk is None or connection is None or connection.session is None:
             return
         data = b"".join(buffers)
