@@ -254,7 +254,7 @@ class Attachment:
         return (outbox.received + outbox.first, inbox.received + inbox.read if inbox is not None else 0)
 
     def forget(self) -> None:
-        """The connection, or the session, is over: what the peer expects is asked anew."""
+        """The session is over, and the connection may not be: nothing is left to tell.  Each connection asks anew."""
         self.hole = None
 
     def fill(self, out: list[bytes | memoryview]) -> None:

@@ -529,7 +529,6 @@ class Session(Timed):
     def detach(self, error: ConnectionFailure, now: float) -> None:
         """The live connection is gone; no position changes."""
         self.connection = None
-        self.attachment.forget()
         self.since = now
         self.error = error
         if self.inbox is not None:
