@@ -20,6 +20,7 @@ from .errors import CloseCode, Outcome
 from .events import Positions, ResumeReport
 from .frames import SkipReason, encode_skip
 from .handshake import Attach, Ended, InboxFacts, Why
+from .inbox import Inbox
 from .journal import ReceiverKnown
 from .notices import Watch
 from .resume import Verdict, judge
@@ -71,12 +72,13 @@ class Attachment:
         connection.credit_told = credit
         connection.outbox_told = outbox.outbox_id
         connection.first_told = first = session.durable_first()
+        connection.inbox_told = inboxes.reported()
         return Attach(
             outbox_id=outbox.outbox_id,
             run=outbox.run,
             first=first,
             next=outbox.next,
-            inbox=inboxes.reported(),
+            inbox=connection.inbox_told,
             ended=inboxes.ended(now - self._endpoint.config.ended_retention),
             durable=False,
             expiry=session.own_expiry(),
@@ -228,8 +230,18 @@ class Attachment:
                 left = inbox.restarted = Positions(previous.outbox_id, previous.received, previous.read)
             session.notices.restarted(left)
         inbox.attach(connection.credit_told)
+        told = connection.inbox_told
+        if connection.dialer and not inbox.empty and (told is None or told.outbox_id != inbox.outbox_id):
+            self._pass_over(inbox, attach.first)
         session.acknowledger.begin(inbox, news=connection.dialer and self._stated != self._settled())
         return restarted
+
+    def _pass_over(self, inbox: Inbox, first: int) -> None:
+        """The peer was told of another inbox, and knows of no hole before its ``first``: nobody will say a SKIP."""
+        hole = first > inbox.received + 1 and not inbox.fin
+        gap = inbox.skip(inbox.received + 1, first - 1, SkipReason.ALREADY_READ) if hole else None
+        if gap is not None:
+            self._session.notices.gap(gap)
 
     # -- afterwards ---------------------------------------------------------------------------------------------
 
@@ -242,7 +254,7 @@ class Attachment:
         return (outbox.received + outbox.first, inbox.received + inbox.read if inbox is not None else 0)
 
     def forget(self) -> None:
-        """The connection, or the session, is over: what the peer expects is asked anew."""
+        """The session is over, and the connection may not be: nothing is left to tell.  Each connection asks anew."""
         self.hole = None
 
     def fill(self, out: list[bytes | memoryview]) -> None:

@@ -61,7 +61,7 @@ from .frames import (
     encode_close,
     frame_name,
 )
-from .handshake import Attach, PeerLimits
+from .handshake import Attach, InboxFacts, PeerLimits
 from .liveness import Liveness
 from .negotiation import Negotiation
 from .timers import Timed
@@ -141,6 +141,7 @@ class Connection(Timed):
         "error",
         "first_told",
         "generation",
+        "inbox_told",
         "liveness",
         "negotiation",
         "outbox_told",
@@ -188,6 +189,7 @@ class Connection(Timed):
         self.generation = 0
         self.credit_told = 0
         self.outbox_told = b""
+        self.inbox_told: InboxFacts | None = None
         self.first_told = 0
         # what goes out
         self.dirty = False

@@ -111,6 +111,7 @@ class Inbox:
         "returned",
         "run",
         "scattered",
+        "turn",
         "unsettled",
         "used",
     )
@@ -146,6 +147,8 @@ class Inbox:
         self.forsaken = False
         #: it was told as ended: nothing of its outbox may come any more
         self.barred = False
+        #: its place among the inboxes that are read, lowest first
+        self.turn = 0
         #: what the next message will say beside itself
         self.gap: list[GapRange] = []
         self.restarted: Positions | None = None

@@ -7,6 +7,10 @@ A peer has one outbox to us at a time, and the inbox of that is the *present* on
 and settled, and for the peer a while longer, should it return to that outbox.  An inbox ends up in one of two smaller
 shapes: *dormant*, its positions alone, because nothing happened for long; or *ended*, its last positions, told to the
 peer in ATTACH for a week so that the peer can settle its messages by them.  Nothing of an ended outbox may come again.
+
+Which inbox is the newest, and which is read first, are two things.  A peer that was put back to an old copy can state
+an outbox that it had left before, while what we hold of that is also in the outbox that it took instead, as copies.  So
+an inbox keeps its *turn* with the reader until nothing in it is left, and a message comes before its flagged copies.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ _OLD_INBOXES = 8
 class Inboxes:
     """The inboxes of one session."""
 
-    __slots__ = ("_ended", "boxes", "dormant", "present")
+    __slots__ = ("_ended", "_turns", "boxes", "dormant", "present")
 
     def __init__(self) -> None:
         #: the one that the peer's present outbox feeds; None until it attached, and when the session is over
@@ -35,6 +39,8 @@ class Inboxes:
         #: those that shrank to their positions
         self.dormant: list[InboxFacts] = []
         self._ended: list[tuple[float, Ended]] = []
+        #: the last turn that was given
+        self._turns = 0
 
     def __iter__(self) -> Iterator[Inbox]:
         return iter(self.boxes)
@@ -62,10 +68,14 @@ class Inboxes:
         """Messages that were taken and are not settled."""
         return sum(len(inbox.held) for inbox in self.boxes)
 
+    def in_turn(self) -> list[Inbox]:
+        """Those that may hold a message, as they are read."""
+        return self.boxes if len(self.boxes) < 2 else sorted(self.boxes, key=_turn)
+
     def take(self, limit: int) -> list[Delivery]:
         """Hand over up to ``limit`` messages, those of old outboxes first; they are held."""
         taken: list[Delivery] = []
-        for inbox in self.boxes:
+        for inbox in self.in_turn():
             while len(taken) < limit and (delivery := inbox.take()) is not None:
                 taken.append(delivery)
         return taken
@@ -73,7 +83,7 @@ class Inboxes:
     def take_settled(self, limit: int) -> list[Delivery]:
         """The same, and they are settled at once."""
         taken: list[Delivery] = []
-        for inbox in self.boxes:
+        for inbox in self.in_turn():
             taken += inbox.take_settled(limit - len(taken))
         return taken
 
@@ -126,6 +136,9 @@ class Inboxes:
         if durable and (inbox.empty or inbox.durable_read is None):  # or it shrank, which it does when all is on disk
             inbox.durable_read = inbox.read
         inbox.forsaken = False
+        if not inbox.unread and not inbox.held:
+            self._turns += 1
+            inbox.turn = self._turns
         if old is not None and old is not inbox:
             old.forsake()
         previous = self.reported()
@@ -164,3 +177,7 @@ class Inboxes:
         self.dormant = [box.facts() for box in boxes if not box.empty]
         self.boxes = []
         self.present = None
+
+
+def _turn(inbox: Inbox) -> int:
+    return inbox.turn

@@ -382,7 +382,7 @@ class Session(Timed):
 
     def take_one(self) -> Delivery | None:
         """Hand over the next message, if there is one; it is held until settled or released."""
-        for inbox in self.inboxes.boxes:
+        for inbox in self.inboxes.in_turn():
             delivery = inbox.take()
             if delivery is not None:
                 if self._endpoint.observer is not None:
@@ -538,7 +538,6 @@ class Session(Timed):
     def detach(self, error: ConnectionFailure, now: float) -> None:
         """The live connection is gone; no position changes."""
         self.connection = None
-        self.attachment.forget()
         self.since = now
         self.error = error
         if self.inbox is not None:

@@ -331,7 +331,7 @@ class DurableJudge(Judge):
         again = delivery[1] in self._reader(incarnation, delivery[0].outbox_id).attempts
         if not again and not flagged and incarnation in message.seen_by:
             self._object("I4", "{} from {} comes again to {} without a flag", delivery[1], peer, host)
-        if id(message) in self._done[(host.name, peer)] and not self._excused(host, peer):
+        if id(message) in self._done[(host.name, peer)] and not self._excused(host, peer, flagged):
             self._object("I4", "{} from {} comes again, and {} has on disk that it was read", delivery[1], peer, host)
         if peer in self._rolled_back and not flagged:
             # P-MARK-6: the copy may be older than the transmission to a process that has forgotten it as well
@@ -339,13 +339,16 @@ class DurableJudge(Judge):
         self._furthest[(incarnation, log)] = 0  # an old copy gives numbers anew: who has seen what is judged above
         super()._hand_over(host, peer, delivery)
 
-    def _excused(self, host: Host, peer: str) -> bool:
+    def _excused(self, host: Host, peer: str, flagged: bool) -> bool:
         """May what was acknowledged, and is on disk, come again?
 
         After old copies, and where a second process had the id of the first, which then looks to itself like an old
-        copy (case U).
+        copy (case U).  And flagged where a second process had the receiver's id: once that echoed the sender's present
+        run the sender forgets the earlier ones (P-RES-16), and takes the first, which echoes one of them, for rolled
+        back.
         """
-        return bool({peer, host.peer_id} & self._rolled_back or peer in self._doubles)
+        doubled = peer in self._doubles or (flagged and host.peer_id in self._doubles)
+        return doubled or bool({peer, host.peer_id} & self._rolled_back)
 
     def _look_at_resumption(self, host: Host, session: Session, log: _Log) -> None:
         renamed, marked, markable = session.outbox.outbox_id != log.outbox_id, log.marked, log.markable
@@ -370,6 +373,8 @@ class DurableJudge(Judge):
         host, connection, tap = wire.hosts[end], wire.ends[end], self._tap(wire, end)
         spoke = tap.spoke
         super().wrote(wire, end, buffers)
+        if tap.attach is not None:
+            self._stated[tap.attach.outbox_id] = max(tap.attach.first - 1, self._stated[tap.attach.outbox_id])
         if host.disk is None or connection is None or connection.session is None:
             return
         data = b"".join(buffers)
@@ -397,8 +402,8 @@ class DurableJudge(Judge):
                 demand(read <= durable, "I10", "{} acknowledges {} as read, on disk is {}", host, read, durable)
         elif kind == REJECT:
             outbox_id, sequence = body[:16], _SEQUENCE.unpack_from(body, 16)[0]
-            durable = sequence in kept.rejects.get(outbox_id, ())
-            demand(durable, "I10", "{} rejects {}, and that is not on disk", host, sequence)
+            written = sequence in kept.rejects.get(outbox_id, ())
+            demand(written, "I10", "{} rejects {}, and that is not on disk", host, sequence)
         elif kind == ATTACH:
             attach = parse_attach(body)
             demand(attach.first <= kept.first, "I10", "{} states first {}, on disk {}", host, attach.first, kept.first)

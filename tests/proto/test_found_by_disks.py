@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from networkio_proto import Config, Endpoint, Outcome
+import pytest
+
+from networkio_proto import Config, Endpoint, Outcome, PeerDisconnected, ProtocolError
 from networkio_proto.handshake import InboxFacts
 from networkio_proto.journal import InboxMoved, ReceiverKnown
 from networkio_testing.disk import Disk
@@ -320,3 +322,68 @@ def test_a_dialer_that_comes_back_and_learns_that_its_rejection_is_known_acknowl
     inbox = b.session("a").inbox
     assert inbox is not None
     assert not inbox.rejects
+
+
+@pytest.mark.parametrize("way", ["take", "take_one", "take_settled"])
+def test_a_message_comes_before_its_flagged_copies_although_its_outbox_was_stated_again(way: str) -> None:
+    """An old copy is put back twice: the dialer states the outbox that it left, and b still holds its messages."""
+    world = World()
+    a, b = Store(world.host("a")), world.host("b")
+    a.host.dial("b")
+    a.host.send("b", b"1")
+    copy = list(a.records)
+    a.host.send("b", b"2")
+    world.run(1)
+    for _ in range(2):
+        a.records = list(copy)
+        a.crash()
+        a.host.dial("b")
+        world.run(5)
+    session = b.session("a")
+    if way == "take_one":
+        taken = list(iter(session.take_one, None))
+    else:
+        taken = session.take(9) if way == "take" else session.take_settled(9, world.now)
+    flagged = [(delivery[2], delivery[4] is not None and delivery[4].redelivered) for delivery in taken]
+    assert flagged == [(b"1", False), (b"2", False), (b"1", True), (b"1", True)]
+
+
+@pytest.mark.parametrize("many", [1, 3])
+def test_what_a_copy_forgot_is_no_hole_when_the_outbox_returns_after_another(many: int) -> None:
+    """P-RES-3: "a" dials and states the inbox of the twin, so b cannot know that it has to say a SKIP."""
+    world = World()
+    a, b = Store(world.host("a")), world.host("b")
+    twin = world.host("twin", peer_id="b")
+    a.host.dial("b")
+    b.send("a", b"1")
+    world.run(1)
+    assert a.host.read("b") == [b"1"]
+    world.run(1)
+    copy = list(a.records)
+    b.send("a", *[b"forgotten"] * many)
+    world.run(1)
+    assert len(a.host.read("b")) == many
+    world.run(1)
+    b.send("a", b"last")
+    b.listening = False
+    a.records = copy
+    a.crash()
+    a.host.dial("twin", to="b")
+    twin.send("a", b"twin's")
+    world.run(30)
+    assert a.host.read("b") == [b"twin's"]
+    world.run(1)
+    twin.listening = False
+    twin.crash()
+    b.listening = True
+    a.host.dial("b")
+    world.run(60)
+    errors = [notice.error for notice in a.host.notices if isinstance(notice, PeerDisconnected)]
+    assert [error for error in errors if isinstance(error, ProtocolError)] == []
+    [delivery] = a.host.take("b", 9)
+    assert delivery[2] == b"last"
+    assert delivery[4] is not None
+    assert [(gap.first, gap.last) for gap in delivery[4].gap] == [(2, many + 1)]
+    a.host.settle("b", delivery)
+    world.run(1)
+    assert b.session("a").outcome(many + 2) is Outcome.READ

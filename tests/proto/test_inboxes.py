@@ -167,3 +167,37 @@ def test_the_oldest_of_many_ended_outboxes_is_forgotten() -> None:
     a.send("b", b"last")
     world.run(1.0)
     assert b.read("a")[-1] == b"last"
+
+
+# -- whose turn it is with the reader ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("left", ["unread", "held", "nothing"])
+def test_an_outbox_that_returns_keeps_its_turn_while_anything_of_it_is_left(left: str) -> None:
+    """P-RES-5, P-RES-6: two processes use the id "b", and "a" was with one, then with the other."""
+    world = pair()
+    a, b = hosts(world)
+    twin = world.host("twin", Config(), peer_id="b")
+    b.send("a", b"1")
+    world.run(1.0)
+    if left != "unread":
+        first = one(a, "b")
+        if left == "nothing":
+            a.settle("b", first)
+            world.run(1.0)
+    b.listening = False
+    live(world).cut()
+    a.dial("twin", to="b")
+    twin.send("a", b"twin's")
+    world.run(30.0)
+    twin.listening = False
+    twin.crash()
+    b.listening = True
+    until_live(world)
+    b.send("a", b"2")
+    world.run(1.0)
+    assert a.session("b").unread == (3 if left == "unread" else 2)
+    if left == "held":
+        a.release("b", first)
+    expected = {"unread": [b"1", b"2", b"twin's"], "held": [b"1", b"2", b"twin's"], "nothing": [b"twin's", b"2"]}
+    assert a.read("b") == expected[left]

@@ -229,6 +229,20 @@ def test_what_is_left_of_an_old_outbox_is_handed_over_before_its_flagged_copies(
     assert flags(taken) == [False, False, True, True, False]
 
 
+def test_an_old_copy_that_is_put_back_twice_brings_no_message_after_its_flagged_copies() -> None:
+    """The sender states the outbox that it left after the first time, and the receiver still holds that."""
+    desk = Desk("a")
+    desk.send(b"1", b"2")
+    desk.connect(1.0)
+    copy = until(desk.s.records, 1)
+    for _ in range(2):
+        desk.s.restart(copy)
+        desk.connect()
+    taken = desk.r.host.take("a", 9)
+    assert payloads(taken) == [b"1", b"2", b"1", b"1"]
+    assert flags(taken) == [False, False, True, True]
+
+
 def test_duplicates_on_the_way_of_two_honest_nodes_take_no_credit_for_good() -> None:
     """Somebody on the way repeats a message again and again."""
     window = 4000
@@ -386,8 +400,12 @@ RULES = {
     ),
     "the old outbox goes first": Rule(
         test_what_is_left_of_an_old_outbox_is_handed_over_before_its_flagged_copies,
-        "inboxes", "        for inbox in self.boxes:\n            while",
-        "        for inbox in self.boxes[::-1]:\n            while",
+        "inboxes", "        for inbox in self.in_turn():\n            while",
+        "        for inbox in self.in_turn()[::-1]:\n            while",
+    ),
+    "an outbox that is stated again keeps its turn": Rule(
+        test_an_old_copy_that_is_put_back_twice_brings_no_message_after_its_flagged_copies,
+        "inboxes", "if not inbox.unread and not inbox.held:", "if True:",
     ),
 }  # fmt: skip
 

@@ -113,6 +113,35 @@ def test_an_old_copy_of_the_sender_s_journal_that_never_drew_the_run_takes_a_new
     assert flags(taken) == [True, False]
 
 
+def test_nobody_is_told_to_pass_over_what_the_disk_of_its_sender_still_has() -> None:
+    """The receiver aborts, the sender takes a new outbox for the rest, and its disk is slow: a crash would bring both
+    the message that has ended and the old outbox back."""
+    desk = Desk()
+    desk.send(b"1")
+    desk.connect(1.0)
+    desk.r.host.abort("b")
+    desk.send(b"2")
+    desk.s.restart()
+    desk.s.sync = False
+    desk.connect()
+    inbox = desk.r.host.session("b").inbox
+    assert inbox is not None
+    assert desk.verdict() == "G"
+    assert inbox.received == 0
+    desk.s.sync = True
+    desk.s.write()
+    desk.connect(1.0)
+    assert inbox.received == 2
+    assert desk.read() == [b"1", b"2"]  # what came before the end can still be read
+
+
+def test_that_story_notices_a_sender_that_does_not_wait_for_its_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = "(journal.open and journal.first > self.hole[1])"
+    drop_rule(monkeypatch, [("attachment", rule, "True")])
+    with pytest.raises(AssertionError):
+        test_nobody_is_told_to_pass_over_what_the_disk_of_its_sender_still_has()
+
+
 def test_an_old_copy_of_the_receiver_s_journal_gets_a_gap_over_what_it_had_read() -> None:
     desk = Desk()
     desk.send(b"1")

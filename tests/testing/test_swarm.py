@@ -306,11 +306,6 @@ def test_a_tape_that_once_failed_fails_no_more(path: Path) -> None:
     play(tape)
 
 
-@pytest.mark.xfail(raises=Violation, strict=True, reason="an inbox moves behind one whose flagged copies came later")
-def test_a_copy_put_back_twice_brings_no_message_again_without_a_flag() -> None:
-    play(Tape.load(Path(__file__).parent / "tapes" / "open" / "old-copy-twice.tape"))
-
-
 # -- a bug of the core ------------------------------------------------------------------------------------------------
 
 
