@@ -361,11 +361,8 @@ class DurableJudge(Judge):
     def _look_at_positions(self, host: Host, session: Session) -> None:
         super()._look_at_positions(host, session)
         for inbox in session.inboxes:
-            if inbox.empty:  # it takes its base anew, and an old copy states a lower one
+            if inbox.empty and not inbox.barred:  # it takes its base anew, and an old copy states a lower one
                 self._held.pop((host.endpoint.incarnation, inbox.outbox_id), None)
-        for _, ended in session.inboxes._ended:  # the last of it came, and the session was over, in one step
-            key = (host.endpoint.incarnation, ended.outbox_id)
-            self._held[key] = max(self._held.get(key, (0, 0)), (ended.received, ended.read))
 
     # -- the wire -------------------------------------------------------------------------------------------------
 
