@@ -220,7 +220,10 @@ class DurableJudge(Judge):
             self._object("I10", "{} begins with another peer than {}", host, peer)
 
     def _keep_promises(self, host: Host, on_disk: set[int]) -> None:
-        """What was promised is there, unless an old copy was restored."""
+        """What was promised is there, unless an old copy was restored.
+
+        This judges the disk and its driver alone: what the core makes of what is there, :meth:`_restored` compares.
+        """
         promised = self._promised[host.name]
         gone = promised.keys() - on_disk
         if host.peer_id not in self._rolled_back:
