@@ -220,7 +220,10 @@ class DurableJudge(Judge):
             self._object("I10", "{} begins with another peer than {}", host, peer)
 
     def _keep_promises(self, host: Host, on_disk: set[int]) -> None:
-        """What was promised is there, unless an old copy was restored."""
+        """What was promised is there, unless an old copy was restored.
+
+        This judges the disk and its driver alone: what the core makes of what is there, :meth:`_restored` compares.
+        """
         promised = self._promised[host.name]
         gone = promised.keys() - on_disk
         if host.peer_id not in self._rolled_back:
@@ -361,11 +364,8 @@ class DurableJudge(Judge):
     def _look_at_positions(self, host: Host, session: Session) -> None:
         super()._look_at_positions(host, session)
         for inbox in session.inboxes:
-            if inbox.empty:  # it takes its base anew, and an old copy states a lower one
+            if inbox.empty and not inbox.barred:  # it takes its base anew, and an old copy states a lower one
                 self._held.pop((host.endpoint.incarnation, inbox.outbox_id), None)
-        for _, ended in session.inboxes._ended:  # the last of it came, and the session was over, in one step
-            key = (host.endpoint.incarnation, ended.outbox_id)
-            self._held[key] = max(self._held.get(key, (0, 0)), (ended.received, ended.read))
 
     # -- the wire -------------------------------------------------------------------------------------------------
 

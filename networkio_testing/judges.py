@@ -630,6 +630,9 @@ class Judge(Watcher):
             if known != positions:
                 self._look_at_inbox(host, session, inbox, known or (inbox.base, inbox.base))
                 self._held[key] = positions
+        for _, ended in session.inboxes._ended:  # the last of it came, and the session was over, in one step
+            key = (incarnation, ended.outbox_id)
+            self._held[key] = max(self._held.get(key, (0, 0)), (ended.received, ended.read))
 
     def _look_at_inbox(self, host: Host, session: Session, inbox: Inbox, known: tuple[int, int]) -> None:
         peer, received, read = session.peer_id, inbox.received, inbox.read

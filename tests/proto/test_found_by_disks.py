@@ -350,7 +350,7 @@ def test_a_message_comes_before_its_flagged_copies_although_its_outbox_was_state
 
 @pytest.mark.parametrize("many", [1, 3])
 def test_what_a_copy_forgot_is_no_hole_when_the_outbox_returns_after_another(many: int) -> None:
-    """P-RES-3: "a" dials and states the inbox of the twin, so b cannot know that it has to say a SKIP."""
+    """P-RES-19: "a" dials and states the inbox of the twin, so b cannot know that it has to say a SKIP."""
     world = World()
     a, b = Store(world.host("a")), world.host("b")
     twin = world.host("twin", peer_id="b")
