@@ -92,7 +92,7 @@ class Inboxes:
     def reported(self) -> InboxFacts | None:
         """The newest inbox that holds something."""
         for inbox in reversed(self.boxes):
-            if not inbox.empty and (inbox is self.present or not self._is_ended(inbox.outbox_id)):
+            if not inbox.empty and (inbox is self.present or not self.is_ended(inbox.outbox_id)):
                 return inbox.facts()
         return self.dormant[-1] if self.dormant else None
 
@@ -102,10 +102,14 @@ class Inboxes:
         return tuple(ended for _, ended in self._ended)
 
     def restore_ended(self, ended: tuple[Ended, ...], now: float) -> None:
-        """What an earlier process had put on record; its time begins anew."""
+        """What an earlier process had put on record, which lives no more; its time begins anew."""
         self._ended = [(now, item) for item in ended]
+        self.boxes = [box for box in self.boxes if not self.is_ended(box.outbox_id)]
+        if self.present not in self.boxes:
+            self.present = None
 
-    def _is_ended(self, outbox_id: bytes) -> bool:
+    def is_ended(self, outbox_id: bytes) -> bool:
+        """Is it on record as ended?  Nothing of it may come again."""
         return any(ended.outbox_id == outbox_id for _, ended in self._ended)
 
     def _record(self, f: InboxFacts, why: int, now: float) -> None:
@@ -124,7 +128,7 @@ class Inboxes:
         self.boxes = [Inbox.restored(facts) for facts in self.dormant] + self.boxes
         self.dormant = []
         old = self.present
-        barred = self._is_ended(attach.outbox_id)
+        barred = self.is_ended(attach.outbox_id)
         inbox = None if barred else next((box for box in self.boxes if box.outbox_id == attach.outbox_id), None)
         if inbox is None or inbox.empty:
             if inbox is None:
@@ -158,7 +162,7 @@ class Inboxes:
     def close(self, why: int, now: float) -> None:
         """The session is over: final positions on record; what is unread stays for its reader."""
         for facts in self.dormant + [box.facts() for box in self.boxes if not box.empty]:
-            if not self._is_ended(facts.outbox_id):
+            if not self.is_ended(facts.outbox_id):
                 self._record(facts, why, now)
         for box in self.boxes:
             if not box.forsaken:

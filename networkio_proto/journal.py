@@ -319,6 +319,8 @@ def _restore_inbox(session: Session, record: InboxMoved) -> None:
     read = record.facts.read
     if not read:  # nothing before it was settled: what was rejected comes again with the rest
         return
+    if session.inboxes.is_ended(record.facts.outbox_id):  # its sender stated it once more
+        return
     inbox = Inbox.restored(record.facts)
     inbox.durable_read = inbox.read
     inbox.fin = record.fin

@@ -103,6 +103,10 @@ class _Kept:
             self.receiver, self.marked = record.incarnation, max(self.marked, record.marked)
         elif isinstance(record, InboxesEnded):
             self.ended = record.ended
+            for outbox_id in {ended.outbox_id for ended in record.ended} & self.inboxes.keys():
+                del self.inboxes[outbox_id], self.rejects[outbox_id]
+        elif any(record.facts.outbox_id == ended.outbox_id for ended in self.ended):
+            pass  # its sender stated once more what has ended
         elif record.facts.outbox_id != bytes(16):
             self.inboxes[record.facts.outbox_id] = record.facts.read
             self.rejects[record.facts.outbox_id] = frozenset(sequence for sequence, _, _ in record.rejects)
@@ -332,7 +336,7 @@ class DurableJudge(Judge):
         log, message = self._find(host, peer, delivery)
         flagged = details is not None and details.redelivered
         again = delivery[1] in self._reader(incarnation, delivery[0].outbox_id).attempts
-        if not again and not flagged and incarnation in message.seen_by:
+        if not again and not flagged and incarnation in message.seen_by and not self._unmarkable(peer):
             self._object("I4", "{} from {} comes again to {} without a flag", delivery[1], peer, host)
         if id(message) in self._done[(host.name, peer)] and not self._excused(host, peer, flagged):
             self._object("I4", "{} from {} comes again, and {} has on disk that it was read", delivery[1], peer, host)
@@ -341,6 +345,14 @@ class DurableJudge(Judge):
             message.seen_by -= self._ancestors[incarnation]
         self._furthest[(incarnation, log)] = 0  # an old copy gives numbers anew: who has seen what is judged above
         super()._hand_over(host, peer, delivery)
+
+    def _unmarkable(self, peer: str) -> bool:
+        """Was a sender restored to a copy that knows of no receiver, and hidden from its receiver by a second process?
+
+        The copy says that nothing was ever transmitted (P-MARK-6), and the receiver reports the outbox of the second
+        process, so that nobody is told that the copy is old.
+        """
+        return peer in self._rolled_back and peer in self._doubles
 
     def _excused(self, host: Host, peer: str, flagged: bool) -> bool:
         """May what was acknowledged, and is on disk, come again?

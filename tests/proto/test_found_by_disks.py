@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from math import inf
+from random import Random
+
 import pytest
 
 from networkio_proto import Config, Endpoint, Outcome, PeerDisconnected, ProtocolError
-from networkio_proto.handshake import InboxFacts
-from networkio_proto.journal import InboxMoved, ReceiverKnown
+from networkio_proto.handshake import Ended, InboxFacts, Why
+from networkio_proto.journal import InboxesEnded, InboxMoved, ReceiverKnown, restore
 from networkio_testing.disk import Disk
 from networkio_testing.durable import DurableJudge
 from networkio_testing.world import World
@@ -387,3 +390,19 @@ def test_what_a_copy_forgot_is_no_hole_when_the_outbox_returns_after_another(man
     a.host.settle("b", delivery)
     world.run(1)
     assert b.session("a").outcome(many + 2) is Outcome.READ
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_outbox_that_ended_is_not_restored_as_a_living_one(late: bool) -> None:
+    """``late``: after its end it was stated once more, and what is written of the inbox is about that."""
+    life = bytes(16)
+    facts = InboxFacts(b"x" * 16, life, 1, 1, 1)
+    ended = InboxesEnded("a", (Ended(facts.outbox_id, life, 2, 1, 1, Why.ABORTED),))
+    moved = InboxMoved("a", facts, ())
+    endpoint = Endpoint("b", journal=True, random=Random(0))
+    session = endpoint.session("a", 0.0)
+    for record in (moved, ended, moved) if late else (moved, ended):
+        restore(session, record)
+    assert session.inbox is None
+    assert session.inboxes.reported() is None
+    assert [one.received for one in session.inboxes.ended(-inf)] == [2]
