@@ -406,3 +406,12 @@ def test_an_outbox_that_ended_is_not_restored_as_a_living_one(late: bool) -> Non
     assert session.inbox is None
     assert session.inboxes.reported() is None
     assert [one.received for one in session.inboxes.ended(-inf)] == [2]
+
+
+def test_an_inbox_lives_on_when_another_is_restored_as_ended() -> None:
+    life = bytes(16)
+    session = Endpoint("b", journal=True, random=Random(0)).session("a", 0.0)
+    restore(session, InboxMoved("a", InboxFacts(b"y" * 16, life, 1, 1, 1), ()))
+    restore(session, InboxesEnded("a", (Ended(b"x" * 16, life, 2, 1, 1, Why.ABORTED),)))
+    assert session.inbox is not None
+    assert session.inbox.outbox_id == b"y" * 16

@@ -213,6 +213,18 @@ def test_taking_and_settling_at_once_is_both() -> None:
     ]  # fmt: skip
 
 
+def test_settling_many_tells_of_each() -> None:
+    notebook, node, peer, line = watched()
+    line.say(data(1), data(2))
+    session = node.session(peer)
+    taken = session.take(2)
+    notebook.take()
+    session.settle_all(taken, node.now)
+    assert [(told[0], told[1].sequence, told[2]) for told in notebook.take()] == [
+        ("settled", 1, "acknowledged"), ("settled", 2, "acknowledged")
+    ]  # fmt: skip
+
+
 def test_a_reply_is_told_when_it_is_handed_to_who_waits_and_one_that_is_dropped_is_not() -> None:
     notebook, node, peer, line = watched()
     session = node.session(peer)
