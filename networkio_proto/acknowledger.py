@@ -107,7 +107,7 @@ class Acknowledger(Timed):
         """
         inboxes = session.inboxes
         for box in inboxes.boxes:
-            if (box.ready and not self._rejects) or box.held or (box.returned and not self._rejects):
+            if box.held or ((box.ready or box.returned) and not self._rejects):
                 break
         else:
             return True

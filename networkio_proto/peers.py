@@ -225,12 +225,7 @@ class PeerHandle(Generic[M, R]):
         receipts: list[R] = []
         try:
             for payload in payloads:
-                try:
-                    sequence = self.session.send(payload, self.node.time, headers=headers, ttl=ttl, raw=raw)
-                except OutboxFull:
-                    receipt = yield from self.accepting(payload, headers=headers, ttl=ttl, raw=raw)
-                else:
-                    receipt = self._receipt(self, sequence)
+                receipt = yield from self.accepting(payload, headers=headers, ttl=ttl, raw=raw)
                 receipts.append(receipt)
         except TimeoutError:
             pass  # whoever asked sees by their number which are missing

@@ -410,7 +410,6 @@ class Session(Timed):
         Raises MessageNotHeld if it was settled or released before, ConfigurationError for a code that is none.
         """
         inbox = delivery[0]
-        endpoint = self._endpoint
         if reject is None:
             inbox.settle(delivery[1])
         else:
@@ -422,8 +421,9 @@ class Session(Timed):
             if told is not None and inbox is self.inbox:
                 self.acknowledger.reject(told)
         self._after_settling(now)
-        if endpoint.observer is not None:
-            endpoint.observer.settled(self.peer_id, delivery, "acknowledged" if reject is None else "rejected")
+        observer = self._endpoint.observer
+        if observer is not None:
+            observer.settled(self.peer_id, delivery, "acknowledged" if reject is None else "rejected")
 
     def settle_all(self, deliveries: Sequence[Delivery], now: float) -> None:
         """Acknowledge held messages; what their sender is told is thought over once."""

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
+import pytest
 
 from networkio_asyncio import Config, Listener, Node, Peer
+from networkio_proto import Codec
 
-__all__ = ["HASTY", "WIDE", "Pair", "bounded", "connected", "node", "notice_of", "read_all", "until"]
+__all__ = ["HASTY", "WIDE", "Pair", "bounded", "connected", "node", "note_encoding", "notice_of", "read_all", "until"]
 
 P = ParamSpec("P")
 Notice = TypeVar("Notice")
@@ -94,3 +96,15 @@ async def notice_of(node: Node, kind: type[Notice], seconds: float = 10) -> Noti
 async def read_all(peer: Peer, count: int) -> list[Any]:
     """The data of the next ``count`` messages."""
     return [await peer.read() for _ in range(count)]
+
+
+def note_encoding(monkeypatch: pytest.MonkeyPatch, codec: Codec) -> list[object]:
+    """What this codec is given to encode from now on."""
+    encode, encoded = codec.encode, list[object]()
+
+    def noting(data: object) -> bytes:
+        encoded.append(data)
+        return encode(data)
+
+    monkeypatch.setattr(codec, "encode", noting)
+    return encoded

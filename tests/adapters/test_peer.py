@@ -31,7 +31,7 @@ from networkio_asyncio import (
     SessionEnded,
     WrongThread,
 )
-from tests.adapters.helpers import bounded, connected, node, notice_of, read_all, until
+from tests.adapters.helpers import bounded, connected, node, note_encoding, notice_of, read_all, until
 
 pytestmark = pytest.mark.anyio
 
@@ -138,13 +138,7 @@ async def test_send_waits_for_room_and_send_nowait_does_not() -> None:
 async def test_a_message_that_waits_for_room_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected(outbox_limit=2000) as pair:
         accepted = fill(pair.near)
-        encode, encoded = pair.client.codec.encode, []
-
-        def noting(data: object) -> bytes:
-            encoded.append(data)
-            return encode(data)
-
-        monkeypatch.setattr(pair.client.codec, "encode", noting)
+        encoded = note_encoding(monkeypatch, pair.client.codec)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(pair.near.send, "waited")
             await until(lambda: pair.near.session.watch)

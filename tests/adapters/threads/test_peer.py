@@ -26,6 +26,7 @@ from networkio_threads import (
     SessionEnded,
     WrongThread,
 )
+from tests.adapters.helpers import note_encoding
 from tests.adapters.threads.helpers import Crew, connected, fill, node, notice_of, read_all, send_all, until
 
 # -- sending and reading ----------------------------------------------------------------------------------------------
@@ -81,13 +82,7 @@ def test_send_waits_for_room_and_send_nowait_does_not() -> None:
 def test_a_message_that_waits_for_room_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with connected(outbox_limit=2000) as pair, Crew() as crew:
         accepted = fill(pair.near)
-        encode, encoded = pair.client.codec.encode, []
-
-        def noting(data: object) -> bytes:
-            encoded.append(data)
-            return encode(data)
-
-        monkeypatch.setattr(pair.client.codec, "encode", noting)
+        encoded = note_encoding(monkeypatch, pair.client.codec)
         crew.start(pair.near.send, "waited")
         until(lambda: pair.near.session.watch)
         assert read_all(pair.far, accepted + 1) == [*range(accepted), "waited"]
