@@ -93,10 +93,16 @@ class Farewell:
     # -- by both ------------------------------------------------------------------------------------------------
 
     def check(self, now: float) -> None:
-        """Both FINs read: drop the state, keep the positions."""
-        session = self._session
+        """Both FINs read: drop the state, keep the positions.
+
+        With a journal not before it knows: our last ``first`` is what frees the peer of its rejections, and a process
+        that came back without it would believe read what was rejected.
+        """
+        session, outbox = self._session, self._session.outbox
         inbox = session.inboxes.present
-        if not (session.ending and session.outbox.all_read and inbox is not None and inbox.finished):
+        if not (session.ending and outbox.all_read and inbox is not None and inbox.finished):
+            return
+        if session.durable_first() < outbox.first:
             return
         session.ending = False
         session.closed = session.finished = True

@@ -495,6 +495,36 @@ def test_a_session_that_is_over_leaves_no_inbox_to_go_on_with() -> None:
     assert b.host.read("a") == [b"anew"]
 
 
+@pytest.mark.parametrize("sender", ["a", "b"])
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_session_is_over_only_when_the_outcome_of_its_last_message_is_on_disk(sender: str, dies: bool) -> None:
+    """The last ``first`` frees the reader of its rejection, and a process that lost it must hear of that again."""
+    world, *stores = durable_pair()
+    own, other = sorted(stores, key=lambda store: store.host.name != sender)
+    left, right = own.host.name, other.host.name
+    other.host.end(left)
+    own.host.send(right, b"bad")
+    own.host.end(right)
+    world.run(1)
+    own.sync = False
+    other.host.settle(left, other.host.take(left)[0], (9, "no"))
+    world.run(1)
+    assert own.host.session(right).outcome(1) is Outcome.REJECTED
+    assert not own.host.session(right).closed
+    assert not other.host.session(left).closed
+    if dies:
+        own.crash()
+        if sender == "a":
+            own.host.dial("b")
+    own.sync = True
+    own.host.pump()
+    world.run(60)
+    assert own.host.session(right).outcome(1) is Outcome.REJECTED
+    for session in (own.host.session(right), other.host.session(left)):
+        assert session.closed
+        assert session.unsettled == 0
+
+
 def test_a_batch_that_is_outdated_by_a_new_outbox_lets_nothing_leave() -> None:
     world, a, _ = durable_pair(sync=False)
     a.host.send("b", b"one")
