@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 A driver's link moves bytes between a stream and the core's :class:`~networkio_proto.connection.Connection`, and carries
 out what the core wants done with the stream: :meth:`LinkHandle.transmit` and :meth:`LinkHandle.close`.  Both are called
-inside, and only note what is to be done.
+inside, and only note what is to be done.  At the end of the stream, whoever brought it about, the driver says so once
+(:meth:`LinkHandle.over`).
 
 A driver's listener accepts streams.  When the operating system lets that fail, it tells so
 (:meth:`ListenerHandle.failed`), and pauses.
@@ -43,12 +44,25 @@ class LinkHandle:
 
     def close(self, effect: Close) -> None:
         """The core is done with it: flush, half-close and read on, or (without ``effect.flush``) drop it now."""
+        self.closing = True
+        if effect.flush:
+            self.transmit()
+        else:
+            self.drop()
+
+    def drop(self) -> None:
+        """Close the stream now; what was not written yet is lost.  Harmless when it is closed."""
         raise NotImplementedError
 
     def lost(self, error: BaseException | None) -> None:
         """From the driver: the stream broke (``error``) or ended.  :meth:`close` follows."""
         with self.node.inside as now:
             self.connection.connection_lost(now, error)
+
+    def over(self, error: BaseException | None) -> None:
+        """From the driver, once: it has closed the stream, or does so now."""
+        self.node.unlink(self)
+        self.lost(error)
 
 
 class ListenerHandle(Generic[S]):

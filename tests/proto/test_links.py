@@ -26,7 +26,38 @@ def test_what_is_done_with_a_stream_is_the_drivers() -> None:
     with pytest.raises(NotImplementedError):
         link.transmit()
     with pytest.raises(NotImplementedError):
-        link.close(Close(connection, True))
+        link.drop()
+
+
+class Noting(LinkHandle):
+    """Notes what is to be done."""
+
+    def __init__(self, node: Driver) -> None:
+        super().__init__(node, node.links[0].connection)
+        self.told: list[str] = []
+
+    def transmit(self) -> None:
+        self.told.append("transmit")
+
+    def drop(self) -> None:
+        self.told.append("drop")
+
+
+@pytest.mark.parametrize(("flush", "told"), [(True, "transmit"), (False, "drop")])
+def test_what_the_core_is_done_with_is_flushed_or_dropped(flush: bool, told: str) -> None:
+    link = Noting(linked()[1])
+    link.close(Close(link.connection, flush))
+    assert (link.told, link.closing) == ([told], True)
+
+
+def test_a_stream_that_is_closed_is_forgotten_and_nothing_more_is_wanted_of_it() -> None:
+    _, a, _ = linked()
+    (link,) = a.links
+    link.told.clear()
+    link.over(ConnectionResetError("reset"))
+    assert (a.links, link.told) == ([], [])
+    assert "reset" in str(link.connection.error)
+    assert not a.peer("b").connected
 
 
 def test_messages_and_their_acknowledgements_go_over_it() -> None:
