@@ -1,8 +1,11 @@
-"""One byte stream and its core connection: the three roles of an adapter, and nothing that decides.
+"""One byte stream of anyio and its core connection: the three roles of an adapter, and nothing that decides.
 
 ``_read`` only reads: it hands bytes to the core, never writes, never waits for the application.  ``_write`` is the only
 place that sends: it takes the bytes from the core first and waits for the stream with nothing in its hands.  Timers are
 served elsewhere (``Node``), and may only kill: a stuck write cannot hide a dead peer.
+
+This is the way of trio, and of streams that come from the application; asyncio has a shorter one for its own sockets
+(:mod:`~networkio_asyncio._direct`).
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
-from networkio_proto import Close, Connection
+from networkio_proto import Connection
 from networkio_proto.links import LinkHandle
 from networkio_sockets import backlog_of
 
@@ -43,13 +46,9 @@ class Link(LinkHandle):
         """The core has something to send."""
         self._wake.set()
 
-    def close(self, effect: Close) -> None:
-        """The core is done with it: flush, half-close and read on, or drop it now."""
-        self.closing = True
-        if effect.flush:
-            self._wake.set()
-        else:
-            self._scope.cancel()
+    def drop(self) -> None:
+        """Close the stream now."""
+        self._scope.cancel()
 
     async def run(self) -> None:
         """Carry bytes until the stream is over; never raises because of it."""
@@ -60,8 +59,7 @@ class Link(LinkHandle):
                     await self._read()
                     tasks.cancel_scope.cancel()
         finally:
-            self.node.unlink(self)
-            self.lost(None)
+            self.over(None)
             try:
                 await anyio.aclose_forcefully(self._stream)
             except Exception:  # a user's stream may raise anything

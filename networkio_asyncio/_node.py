@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from math import inf
 from threading import get_ident
 from time import monotonic
@@ -19,6 +21,8 @@ from networkio_proto.links import ListenerHandle
 from networkio_proto.nodes import Address, NodeHandle, in_use
 from networkio_proto.operations import Operation, Steps, T
 
+from . import _direct
+from ._direct import Acceptor, DirectLink, DirectToken
 from ._link import Link
 from ._peer import Message, Peer, Receipt
 
@@ -34,6 +38,8 @@ _BREATH = 256
 class Listener(ListenerHandle[SocketListener]):
     """Addresses that a node accepts connections on."""
 
+    _acceptors: Sequence[Acceptor] = ()
+
     @property
     def addresses(self) -> list[Any]:
         """The local addresses: ``(host, port)`` pairs or UNIX paths."""
@@ -46,8 +52,16 @@ class Listener(ListenerHandle[SocketListener]):
 
     async def aclose(self) -> None:
         """Accept no more; what was accepted stays."""
+        for acceptor in self._acceptors:
+            acceptor.end()
+        self._acceptors = ()
         for listener in self._sockets:
             await listener.aclose()
+
+    def accept_directly(self) -> None:
+        """Serve whatever comes, in the event loop's own calls."""
+        sockets = [listener.extra(SocketAttribute.raw_socket) for listener in self._sockets]
+        self._acceptors = [Acceptor(self, self._node, sock) for sock in sockets]
 
     async def accept_on(self, listener: SocketListener) -> None:
         """Serve whatever comes to one of the addresses, until it is closed."""
@@ -91,23 +105,35 @@ class Node(NodeHandle[Peer]):
         self._inside = 0
         self._pumping = False
         self._tick_at = inf
-        self._alarm: anyio.CancelScope | None = None
+        #: what the node's own task waits for
+        self._alarm: anyio.Event | DirectToken | None = None
+        self._failure: Exception | None = None
         self._thread = 0
-        #: what cancels each dial that is under way
+        #: dials to be begun, and what cancels each one that is under way
+        self._wanted: list[Dial] = []
         self._dials: dict[Dial, anyio.CancelScope] = {}
         self._clock: Callable[[], float] = anyio.current_time
+        self._wait: Callable[[Any, float], Awaitable[bool]] = _wait
         self._tasks: TaskGroup
+        #: does it use the event loop itself, where it need not go by anyio?
+        self._direct = False
+        self.loop: asyncio.AbstractEventLoop
+        #: where its links read to
+        self.chunk = memoryview(b"")
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         self.begin()
         self._thread = get_ident()
-        asyncio = sys.modules.get("asyncio")
-        if asyncio is not None and asyncio._get_running_loop() is not None:
-            time = asyncio.get_running_loop().time  # the same clock as anyio's, without the detour
+        if _direct.usable():
+            self._direct = True
+            self.loop = asyncio.get_running_loop()
+            time = self.loop.time  # the same clock as anyio's, without the detour
             base = getattr(time, "__func__", None) is asyncio.BaseEventLoop.time
             self._clock = monotonic if base else time  # and without that of a method that only calls it
+            self._wait = _direct.wait
+            self.chunk = memoryview(bytearray(_direct.CHUNK))
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._tick)
         return self
@@ -119,7 +145,14 @@ class Node(NodeHandle[Peer]):
             await self.aclose(self.config.drain_timeout if kind is None else 0)
         finally:
             self._tasks.cancel_scope.cancel()
-            await self._tasks.__aexit__(None, None, None)
+            for link in list(self._links.values()):
+                link.drop()
+            try:
+                await self._tasks.__aexit__(None, None, None)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self.run(self.emptying(), 1.0)  # a turn of the event loop, unless the core has failed
+                self._raise_failure()
 
     async def aclose(self, timeout: float | None = None) -> Ledger:
         """Leave: wait until everything is read, at most ``timeout`` (default ``config.drain_timeout``); the ledger.
@@ -176,9 +209,9 @@ class Node(NodeHandle[Peer]):
         if not self._inside and get_ident() == self._thread and not self.closed:
             self.visit()
 
-    def token(self) -> anyio.Event:
+    def token(self) -> anyio.Event | DirectToken:
         """Something to wait for."""
-        return anyio.Event()
+        return DirectToken(loop=self.loop) if self._direct else anyio.Event()
 
     def make_peer(self, session: Session) -> Peer:
         """A peer of this loop."""
@@ -188,15 +221,20 @@ class Node(NodeHandle[Peer]):
         """Run one of the core's operations: a step inside, a wait outside, until it returns."""
         deadline = inf if timeout is None else self.now() + timeout
         with Steps(operation, self) as steps:
-            while (event := steps.next()) is not None:
-                if timeout is None:
-                    await event.wait()
-                    continue
-                with anyio.CancelScope(deadline=deadline) as scope:
-                    await event.wait()
-                if scope.cancelled_caught:
+            while (token := steps.next()) is not None:
+                if not await self._wait(token, deadline):
                     steps.time_is_up(timeout)
             return steps.result
+
+    def fail(self, error: Exception) -> None:
+        """From what the event loop called: end the node by this, as if one of its tasks had raised it."""
+        self._failure = error
+        self._rouse()
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def breathless(self) -> bool:
         """Is it time to let others run, even if the caller need not wait?"""
@@ -235,8 +273,11 @@ class Node(NodeHandle[Peer]):
             await made.aclose()
             raise NodeClosed(f"node {self.id} is closed: it was while this listener was made")
         self._listeners.append(made)
-        for listener in listeners:
-            self._tasks.start_soon(made.accept_on, listener)
+        if self._direct:
+            made.accept_directly()
+        else:
+            for listener in listeners:
+                self._tasks.start_soon(made.accept_on, listener)
         return made
 
     async def connect(self, host: str, port: int, peer_id: str | None = None) -> Peer:
@@ -246,28 +287,35 @@ class Node(NodeHandle[Peer]):
         somebody has answered there, whoever it is; then it raises the ConnectionFailure that only a human can mend
         (wrong key, version, itself, a host name that does not resolve).  Cancelled, it stops trying.
         """
-        return await self.connect_stream(lambda: anyio.connect_tcp(host, port), peer_id, name=self.dialling(host, port))
+        dial = _direct.connect_tcp if self._direct else anyio.connect_tcp
+        return await self._connect(partial(dial, host, port), peer_id, self.dialling(host, port))
 
     async def connect_unix(self, path: str, peer_id: str | None = None) -> Peer:
         """As :meth:`connect`, over a UNIX socket."""
-        return await self.connect_stream(lambda: anyio.connect_unix(path), peer_id, name=path)
+        dial = _direct.connect_unix if self._direct else anyio.connect_unix
+        return await self._connect(partial(dial, path), peer_id, path)
 
     async def connect_stream(self, open_stream: OpenStream, peer_id: str | None = None, *, name: str = "") -> Peer:
         """As :meth:`connect`, over byte streams that ``open_stream`` makes: called for every dial."""
-        return await self.run(self.connecting(Address(name or "a stream", open_stream), peer_id))
+        return await self._connect(open_stream, peer_id, name or "a stream")
+
+    async def _connect(self, open_stream: Callable[[], Awaitable[Any]], peer_id: str | None, name: str) -> Peer:
+        return await self.run(self.connecting(Address(name, open_stream), peer_id))
 
     def dial(self, dial: Dial) -> None:
         """The core wants a stream."""
-        self._dials[dial] = anyio.CancelScope()
-        self._tasks.start_soon(self._dial, dial, self._dials[dial])
+        self._wanted.append(dial)
+        self._rouse()
 
     def abandon(self, dial: Dial) -> None:
         """The core no longer wants it."""
         if dial in self._dials:
             self._dials[dial].cancel()
+        elif dial in self._wanted:
+            self._wanted.remove(dial)
 
     async def _dial(self, dial: Dial, scope: anyio.CancelScope) -> None:
-        stream: ByteStream | None = None
+        stream: ByteStream | socket.socket | None = None
         error: BaseException | None = None
         try:
             with scope:
@@ -285,8 +333,10 @@ class Node(NodeHandle[Peer]):
             del self._dials[dial]
         self.dialled(dial, stream, error)
 
-    def make_link(self, connection: Connection, stream: ByteStream) -> Link:
-        """A task that carries bytes between the two."""
+    def make_link(self, connection: Connection, stream: ByteStream | socket.socket) -> Link | DirectLink:
+        """What carries bytes between the two: a task, or for a socket the event loop."""
+        if isinstance(stream, socket.socket):
+            return DirectLink(self, connection, stream)
         link = Link(self, connection, stream)
         self._tasks.start_soon(link.run)
         return link
@@ -319,9 +369,18 @@ class Node(NodeHandle[Peer]):
         """
         with self.inside:
             self.check_unserved()  # out here: the task group would wrap what it raises
+        unserved: list[Peer] = []
+
+        def serve(peer: Peer) -> None:
+            unserved.append(peer)
+            self.wake_watchers()
+
         async with anyio.create_task_group() as tasks:
-            with self.serving(lambda peer: tasks.start_soon(peer.serve, handler, max_attempts)):
-                await self.run(self.ending())
+            with self.serving(serve):
+                while not self.closed:
+                    while unserved:
+                        tasks.start_soon(unserved.pop(0).serve, handler, max_attempts)
+                    await self.run(self.changing())
             tasks.cancel_scope.cancel()
 
     def log(self, line: Log) -> None:
@@ -338,16 +397,40 @@ class Node(NodeHandle[Peer]):
         finally:
             self._pumping = False
         due = self.endpoint.get_timer()
-        if due is not None and due < self._tick_at and self._alarm is not None:
-            self._tick_at = self._alarm.deadline = due
+        if due is not None and due < self._tick_at:
+            self._rouse()
+
+    def _rouse(self) -> None:
+        """Let the node's own task look what there is."""
+        self._tick_at = -inf  # once is enough
+        if self._alarm is not None:
+            self._alarm.set()
 
     async def _tick(self) -> None:
-        """Serve the core's timers; never write."""
+        """The node's own task: serve the core's timers, and begin its dials; never write.
+
+        The core may be called by the event loop itself, where no task can be begun; here it can.
+        """
         while True:
+            self._raise_failure()
+            wanted, self._wanted = self._wanted, []
+            for dial in wanted:
+                self._dials[dial] = anyio.CancelScope()
+                self._tasks.start_soon(self._dial, dial, self._dials[dial])
             self._tick_at = self.due()
-            with anyio.CancelScope(deadline=self._tick_at) as self._alarm:
-                await anyio.sleep_forever()  # the pump moves the deadline when something earlier comes up
+            self._alarm = self.token()
+            await self._wait(self._alarm, self._tick_at)
             self.tick()
+
+
+async def _wait(token: anyio.Event, deadline: float) -> bool:
+    """Wait for it until then (the loop's clock; infinity: for ever); did it come?"""
+    if deadline == inf:
+        await token.wait()
+        return True
+    with anyio.CancelScope(deadline=deadline) as scope:
+        await token.wait()
+    return not scope.cancelled_caught
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -22,6 +22,7 @@ from networkio_asyncio import (
     AddressError,
     ConfigurationError,
     DuplicateIdentity,
+    Listener,
     MessagesReady,
     Node,
     NodeClosed,
@@ -344,24 +345,46 @@ async def test_a_closed_listener_takes_nobody_and_keeps_who_is_there() -> None:
 # -- accepting under pressure -----------------------------------------------------------------------------------------
 
 
+def let_accept_fail(
+    listener: Listener, patch: pytest.MonkeyPatch, fail: Callable[[], OSError | None], *, having_taken: bool
+) -> None:
+    """Let accepting raise what ``fail()`` returns: that of anyio's listener, or on asyncio that of the socket."""
+    taker: Any = type(listener._acceptors[0]._socket if listener._acceptors else listener._sockets[0])
+    real = taker.accept
+
+    async def accept_later(self: Any) -> Any:
+        stream = await real(self) if having_taken else None
+        if (error := fail()) is not None:
+            if stream is not None:
+                await stream.aclose()
+            raise error
+        return stream or await real(self)
+
+    def accept_now(self: Any) -> Any:
+        taken = real(self) if having_taken else None
+        if (error := fail()) is not None:
+            if taken is not None:
+                taken[0].close()
+            raise error
+        return taken or real(self)
+
+    patch.setattr(taker, "accept", accept_now if listener._acceptors else accept_later)
+
+
 @bounded(10)
 async def test_without_descriptors_accepting_backs_off_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     async with node("server") as there, node("client") as here:
         listener = await there.listen("127.0.0.1", 0)
-        accepted = type(listener._sockets[0])
-        real = accepted.accept
         tries: list[float] = []
         failures = [errno.EMFILE, errno.ECONNABORTED, errno.EMFILE]
 
-        async def accept(self: Any) -> Any:
-            stream = await real(self)
-            if failures:
-                tries.append(anyio.current_time())
-                await stream.aclose()
-                raise OSError(failures.pop(), "out of something")
-            return stream
+        def fail() -> OSError | None:
+            if not failures:
+                return None
+            tries.append(anyio.current_time())
+            return OSError(failures.pop(), "out of something")
 
-        monkeypatch.setattr(accepted, "accept", accept)
+        let_accept_fail(listener, monkeypatch, fail, having_taken=True)
         await here.connect("127.0.0.1", listener.port, "server")
         await talk(here, there)
         assert not failures
@@ -372,15 +395,15 @@ async def test_without_descriptors_accepting_backs_off_and_goes_on(monkeypatch: 
 async def test_real_exhaustion_of_descriptors_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
 
-    async def accept(self: Any) -> Any:
+    def fail() -> OSError:
         nonlocal calls
         calls += 1
-        raise OSError(errno.EMFILE, "Too many open files")
+        return OSError(errno.EMFILE, "Too many open files")
 
     async with node("server") as there:
         listener = await there.listen("127.0.0.1", 0)
         await anyio.sleep(0.01)
-        monkeypatch.setattr(type(listener._sockets[0]), "accept", accept)
+        let_accept_fail(listener, monkeypatch, fail, having_taken=False)
         with socket.create_connection(("127.0.0.1", listener.port)):
             await anyio.sleep(0.25)
         monkeypatch.undo()

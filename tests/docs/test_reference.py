@@ -142,8 +142,8 @@ DRIVERS = {
     "Node": {
         "abandon", "alive", "arrive", "begin", "begin_serving", "breathe", "breathless", "call", "carry_out",
         "changing", "check_address", "check_open", "check_unserved", "check_waiting", "connecting", "dial", "dialled",
-        "dialling", "drain_time", "due", "emptying", "end_serving", "ending", "enter", "forked", "give_back", "gone",
-        "leave", "listening", "log", "looking", "loop", "make_link", "make_peer", "meet", "met", "nudge", "now",
+        "dialling", "drain_time", "due", "emptying", "end_serving", "ending", "enter", "fail", "forked", "give_back",
+        "gone", "leave", "listening", "log", "looking", "loop", "make_link", "make_peer", "meet", "met", "nudge", "now",
         "opened_by", "payload", "peer_within", "prepare", "request_number", "run", "serving", "start", "stop",
         "take_back", "tick", "token", "unlink", "visit", "wake", "wake_watchers",
     },
@@ -153,7 +153,7 @@ DRIVERS = {
     },
     "Message": {"finish", "handled", "peer", "undecodable"},
     "Receipt": {"done", "peer", "sequence"},
-    "Listener": {"abandon", "accept_on", "accepted", "failed"},
+    "Listener": {"abandon", "accept_directly", "accept_on", "accepted", "failed"},
 }
 
 
