@@ -60,8 +60,7 @@ class Listener(ListenerHandle[SocketListener]):
 
     def accept_directly(self) -> None:
         """Serve whatever comes, in the event loop's own calls."""
-        sockets = [listener.extra(SocketAttribute.raw_socket) for listener in self._sockets]
-        self._acceptors = [Acceptor(self, self._node, sock) for sock in sockets]
+        self._acceptors = [Acceptor(self, self._node, each.extra(SocketAttribute.raw_socket)) for each in self._sockets]
 
     async def accept_on(self, listener: SocketListener) -> None:
         """Serve whatever comes to one of the addresses, until it is closed."""
@@ -129,9 +128,8 @@ class Node(NodeHandle[Peer]):
         if _direct.usable():
             self._direct = True
             self.loop = asyncio.get_running_loop()
-            time = self.loop.time  # the same clock as anyio's, without the detour
-            base = getattr(time, "__func__", None) is asyncio.BaseEventLoop.time
-            self._clock = monotonic if base else time  # and without that of a method that only calls it
+            plain = getattr(self.loop.time, "__func__", None) is asyncio.BaseEventLoop.time
+            self._clock = monotonic if plain else self.loop.time  # the same clock as anyio's, without the detours
             self._wait = _direct.wait
             self.chunk = memoryview(bytearray(_direct.CHUNK))
         self._tasks = await anyio.create_task_group().__aenter__()
