@@ -61,11 +61,11 @@ class Acknowledger(Timed):
         self._rejects: list[Reject] = []
 
     def begin(self, inbox: Inbox, *, news: bool) -> None:
-        """A connection is taken up.  ``news``: the peer was told positions in its handshake that have moved since."""
+        """A connection is taken up.  ``news``: in its handshake the peer was told other positions than these."""
         self._received, self._cost = inbox.received, 0
         self._told = (0, 0, 0, 0)
         self._rejects = sorted(inbox.rejects.values(), key=lambda reject: reject.sequence)
-        # Rejections, and what was settled since a dialer's ATTACH: there may be no other reason to write.
+        # Rejections, and what a dialer's ATTACH could not say: there may be no other reason to write.
         self.pending = True
         self._urgent = news or bool(self._rejects)
 

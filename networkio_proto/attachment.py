@@ -231,9 +231,10 @@ class Attachment:
             session.notices.restarted(left)
         inbox.attach(connection.credit_told)
         told = connection.inbox_told
-        if connection.dialer and not inbox.empty and (told is None or told.outbox_id != inbox.outbox_id):
+        untold = not inbox.empty and (told is None or told.outbox_id != inbox.outbox_id)
+        if connection.dialer and untold:
             self._pass_over(inbox, attach.first)
-        session.acknowledger.begin(inbox, news=connection.dialer and self._stated != self._settled())
+        session.acknowledger.begin(inbox, news=connection.dialer and (untold or self._stated != self._settled()))
         return restarted
 
     def _pass_over(self, inbox: Inbox, first: int) -> None:

@@ -20,7 +20,7 @@ from networkio_proto import (
     SkipReason,
 )
 from networkio_proto.frames import ATTACH
-from networkio_testing.world import Host
+from networkio_testing.world import Host, World
 from tests.proto.helpers import frames, live, pair
 from tests.proto.helpers_session import (
     ACCEPTOR,
@@ -481,3 +481,30 @@ def test_a_dial_that_stated_an_outbox_which_is_no_more_is_made_anew() -> None:
     assert b.read("a") == [b"1", b"1"]
     world.run(1.0)
     assert a.session("b").unacknowledged == 0
+
+
+def test_a_dialer_that_stated_another_inbox_says_at_once_where_this_one_stands() -> None:
+    """P-ACK-10: its ATTACH stated the base; the sender has no credit with which it could ask by a duplicate."""
+    world = World()
+    reader = world.host("reader", Config(window=100, window_guaranteed=100))
+    first, twin = world.host("first", peer_id="twins"), world.host("second", peer_id="twins")
+    reader.dial("first", to="twins")
+    first.send("reader", b"1")
+    world.run(1.0)
+    first.listening = False
+    world.open_wires()[0].cut()
+    reader.dial("second", to="twins")
+    twin.send("reader", b"the other one's")
+    world.run(60.0)
+    assert reader.session("twins").unread == 2
+    outbox = first.session("reader").outbox
+    outbox.received = 0  # as if the acknowledgement had been lost with the connection
+    twin.listening, first.listening = False, True
+    reader.session("twins").drop_targets()
+    world.open_wires()[0].cut()
+    reader.dial("first", to="twins")
+    world.run(1.0)
+    assert first.session("reader").connected
+    assert outbox.credit == 0
+    assert outbox.received == 1
+    assert not outbox.untransmitted
