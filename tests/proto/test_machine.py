@@ -276,7 +276,7 @@ BUGS = (
     bug("marks one too few", "outbox", "if sequence <= self.marked:", "if sequence < self.marked:"),
     bug("never resets the back-off", "endpoint", "target.attempts = 0", "pass"),
     bug("arms the ACK timer once", "acknowledger", "self._delayed = False\n        if", "if"),
-    bug("ends before its last message is read", "farewell", "session.outbox.all_read and inbox", "inbox"),
+    bug("ends before its last message is read", "farewell", "outbox.all_read and inbox", "inbox"),
     bug("makes a session for a stranger", "endpoint", "self._provisional[peer_id] = ", "self.sessions[peer_id] = "),
     bug("rejects on one connection only", "acknowledger", "sorted(inbox.rejects.values(), key", "sorted([], key"),
     bug("reads over what is still held", "inbox", "if sequence != self.read + 1:", "if sequence < self.read + 1:"),
