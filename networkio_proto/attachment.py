@@ -42,15 +42,12 @@ class Attachment:
         "_position",
         "_receiver_durable",
         "_session",
-        "_stated",
         "hole",
     )
 
     def __init__(self, session: Session, endpoint: Endpoint) -> None:
         self._session = session
         self._endpoint = endpoint
-        #: ``read`` and the unsettled cost as our ATTACH told them
-        self._stated = (0, 0)
         #: sums of positions at the beginning of the connection, and whether its ATTACH alone moved any
         self._position = (0, 0)
         self._known = False
@@ -67,9 +64,9 @@ class Attachment:
         outbox, inboxes, arbitration = session.outbox, session.inboxes, session.arbitration
         unsettled = inboxes.unsettled
         session.window.open(unsettled)
-        self._stated = self._settled()
         credit = max(0, session.window.size - unsettled)
         connection.credit_told = credit
+        connection.settled_told = self._settled()
         connection.outbox_told = outbox.outbox_id
         connection.first_told = first = session.durable_first()
         connection.inbox_told = inboxes.reported()
@@ -234,7 +231,8 @@ class Attachment:
         untold = not inbox.empty and (told is None or told.outbox_id != inbox.outbox_id)
         if connection.dialer and untold:
             self._pass_over(inbox, attach.first)
-        session.acknowledger.begin(inbox, news=connection.dialer and (untold or self._stated != self._settled()))
+        news = untold or connection.settled_told != self._settled()
+        session.acknowledger.begin(inbox, news=connection.dialer and news)
         return restarted
 
     def _pass_over(self, inbox: Inbox, first: int) -> None:

@@ -150,6 +150,7 @@ class Connection(Timed):
         "peer_incarnation",
         "peer_limits",
         "session",
+        "settled_told",
         "source",
         "state",
         "target",
@@ -187,9 +188,12 @@ class Connection(Timed):
         self.attached: Attach | None = None
         self.dial = 0
         self.generation = 0
+        # what our ATTACH on it said
         self.credit_told = 0
         self.outbox_told = b""
         self.inbox_told: InboxFacts | None = None
+        #: ``read``, and the unsettled cost
+        self.settled_told = (0, 0)
         self.first_told = 0
         # what goes out
         self.dirty = False

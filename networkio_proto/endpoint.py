@@ -430,6 +430,8 @@ class Endpoint:
         """It closed or was lost, for the reason in ``connection.error``."""
         error = connection.error
         assert error is not None
+        own = not error.remote and error.code in (CloseCode.NORMAL, CloseCode.ABORT)
+        error.unproven = connection.attached is None and not own and not isinstance(self.auth, Insecure)
         self.connections.pop(connection, None)
         if not connection.dialer and not connection.counted_out:
             self.counters.ended(error)

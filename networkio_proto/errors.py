@@ -215,7 +215,8 @@ class ConnectionFailure(NetworkioError):
     """A connection ended, or could not be made.
 
     ``remote`` tells whether the other side said so; ``retry_after`` (seconds) is how long it asked to stay away;
-    ``resumable`` whether the session goes on.
+    ``resumable`` whether the session goes on; ``unproven`` whether it came of what somebody said who had not proved to be
+    the peer, where that is asked for.
     """
 
     code: CloseCode = CloseCode.PROTOCOL
@@ -228,6 +229,7 @@ class ConnectionFailure(NetworkioError):
         self.remote = remote
         self.retry_after = retry_after
         self.resumable = resumable
+        self.unproven = False
         super().__init__(detail)
 
     def __str__(self) -> str:

@@ -66,8 +66,10 @@ _CLASSES = {
 def retry_class(error: ConnectionFailure) -> RetryClass:
     """What this end of a connection means for the dialer."""
     if error.code is CloseCode.NORMAL and not (error.remote and error.resumable):
-        return RetryClass.STOP  # we closed it ourselves, or the session is over
-    return _CLASSES[error.code]
+        kind = RetryClass.STOP  # we closed it ourselves, or the session is over
+    else:
+        kind = _CLASSES[error.code]
+    return RetryClass.SLOW if kind is RetryClass.STOP and error.unproven else kind  # P-CLOSE-10
 
 
 def retry_delay(error: ConnectionFailure, attempts: int, draw: float, config: Config) -> float | None:

@@ -508,3 +508,28 @@ def test_a_dialer_that_stated_another_inbox_says_at_once_where_this_one_stands()
     assert outbox.credit == 0
     assert outbox.received == 1
     assert not outbox.untransmitted
+
+
+def test_what_another_connection_was_told_meanwhile_is_news_on_this_one() -> None:
+    """Each dial is compared with what it stated itself: "a" reads after its own ATTACH, and then answers b's dial."""
+    world = pair()
+    a, b = hosts(world)
+    b.send("a", b"1")
+    world.run(1.0)
+    live(world).cut()
+    world.advance(1.0)
+    (own,) = a.answer_dials()
+    own.deliver(DIALER)
+    own.deliver(ACCEPTOR)
+    assert a.read("b") == [b"1"]
+    b.dial("a")
+    (theirs,) = b.answer_dials()
+    for end in (DIALER, ACCEPTOR, DIALER):
+        theirs.deliver(end)
+    assert a.session("b").connected
+    own.deliver(DIALER)
+    own.deliver(ACCEPTOR)
+    connection = a.session("b").connection
+    assert connection is own.ends[DIALER]
+    world.run(0.01)
+    assert b.session("a").outcome(1) is Outcome.READ

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from math import inf
 
 import pytest
@@ -31,6 +32,8 @@ from networkio_proto import (
     Watch,
 )
 from networkio_proto.journal import JournalRecord
+from networkio_proto.reconnect import RetryClass, retry_class
+from tests.proto.helpers_auth import HmacAuth
 from tests.proto.helpers_wire import (
     ATTACH,
     CLOSE,
@@ -246,11 +249,52 @@ CLASSES = {
 }  # fmt: skip
 
 
+def _just(frame: bytes, peer: Peer) -> bytes:
+    return frame
+
+
 def greeted(node: Node, peer_id: str = "a") -> tuple[Line, Target]:
     """A dial that waits for HELLO_ACK."""
     line = node.dial(peer_id)
     assert line.connection.target is not None
     return line, line.connection.target
+
+
+#: what somebody without the key can say that would stop a dialer, were it true
+_UNPROVEN: dict[str, Callable[[Peer], bytes]] = {
+    **{f"CLOSE {code.name}": partial(_just, close(code)) for code, what in CLASSES.items() if what == "stop"},
+    "CLOSE NORMAL for good": partial(_just, close(CloseCode.NORMAL, flags=0)),
+    "the dialer's own id": lambda peer: peer.hello_ack(id="m"),
+    "another id": lambda peer: peer.hello_ack(id="b"),
+    "another codec": lambda peer: peer.hello_ack(codec="json"),
+}
+
+
+@pytest.mark.parametrize("auth", [None, HmacAuth(b"k" * 32)], ids=["insecure", "psk"])
+@pytest.mark.parametrize("said", _UNPROVEN.values(), ids=_UNPROVEN)
+def test_nobody_stops_a_dialer_for_good_who_has_not_proved_to_be_the_peer(
+    said: Callable[[Peer], bytes], auth: HmacAuth | None
+) -> None:
+    """P-CLOSE-10: where nobody proves anything, there is nothing to wait for; else the dials go on, slowly."""
+    node, peer = Node(auth=auth), Peer(auth="psk" if auth else "insecure")
+    line, target = greeted(node)
+    line.say(PREAMBLE, said(peer))
+    if auth is None:
+        assert target.state is TargetState.STOPPED
+    else:
+        assert target.error is not None
+        assert retry_class(target.error) is RetryClass.SLOW
+        node.advance(300.0)
+        assert target in node.dials
+
+
+@pytest.mark.parametrize("leave", [CloseCode.NORMAL, CloseCode.ABORT])
+def test_a_dialer_that_gives_up_by_itself_stops_whatever_was_proven(leave: CloseCode) -> None:
+    node = Node(auth=HmacAuth(b"k" * 32))
+    line, target = greeted(node)
+    line.connection.close(leave, "", node.now)
+    node.pump()
+    assert target.state is TargetState.STOPPED
 
 
 @pytest.mark.parametrize("remote", [True, False], ids=["heard", "said"])

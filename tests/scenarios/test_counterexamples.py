@@ -292,7 +292,7 @@ RULES = {
     ),
     "a dialer's credit includes what was settled since": Rule(
         collision.test_counterexample_02_a_dialer_judges_by_what_it_knows_when_the_answer_comes,
-        "attachment", "(untold or self._stated != self._settled())", "untold",
+        "attachment", "untold or connection.settled_told != self._settled()", "untold",
     ),
     "the last connection taken is remembered when it is dead": Rule(
         partial(
