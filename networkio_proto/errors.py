@@ -215,8 +215,8 @@ class ConnectionFailure(NetworkioError):
     """A connection ended, or could not be made.
 
     ``remote`` tells whether the other side said so; ``retry_after`` (seconds) is how long it asked to stay away;
-    ``resumable`` whether the session goes on; ``unproven`` whether it came of what somebody said who had not proved to be
-    the peer, where that is asked for.
+    ``resumable`` whether the session goes on; ``unproven`` whether it came of what somebody said who had to prove to be
+    the peer, and had not.
     """
 
     code: CloseCode = CloseCode.PROTOCOL

@@ -132,6 +132,8 @@ class Game:
         self.dialers = tuple(dialers)
         #: an application left, so applications must ask for connections again
         self.left = False
+        #: somebody answered for another where nobody proves who he is; who was answered so may have given up
+        self.misled = False
         #: look on for some minutes in the end, whether connections really stay
         self.vigil = True
         everybody = (*self.pairs, TWIN + "b")
@@ -409,7 +411,7 @@ class Game:
         world = self.world
         self._mend()
         for rounds in range(100):
-            for pair in self.dialers if self.left else ():
+            for pair in self.dialers if self.left or self.misled else ():
                 self.dial(pair)
             while self.settle_everything():
                 world.run(0.2)
@@ -420,12 +422,22 @@ class Game:
         self.settle_everything()
         world.run(5)
         if self.vigil:
-            world.run(80)
+            world.run(max(80.0, self._longest_wait()))
             made = world.connections_made
             world.run(60)
             if made != world.connections_made:
                 raise Violation("I24", "connections come and go, and nothing is wrong", world)
         self.judge.at_rest()
+
+    def _longest_wait(self) -> float:
+        """Until the last target has dialled that waits: who answers at it may long be connected, and it not know."""
+        waits = [
+            target.retry_at - host.now
+            for host in self.hosts.values()
+            for target in host.endpoint.targets
+            if host.up and target.retry_at is not None
+        ]
+        return 1.1 * max(waits, default=0.0) + 5.0  # its clock may be slow
 
     def _mend(self) -> None:
         """All machines run, and all wires that are left carry what they are given."""

@@ -107,6 +107,7 @@ def stranger_comes(game: Game, name: str, what: str, count: int) -> None:
 def stranger_answers(game: Game, name: str, what: str, count: int) -> None:
     """It answers where a host dials, and says the beginning of something."""
     if game.adversary is not None:
+        game.misled = game.misled or not game.adversary.secret
         game.adversary.answer(game.hosts[name], what, count)
 
 
