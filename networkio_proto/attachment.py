@@ -187,11 +187,17 @@ class Attachment:
         self._receiver_durable = attach.durable
 
     def _transmitted_before(self, attach: Attach) -> int:
-        """Rolled back: how far did this outbox go out?  An old copy may not know, but the peer has what it names."""
+        """Rolled back: how far did this outbox go out?  An old copy may not know, but the peer has what it names.
+
+        Unless another process loaded the copy before, met the peer too, and went on under a name that the copy lost.
+        """
         outbox = self._session.outbox
-        received = [claim.received for claim in (*attach.ended, attach.inbox) if claim is not None]
-        loaded = max(outbox.runs.values(), default=0)  # what came later under these numbers is new
-        return max(outbox.sent, min(loaded, max(received, default=0)))
+        claims = [claim for claim in (*attach.ended, attach.inbox) if claim is not None]
+        before = max(outbox.runs.values(), default=0)  # what came later under these numbers is new
+        last = next(reversed(outbox.runs), b"")
+        if all(claim.run == last for claim in claims if claim.outbox_id == outbox.outbox_id):
+            before = min(before, max((claim.received for claim in claims), default=0))
+        return max(outbox.sent, before)
 
     def _doubt(self, after: int, through: int) -> None:
         """A dead process of the peer may have seen these messages: flag them, or give them up."""
