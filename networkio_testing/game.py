@@ -473,5 +473,6 @@ class Game:
         return settled
 
     def is_done(self) -> bool:
-        """Is everything read, everywhere?"""
-        return all(self.hosts[pair[0]].session(pair[1]).outbox.all_read for pair in self.pairs)
+        """Is everything read, everywhere, and known to be?  Who died in silence is missed only after a while."""
+        sessions = [self.hosts[pair[0]].session(pair[1]) for pair in self.pairs]
+        return all(session.outbox.all_read and not session.unsettled for session in sessions)

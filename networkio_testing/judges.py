@@ -247,6 +247,8 @@ class _Ghost:
     log: _Log
     #: what its outbox looked like
     outbox: tuple[object, ...] = ()
+    #: how many inboxes it had: when the last ones are gone, they have left their final positions
+    boxes: int = 0
     #: its inbox, if it has exactly one, and the positions of that
     inbox: Inbox | None = None
     received: int = -1
@@ -495,7 +497,8 @@ class Judge(Watcher):
         ghost = self._ghosts.get(session) or self._ghost(host, session)
         self._look_at_outbox(host, session, ghost)
         boxes = session.inboxes.boxes
-        if boxes or ghost.unread or ghost.inbox is not None:
+        if boxes or ghost.boxes:
+            ghost.boxes = len(boxes)
             only = boxes[0] if len(boxes) == 1 else None
             if only is None or only is not ghost.inbox or only.received != ghost.received or only.read != ghost.read:
                 self._look_at_positions(host, session)

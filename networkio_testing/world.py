@@ -727,7 +727,10 @@ class Host:
         if self.paused:
             return wires
         dials, self.dials = self.dials, []
+        process = self.endpoint
         for dial in dials:
+            if not self.up or self.endpoint is not process:  # it died of an answer before
+                break
             other = self.world.hosts.get(str(dial.target.key))
             if other is not None and (other.paused or not self.world.reachable(self, other)):
                 self.dials.append(dial)

@@ -375,6 +375,18 @@ def test_a_host_may_dial_whoever_answers_and_claim_another_peer_id() -> None:
     assert repr(twin) == "<Host twin, life 1>"
 
 
+def test_a_process_that_dies_of_one_answer_gets_no_other() -> None:
+    world = World()
+    host = world.host("a")
+    for name in "bc":
+        world.host(name)
+        host.dial(name)
+    host.crash_after(1)
+    assert len(host.answer_dials()) == 1
+    assert not host.up
+    assert world.connections_made == 1
+
+
 def test_after_a_crash_with_reset_the_peer_reads_what_was_written_and_then_the_end() -> None:
     world, a, b, _wire = connected()
     a.send("b", b"1")
