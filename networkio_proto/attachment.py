@@ -145,7 +145,9 @@ class Attachment:
         self.hole = None
         self._known = False
         if verdict is Verdict.ROLLED_BACK:
-            self._doubt(0, self._transmitted_before(attach))
+            # An old copy does not know how far it went out, nor the peer: others may have gone on from the same copy.
+            # What was accepted since it was loaded is new.
+            self._doubt(0, max(outbox.sent, *outbox.runs.values(), 0))
             session.rename_outbox(mark=True)
         elif verdict is Verdict.ENDED and ended is not None:
             self._settle_ended(ended)
@@ -185,19 +187,6 @@ class Attachment:
             if journal is not None:
                 journal.barrier(ReceiverKnown)
         self._receiver_durable = attach.durable
-
-    def _transmitted_before(self, attach: Attach) -> int:
-        """Rolled back: how far did this outbox go out?  An old copy may not know, but the peer has what it names.
-
-        Unless another process loaded the copy before, met the peer too, and went on under a name that the copy lost.
-        """
-        outbox = self._session.outbox
-        claims = [claim for claim in (*attach.ended, attach.inbox) if claim is not None]
-        before = max(outbox.runs.values(), default=0)  # what came later under these numbers is new
-        last = next(reversed(outbox.runs), b"")
-        if all(claim.run == last for claim in claims if claim.outbox_id == outbox.outbox_id):
-            before = min(before, max((claim.received for claim in claims), default=0))
-        return max(outbox.sent, before)
 
     def _doubt(self, after: int, through: int) -> None:
         """A dead process of the peer may have seen these messages: flag them, or give them up."""
