@@ -6,12 +6,13 @@ The peer states positions, never events, so that a lost or repeated frame change
 they exceed those that are known.  A position that no transmitted message explains is the peer's fault.
 
 A rejection is repeated on every connection until our ``first`` has passed it at the peer.  ``_heard`` knows those of
-this connection, so that a second one counts as a frame without meaning; once the highest is passed the peer is told so
-at once, because it holds credit back for what it rejected.
+this connection, so that a second one counts as a frame without meaning; whenever one is passed the peer is told so at
+once, because it holds credit back for what it rejected, and may have no other left.
 """
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from .errors import CloseCode
@@ -28,17 +29,18 @@ __all__ = ["Progress"]
 class Progress:
     """How the messages of one session get on."""
 
-    __slots__ = ("_heard", "_highest", "_session")
+    __slots__ = ("_heard", "_in_order", "_session")
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        #: rejections that came on this connection, and the highest of those that ``first`` has not passed yet
+        #: rejections that came on this connection and that ``first`` has not passed yet; the same as a heap
         self._heard: set[int] = set()
-        self._highest = 0
+        self._in_order: list[int] = []
 
     def begin(self) -> None:
         """A connection is live: rejections may come again."""
         self._heard.clear()
+        self._in_order.clear()
 
     def receive_ack(self, inbox: Inbox, received: int, read: int, credit: int, first: int, now: float) -> bool:
         """ACK; ``first`` and the credit are about ``inbox``.  False if it moved nothing; raises PeerFault."""
@@ -71,11 +73,14 @@ class Progress:
         if settled:
             session.waiting_since = now
             session.notices.add(Notice.READ)
-            if self._highest and session.outbox.first > self._highest:
-                self._highest = 0
-                self._heard.clear()
+            if self._in_order and self._in_order[0] < session.outbox.first:
+                self._forget_passed(session.outbox.first)
                 session.acknowledger.hurry(now)  # the peer waits for our ``first`` to pass its rejection
         session.wake(Watch.PROGRESS | (Watch.ROOM if session.has_room else 0))
+
+    def _forget_passed(self, first: int) -> None:
+        while self._in_order and self._in_order[0] < first:
+            self._heard.remove(heappop(self._in_order))
 
     def receive_reject(self, outbox_id: bytes, sequence: int, code: int, text: str, now: float) -> bool:
         """REJECT; False if it means nothing; raises PeerFault."""
@@ -90,7 +95,7 @@ class Progress:
         if sequence in self._heard:
             return False
         self._heard.add(sequence)
-        self._highest = max(self._highest, sequence)
+        heappush(self._in_order, sequence)
         if not outbox.reject(sequence, code, text):
             return True  # it was told on an earlier connection
         session.account()

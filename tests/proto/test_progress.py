@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from networkio_proto import MessagesRead, MessagesReceived
+from networkio_proto import COST_PER_MESSAGE, Config, MessagesRead, MessagesReceived
 from networkio_proto.frames import encode_ack, encode_reject
 from tests.proto.helpers import live, pair
 from tests.proto.helpers_session import ACCEPTOR, hear, hosts, inject, quiet_pair, reconnect
@@ -105,6 +105,43 @@ def test_a_rejection_that_arrived_is_repeated_until_first_has_passed_it_and_chan
     assert inbox is not None
     assert inbox.idle
     assert inbox.rejects == {}
+
+
+def test_the_credit_of_a_rejection_is_back_although_a_later_one_is_not_passed_yet() -> None:
+    """P-ACK-10: whoever rejected waits for each of them, not for the last."""
+    world = quiet_pair()
+    a, b = hosts(world)
+    a.send("b", b"bad", b"held", b"bad too")
+    world.run(1.0)
+    taken = b.take("a", 3)
+    b.settle("a", taken[2], reject=(7, "second"))
+    b.settle("a", taken[0], reject=(7, "first"))
+    world.run(1.0)
+    inbox = b.session("a").inbox
+    assert inbox is not None
+    assert list(inbox.rejects) == [taken[2][1]]
+    assert b.session("a").unsettled == sum(COST_PER_MESSAGE + len(delivery[2]) for delivery in taken[1:])
+
+
+def test_a_rejection_of_an_earlier_connection_does_not_keep_the_credit_of_a_later_one() -> None:
+    """The reader restarts after it rejected the second of two, gets the first again, and rejects that too."""
+    world = pair(b=Config(window=64, window_guaranteed=64))
+    a, b = hosts(world)
+    a.send("b", b"", b"", b"")
+    world.run(0.1)
+    (first,) = b.take("a")
+    b.settle("a", first)
+    world.run(0.1)
+    taken = b.take("a", 2)
+    b.settle("a", taken[1], reject=(7, "no"))
+    world.run(0.1)
+    b.restart()
+    world.run(1.0)
+    (again,) = b.take("a")
+    b.settle("a", again, reject=(7, "no"))
+    world.run(1.0)
+    assert a.session("b").outbox.all_read
+    assert b.session("a").unsettled == 0
 
 
 @pytest.mark.parametrize("what", ["another outbox", "read long ago", "twice", "fin"])
