@@ -251,8 +251,7 @@ class _Ghost:
     boxes: int = 0
     #: its inbox, if it has exactly one, and the positions of that
     inbox: Inbox | None = None
-    received: int = -1
-    read: int = -1
+    stood: tuple[int, int, int] = (-1, -1, -1)
     #: messages that waited to be taken
     unread: int = 0
     live: _Live | None = None
@@ -500,11 +499,10 @@ class Judge(Watcher):
         if boxes or ghost.boxes:
             ghost.boxes = len(boxes)
             only = boxes[0] if len(boxes) == 1 else None
-            if only is None or only is not ghost.inbox or only.received != ghost.received or only.read != ghost.read:
+            stands = (-1, -1, -1) if only is None else (only.base, only.received, only.read)
+            if only is None or only is not ghost.inbox or stands != ghost.stood:
                 self._look_at_positions(host, session)
-                ghost.inbox = only
-                if only is not None:
-                    ghost.received, ghost.read = only.received, only.read
+                ghost.inbox, ghost.stood = only, stands
             unread = session.unread if only is None else len(only.ready) + len(only.returned)
             if unread > ghost.unread and session.handle not in self._announced and host.on_wake is None:
                 self._object("I23", "{} got messages of {}, and there was no notice", host, session.peer_id)
