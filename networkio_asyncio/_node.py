@@ -191,6 +191,13 @@ class Node(NodeHandle[Peer]):
             self.take_back()
         return now
 
+    def handy(self) -> bool:
+        """On the loop's thread, unless it is time to let others run."""
+        if not (self._calls + 1) % _BREATH or get_ident() != self._thread:
+            return False  # and it is ``breathless``
+        self._calls += 1
+        return True
+
     def _refuse(self) -> None:
         if not self._thread:
             self.check_open()
@@ -240,8 +247,9 @@ class Node(NodeHandle[Peer]):
         return not self._calls % _BREATH
 
     async def breathe(self) -> None:
-        """Let them run; may be cancelled."""
-        await anyio.lowlevel.checkpoint()
+        """Let them run if it is; may be cancelled."""
+        if self.breathless():
+            await anyio.lowlevel.checkpoint()
 
     # -- listening and connecting -------------------------------------------------------------------------------
 
@@ -347,16 +355,14 @@ class Node(NodeHandle[Peer]):
 
     async def next_notice(self, timeout: float | None = None) -> Event | None:
         """The next notice, or None after ``timeout`` seconds.  Each notice goes to one taker.  Raises NodeClosed."""
-        if self.breathless():
-            await self.breathe()
+        await self.breathe()
         return await self.run(self._noticing(), timeout)
 
     async def notifications(self) -> AsyncIterator[Event]:
         """The notices of all peers, one light queue; ends when the node is closed."""
         while (notice := await self.run(self._noticing_to_the_end())) is not None:
             yield notice
-            if self.breathless():
-                await self.breathe()
+            await self.breathe()
 
     async def serve(self, handler: Handler, *, max_attempts: int | None = None) -> None:
         """Call ``handler(message)`` for every message of every peer: in order and one at a time for each peer.

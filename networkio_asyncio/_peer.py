@@ -78,7 +78,10 @@ class MessageIterator(IteratorHandle[Message]):
         return self
 
     async def __anext__(self) -> Message:
-        if self._node.breathless():
+        node = self._node
+        if node.handy() and (message := self._iteration.step()) is not None:
+            return message
+        if node.breathless():
             await self._breathe()
         try:
             message = self.advance()
@@ -93,7 +96,7 @@ class MessageIterator(IteratorHandle[Message]):
         with self._node.inside:
             self._iteration.settle()
         try:
-            await self._node.breathe()
+            await anyio.lowlevel.checkpoint()
         except BaseException:
             self.close()  # a loop ends with what it raises; the traceback may keep its iterator alive
             raise
@@ -116,9 +119,11 @@ class Peer(PeerHandle[Message, Receipt]):
         ``headers``: a small map that goes along.  Raises EncodeError, MessageTooLarge, SessionClosed, NodeClosed,
         WrongThread.  Cancelled while it waits, the message was not sent; it is never half sent.
         """
-        if self.node.breathless():
-            await self.node.breathe()
-        payload = self.node.payload(data, raw)
+        node = self.node
+        payload = node.payload(data, raw)
+        if headers is None and ttl is None and node.handy() and (sequence := self.session.stream(payload, raw)):
+            return Receipt(self, sequence)
+        await node.breathe()
         try:
             return self.accept(payload, headers=headers, ttl=ttl, raw=raw)
         except OutboxFull:
@@ -155,8 +160,10 @@ class Peer(PeerHandle[Message, Receipt]):
 
         Raises NoMoreMessages after the peer's end, NodeClosed.  Cancelled, it takes nothing.
         """
-        if self.node.breathless():
-            await self.node.breathe()
+        node = self.node
+        if node.handy() and (delivery := self.session.exchange(None)) is not None:
+            return Message(self, delivery)
+        await node.breathe()
         message: Message | None = self.receive_nowait(None)
         return await self.node.run(self.receiving()) if message is None else message
 
@@ -165,15 +172,16 @@ class Peer(PeerHandle[Message, Receipt]):
 
         Raises DecodeError with the message, still held, as its ``message``: reject or acknowledge it.
         """
-        if self.node.breathless():
-            await self.node.breathe()
+        node = self.node
+        if node.handy() and (data := self.read_plain()) is not NOTHING:
+            return data
+        await node.breathe()
         data = self.read_nowait(NOTHING)
-        return await self.node.run(self._reading()) if data is NOTHING else data
+        return await node.run(self._reading()) if data is NOTHING else data
 
     async def read_many(self, limit: int = 100) -> list[Any]:
         """The data of up to ``limit`` messages, acknowledged at once; waits for the first only."""
-        if self.node.breathless():
-            await self.node.breathe()
+        await self.node.breathe()
         return await self.node.run(self._reading_many(limit))
 
     def __aiter__(self) -> MessageIterator:

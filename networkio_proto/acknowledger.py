@@ -100,6 +100,21 @@ class Acknowledger(Timed):
         elif not self._delayed:
             self._delay(now)
 
+    def put_off(self, inbox: Inbox, cost: int) -> bool:
+        """Would :meth:`settled` do nothing about a message of ``cost`` but note that it is ``pending``?
+
+        It is the next one in order, and another stays with the application.
+        """
+        session = self._session
+        window = session.window.size
+        return self._urgent or (
+            self._delayed
+            and not self._rejects
+            and not session.leaving
+            and inbox.read + 1 - self._told[1] < self._endpoint.config.ack_messages
+            and inbox.used + window + cost - inbox.unsettled - inbox.allowed < window // 2
+        )
+
     def _worth_telling(self, session: Session) -> bool:
         """Is nothing left with the application, or was so much settled that the sender could be waiting for it?
 

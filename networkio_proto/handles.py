@@ -272,6 +272,18 @@ class Iteration(Generic[M]):
             raise
         return self._held
 
+    def step(self) -> M | None:
+        """The short way of :meth:`advance`, where the node is handy; None: that has to see to it."""
+        peer, held = self._peer, self._held
+        delivery = peer.session.exchange(None if held is None or held._end else held._delivery)
+        if delivery is None:
+            return None
+        if held is not None and not held._end:
+            held._end = "acknowledged"
+        message: M = peer._message(peer, delivery)
+        self._held = message
+        return message
+
     def advancing(self) -> Operation[M]:
         """The same, when there is one."""
         message = self.advance()

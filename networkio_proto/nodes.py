@@ -179,6 +179,10 @@ class NodeHandle(Generic[P]):
             self.take_back()
         return now
 
+    def handy(self) -> bool:
+        """May what causes no effect be done to the core right here, without ``enter`` and ``leave``?"""
+        return False
+
     # -- facts ----------------------------------------------------------------------------------------------------
 
     @property

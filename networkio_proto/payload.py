@@ -88,6 +88,7 @@ from uuid import UUID
 
 import msgpack
 from msgpack import ExtType
+from msgpack import unpackb as _unpackb
 from msgpack.exceptions import OutOfData, StackError
 
 from .errors import ConfigurationError, DecodeError, EncodeError, printable
@@ -491,6 +492,7 @@ class MsgpackCodec:
         # Fewer bytes than these cannot break a limit.
         self._harmless = min(max_depth, max_elements)
         self._prefix = b"\x91" * (_STACK - max_depth)
+        self._hook = self._read  # made once: a bound method is an object
         # A packer is taken out while in use: hooks may run other code, or another thread, that encodes as well.
         self._packers: list[msgpack.Packer] = []
         self._writers: dict[type, _Writer] = {
@@ -654,13 +656,14 @@ class MsgpackCodec:
         if type(data) is not bytes:
             data = bytes(data)
         try:
-            if len(data) > self._harmless and data[0] in _CONTAINER_HEADERS:
+            size = len(data)
+            if size > self._harmless and data[0] in _CONTAINER_HEADERS:
                 excess = self._excess(data)
                 if excess:
                     raise DecodeError(excess)
-            hook = self._read if len(data) <= _SMALL else _stop_at_extension
+            hook = self._hook if size <= _SMALL else _stop_at_extension
             try:
-                return msgpack.unpackb(data, strict_map_key=False, timestamp=3, ext_hook=hook)
+                return _unpackb(data, strict_map_key=False, timestamp=3, ext_hook=hook)
             except _ExtensionFound:
                 pass
             return _Reading(self).read(data)

@@ -321,6 +321,35 @@ class Session(Timed):
             connection.want_write(now)
         return sequence
 
+    def stream(self, payload: bytes, raw: bool) -> int:
+        """The short way of :meth:`send`, for a plain small message while a write is due anyway; the hot path.
+
+        Nothing but the outbox changes, so no effect comes of it, and the time does not matter.  0: :meth:`send` has to
+        see to it, and nothing was changed.
+        """
+        connection, outbox, endpoint = self.connection, self.outbox, self._endpoint
+        config, cost, size = endpoint.config, outbox.cost, len(payload)
+        if (
+            connection is None
+            or not connection.dirty
+            or outbox.first == outbox.next  # the first one waits from now on
+            or self.closed
+            or self.ending
+            or self._draining
+            or endpoint.closed
+            or endpoint.followed
+            or size > SMALL
+            or size > self._message_limit
+            or cost >= config.outbox_limit
+            or endpoint.outbox_cost >= config.outbox_node_limit
+        ):
+            return 0
+        sequence = outbox.append(payload, raw)
+        outbox.ledger.accepted += 1
+        self._accounted = outbox.cost
+        endpoint.outbox_cost += outbox.cost - cost
+        return sequence
+
     def _follow(self, sequence: int, headers: Mapping[str, object]) -> None:
         """A message was accepted: for the journal, and for whoever is told of every message."""
         if self._endpoint.journal is not None:
@@ -389,6 +418,43 @@ class Session(Timed):
                     self._endpoint.observer.receiving(self.peer_id, [delivery])
                 return delivery
         return None
+
+    def _only_inbox(self) -> Inbox | None:
+        """The inbox, if there is no other, and reading in it has to be told to nobody but the peer; else None."""
+        boxes = self.inboxes.boxes
+        if len(boxes) != 1 or self.connection is None or self.ending or self._endpoint.followed:
+            return None
+        inbox = boxes[0]
+        return None if inbox.returned or inbox.scattered or inbox.ranges else inbox
+
+    def exchange(self, held: Delivery | None) -> Delivery | None:
+        """The short way to :meth:`settle` what is held, if anything, and :meth:`take_one`; a hot path.
+
+        None: those have to see to it, and nothing was changed.
+        """
+        inbox = self._only_inbox()
+        if inbox is None or not inbox.ready:
+            return None
+        if held is not None:
+            if not (inbox.is_next(held) and self.acknowledger.put_off(inbox, COST_PER_MESSAGE + len(held[2]))):
+                return None
+            inbox.settle(held[1])
+            self.acknowledger.pending = True
+        return inbox.take()
+
+    def upcoming(self) -> Delivery | None:
+        """The next message, if :meth:`consume` can take and settle it; it is not taken yet."""
+        inbox = self._only_inbox()
+        if inbox is None or len(inbox.ready) < 2:  # the last one is told at once
+            return None
+        delivery = inbox.ready[0]
+        put_off = inbox.is_next(delivery) and self.acknowledger.put_off(inbox, COST_PER_MESSAGE + len(delivery[2]))
+        return delivery if put_off else None
+
+    def consume(self, delivery: Delivery) -> bool:
+        """The short way to take and :meth:`settle` what was :meth:`upcoming`; a hot path.  False: it is no longer."""
+        self.acknowledger.pending = True
+        return delivery[0].consume(delivery)
 
     def take_settled(self, limit: int, now: float) -> list[Delivery]:
         """Hand over up to ``limit`` messages and settle them at once."""
@@ -641,8 +707,8 @@ class Session(Timed):
             self.after_failures()
 
     def transmit(self, now: float) -> None:
-        """There may be messages to send."""
-        if self.connection is not None and not self.connection.dirty:
+        """Messages that had to wait may be sent, if there are any."""
+        if self.connection is not None and (self.outbox.untransmitted or self.attachment.hole is not None):
             self.connection.want_write(now)
 
     # -- the journal's seam ---------------------------------------------------------------------------------------
@@ -715,8 +781,7 @@ class Session(Timed):
         self.outbox.expire(now)
         self.account()
         self.after_failures()
-        if self.outbox.untransmitted:
-            self.transmit(now)
+        self.transmit(now)
         deadlines = [self.outbox.next_expiry or inf]
         if self.connection is None and self.connections:
             expiry = self._expiry()

@@ -514,10 +514,13 @@ class Host:
         session, world = self.session(peer), self.world
         sequences = []
         options = {"raw": raw, "ttl": ttl, "headers": headers, "ack_now": ack_now}
+        plain = ttl is None and headers is None and not ack_now
         try:
             for payload in payloads:
                 world.steps.send += 1
-                sequence = session.send(payload, self.now, raw=raw, ttl=ttl, headers=headers, ack_now=ack_now)
+                sequence = session.stream(payload, raw) if plain else 0
+                if not sequence:
+                    sequence = session.send(payload, self.now, raw=raw, ttl=ttl, headers=headers, ack_now=ack_now)
                 sequences.append(sequence)
                 for accepted in world.watchers.accepted:
                     accepted(self, peer, sequence, payload, options)
@@ -541,7 +544,11 @@ class Host:
         """Take and acknowledge everything that is there (or ``limit``)."""
         session = self.session(peer)
         self.world.steps.take_settled += 1
-        taken = session.take_settled(limit, self.now)
+        upcoming = session.upcoming() if limit == 1 else None
+        if upcoming is not None and session.consume(upcoming):
+            taken = [upcoming]
+        else:
+            taken = session.take_settled(limit, self.now)
         if taken:
             for handed_over in self.world.watchers.handed_over:
                 handed_over(self, peer, taken)
@@ -554,7 +561,9 @@ class Host:
     def take(self, peer: str, limit: int = 1) -> list[Delivery]:
         """Take and hold."""
         self.world.steps.take += 1
-        taken = self.session(peer).take(limit)
+        session = self.session(peer)
+        delivery = session.exchange(None) if limit == 1 else None
+        taken = session.take(limit) if delivery is None else [delivery]
         if taken:
             for handed_over in self.world.watchers.handed_over:
                 handed_over(self, peer, taken)

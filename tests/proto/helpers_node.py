@@ -94,6 +94,10 @@ class Driver(NodeHandle[Far]):
         self.carry_out()
         self.entered = False
 
+    def handy(self) -> bool:
+        """There is but one thread."""
+        return True
+
     def token(self) -> Flag:
         """Something to wait for."""
         return Flag()

@@ -1,0 +1,240 @@
+"""The short ways of sending and reading: what they do is what the long ones do, where they do anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from networkio_proto import COST_PER_MESSAGE, Config, DecodeError, Delivery, MessageNotHeld, MsgpackCodec, Session
+from networkio_proto.handles import MessageHandle
+from networkio_proto.peers import NOTHING
+from tests.proto.helpers import pair
+from tests.proto.helpers_node import Driver, Far, Net
+from tests.proto.helpers_session import hosts
+from tests.proto.helpers_wire import fingerprint
+
+#: what the applications do, one after the other
+OPS = ("send", "send large", "send raw", "advance", "advance", "advance", "read", "read", "release", "reject", "answer",
+       "wait", "wait long", "cut", "end", "drain")  # fmt: skip
+
+#: small enough for all of it to run full, and to be worth telling
+_CONFIG = Config(window=4000, window_guaranteed=4000, window_max=8000, ack_messages=5, outbox_limit=3000)
+
+
+class Application:
+    """Sends from "a" and reads at "b", the short ways first if it is ``short``; counts how often they were enough."""
+
+    def __init__(self, *, short: bool) -> None:
+        self.world = pair(_CONFIG)
+        self.a, self.b = hosts(self.world)
+        self.short = short
+        self.used = 0
+        self.held: Delivery | None = None
+        self.heard: list[bytes] = []
+
+    @property
+    def sender(self) -> Session:
+        return self.a.session("b")
+
+    @property
+    def reader(self) -> Session:
+        return self.b.session("a")
+
+    def send(self, size: int, raw: bool = False, count: int = 4) -> None:
+        """Some messages in one turn."""
+        for number in range(count):
+            payload = bytes([number]) * size
+            if self.short and self.sender.stream(payload, raw):
+                self.used += 1
+                continue
+            try:
+                self.sender.send(payload, self.world.now, raw=raw)
+            except Exception as error:  # full, or ended: both worlds must say so
+                self.heard.append(type(error).__name__.encode())
+        self.a.pump(self.sender)
+
+    def advance(self) -> None:
+        """As an iterator: settle the one in hand, take the next."""
+        if self.short:
+            delivery = self.reader.exchange(self.held)
+            if delivery is not None:
+                self.used += 1
+                self._take(delivery)
+                return
+        if self.held is not None:
+            self.reader.settle(self.held, self.world.now)
+        self._take(self.reader.take_one())
+
+    def read(self) -> None:
+        """Take and settle one."""
+        if self.short:
+            delivery = self.reader.upcoming()
+            if delivery is not None and self.reader.consume(delivery):
+                self.used += 1
+                self.heard.append(delivery[2])
+                return
+        delivery = self.reader.take_one()
+        if delivery is not None:
+            self.heard.append(delivery[2])
+            self.reader.settle(delivery, self.world.now)
+
+    def _take(self, delivery: Delivery | None) -> None:
+        self.held = delivery
+        if delivery is not None:
+            self.heard.append(delivery[2])
+
+    def settle(self, how: str) -> None:
+        """Another end of the one in hand."""
+        held, self.held = self.held, None
+        if held is not None and how == "release":
+            self.reader.release(held, self.world.now)
+        elif held is not None:
+            self.reader.settle(held, self.world.now, reject=(1, "no"))
+
+    def act(self, op: str) -> None:
+        """One of the OPS."""
+        world, now = self.world, self.world.now
+        acts: dict[str, Callable[[], object]] = {
+            "send": lambda: self.send(20), "send large": lambda: self.send(2200, count=2),
+            "send raw": lambda: self.send(7, raw=True), "advance": self.advance, "read": self.read,
+            "release": lambda: self.settle("release"), "reject": lambda: self.settle("reject"),
+            "answer": lambda: self.reader.can_send and self.reader.send(b"r", now),
+            "wait": lambda: world.run(0.002), "wait long": lambda: world.run(1.0),
+            "cut": lambda: world.open_wires()[0].cut() if world.open_wires() else None,
+            "end": lambda: self.sender.end(now), "drain": lambda: self.reader.drain(now),
+        }  # fmt: skip
+        acts[op]()
+        for host in (self.a, self.b):
+            host.pump()
+
+    def state(self) -> object:
+        """Everything that both nodes know, and what was said."""
+        said = [(pipe.delivered, bytes(pipe.data)) for wire in self.world.wires for pipe in wire.pipes]
+        return [fingerprint(host.endpoint) for host in (self.a, self.b)], said, self.heard, self.world.now
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(st.lists(st.sampled_from(OPS), min_size=20, max_size=80))
+def test_the_short_ways_leave_everything_as_the_long_ones_do(ops: list[str]) -> None:
+    short, long = Application(short=True), Application(short=False)
+    for op in ["send", "wait", *ops]:
+        short.act(op)
+        long.act(op)
+        assert short.heard == long.heard, op
+    assert short.state() == long.state()
+
+
+@pytest.mark.parametrize("way", ["send", "advance", "read"])
+def test_the_short_ways_are_the_usual_ones(way: str) -> None:
+    """In the middle of a stream, that is: not where something is waited for."""
+    application = Application(short=True)
+    application.send(20, count=30)
+    sent = application.used
+    application.world.run(0.01)
+    for _ in range(28):
+        application.act(way if way != "send" else "advance")
+    assert (sent if way == "send" else application.used - sent) >= 20
+
+
+# -- as the handles use them ------------------------------------------------------------------------------------------
+
+
+def met(count: int) -> tuple[Driver, Far, Far]:
+    """A reader with so many messages to read, whose first acknowledgement is on its way; as both see the other."""
+    net = Net()
+    sender, reader = net.node("a"), net.node("b")
+    there, here = net.connected(sender, reader)
+    there.send_nowait("first")
+    with sender.inside as now:
+        there.session.send(b"\xa1r", now, raw=True)
+        for number in range(2, count):
+            assert there.send_nowait(number).sequence == number + 1
+    net.run()
+    assert here.read_nowait() == "first"
+    return reader, there, here
+
+
+def test_messages_of_one_turn_are_accepted_by_the_short_way() -> None:
+    _, there, here = met(5)
+    assert there.unacknowledged == 5
+    assert [here.read_nowait() for _ in range(4)] == [b"\xa1r", 2, 3, 4]
+
+
+def test_messages_are_read_by_the_short_way_but_the_last() -> None:
+    _, _, here = met(5)
+    assert [here.read_plain() for _ in range(3)] == [b"\xa1r", 2, 3]
+    assert here.read_plain() is NOTHING
+    assert here.unread == 1
+    assert here.session.unsettled == COST_PER_MESSAGE + 1
+    assert here.read_nowait() == 4
+    assert here.read_plain() is NOTHING
+
+
+def test_what_cannot_be_decoded_is_left_to_the_long_way() -> None:
+    reader, _, here = met(4)
+    here.read_plain()
+    reader.codec = Odd(lambda: None)
+    assert here.read_plain() is NOTHING
+    assert here.unread == 2
+    with pytest.raises(DecodeError, match="odd"):
+        here.read_nowait()
+
+
+def test_what_the_codec_itself_took_is_not_consumed() -> None:
+    reader, _, here = met(4)
+    here.read_plain()
+    taken: list[MessageHandle] = []
+    reader.codec = Odd(lambda: taken.append(here.receive_nowait()), fails=False)
+    assert here.read_plain() is NOTHING
+    assert [message.sequence for message in taken] == [3]
+    assert here.session.held == 1
+    reader.codec = MsgpackCodec()
+    assert taken[0].data == 2
+    taken[0].ack()
+    assert here.read_nowait() == 3
+
+
+class Odd(MsgpackCodec):
+    """Does something when it should decode, and may fail then."""
+
+    def __init__(self, action: Callable[[], object], *, fails: bool = True) -> None:
+        super().__init__()
+        self._action = action
+        self._fails = fails
+
+    def decode(self, data: bytes | memoryview) -> object:
+        self._action()
+        if self._fails:
+            raise ZeroDivisionError("odd")
+        return None
+
+
+def test_an_iteration_steps_from_message_to_message() -> None:
+    reader, _, here = met(7)
+    iteration = here.iterate()
+    with reader.inside:
+        first = iteration.advance()
+    second = iteration.step()
+    assert first is not None
+    assert second is not None
+    assert (first.settled, second.held) == (True, True)
+    with pytest.raises(MessageNotHeld):
+        first.reject()
+    second.release()
+    assert iteration.step() is None  # what was released is the next, and not by the short way
+    with reader.inside:
+        again = iteration.advance()
+    assert again is not None
+    assert (again.sequence, again.attempt) == (second.sequence, 2)
+    assert iteration.step() is None  # nor is that settled by it
+    with reader.inside:
+        third = iteration.advance()
+    assert third is not None
+    third.ack()
+    fourth = iteration.step()
+    assert fourth is not None
+    assert [third.sequence, fourth.sequence] == [4, 5]
+    assert third.settled
