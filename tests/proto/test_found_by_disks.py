@@ -415,3 +415,53 @@ def test_an_inbox_lives_on_when_another_is_restored_as_ended() -> None:
     restore(session, InboxesEnded("a", (Ended(b"x" * 16, life, 2, 1, 1, Why.ABORTED),)))
     assert session.inbox is not None
     assert session.inbox.outbox_id == b"y" * 16
+
+
+def test_a_copy_from_before_it_met_the_receiver_flags_all_where_a_second_process_was_met_since() -> None:
+    """What the receiver names is the second process's, and says nothing of what the lost one transmitted."""
+    world = World()
+    a, b = Store(world.host("a")), world.host("b")
+    a.host.send("b", b"1", b"2", b"3")
+    copy = list(a.records)
+    b.dial("a")  # and so states its inbox before it knows what it is met with
+    world.run(1)
+    taken = b.take("a", 3)
+    assert len(taken) == 3
+    a.host.listening = False
+    a.host.crash(reset=True)
+    twin = world.host("twin", peer_id="a")
+    twin.dial("b")
+    twin.send("b", b"twin's")
+    world.run(1)
+    twin.crash(reset=True)
+    a.host.listening = True
+    a.records = copy
+    a.crash()
+    world.run(30)
+    flagged = [(delivery[2], delivery[4] is not None and delivery[4].redelivered) for delivery in b.take("a", 9)]
+    assert flagged == [(b"twin's", False), (b"1", True), (b"2", True), (b"3", True)]
+
+
+def test_a_copy_that_is_put_back_twice_flags_all_although_the_receiver_has_one_message_of_the_first_time() -> None:
+    world = World()
+    a = Store(world.host("a"))
+    b = world.host("b", Config(window=64, window_guaranteed=64, window_max=64))
+    a.host.send("b", b"1", b"2", b"3")
+    copy = list(a.records)
+    b.dial("a")
+    for _ in range(3):
+        world.run(1)
+        assert len(b.read("a")) == 1
+    for _ in range(2):
+        a.records = list(copy)
+        a.host.crash(reset=True)
+        a.crash()
+        world.run(5)  # there is credit for one of them
+    taken = []
+    for _ in range(9):
+        for delivery in b.take("a", 1):
+            b.settle("a", delivery)
+            taken.append(delivery)
+        world.run(1)
+    assert {delivery[2] for delivery in taken} == {b"1", b"2", b"3"}
+    assert all(delivery[4] is not None and delivery[4].redelivered for delivery in taken)
