@@ -17,10 +17,12 @@ things against the nodes:
 What restarts may legitimately do is weaker in these places, each named where it is excused:
 
 * *Old copies* (guarantees, Restarts).  A sender that is rolled back may have lost what the copy does not hold, and
-  gives the numbers of that to new messages, which then go by the same first names (P-OUT-6).  Flags follow what its
-  journal knows (P-MARK-6): a copy from before the first transmission knows of none; then nobody is said to have seen
-  the message, and if the receiver has forgotten as well, it comes again without a flag.  A receiver that is rolled
-  back gets again what it had acknowledged since.
+  gives the numbers of that to new messages, which then go by the same first names (P-OUT-6).  What the copy holds comes
+  again under a new name of the outbox, flagged, also where it was read (case C).  Flags follow what its journal knows
+  (P-MARK-6): a copy from before it met the receiver knows of no transmission, until they meet again.  A receiver that
+  is rolled back gets again what it had acknowledged since.  All that ends when the two have met under the run that came
+  after the copy.
+* *Second processes* (guarantees, Words: a node is one process under its name), for the two nodes that met them.
 * *Outcomes.*  The journal has no record of an outcome but ``first``, so a message that was cancelled, expired, dropped
   or rejected and is still retained is back after a crash, at its full cost, and READ if the peer was told to pass it
   over.
@@ -28,13 +30,13 @@ What restarts may legitimately do is weaker in these places, each named where it
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 from struct import Struct
 
-from networkio_proto import COST_PER_MESSAGE, Delivery, Outcome
+from networkio_proto import COST_PER_MESSAGE, Connection, Delivery, Outcome
 from networkio_proto.frames import ACK, ATTACH, DATA, FIN, PREAMBLE, REJECT, SKIP
 from networkio_proto.handshake import Ended, parse_attach
 from networkio_proto.journal import (
@@ -50,7 +52,7 @@ from networkio_proto.journal import (
 from networkio_proto.outbox import Outbox
 from networkio_proto.session import Session
 
-from .judges import Judge, _Log, _Message
+from .judges import Judge, _Ghost, _Log, _Message, _Tap
 from .world import Host, Wire, World
 
 __all__ = ["DurableJudge"]
@@ -126,19 +128,27 @@ class DurableJudge(Judge):
         self._written: dict[int, tuple[MessageAccepted, _Message]] = {}
         #: messages that a sender was told are on disk
         self._promised: defaultdict[str, dict[int, tuple[str, _Message]]] = defaultdict(dict)
+        #: so many batches of each host were looked at for what was read
+        self._noted: Counter[str] = Counter()
         #: the process of each durable host, and the last log that any of its dead ones had for a peer
         self._lives: dict[str, bytes] = {}
         self._latest: dict[tuple[str, str], _Log] = {}
         #: the log of the process before, by that of its successor
         self._before_it: dict[int, _Log] = {}
-        #: below the ``first`` that a sender ever stated for an outbox, everything is read
-        self._stated: defaultdict[bytes, int] = defaultdict(int)
+        #: what was read, as far as a sender told a process: the ``first`` that reached it, less one, by outbox
+        self._stated: defaultdict[tuple[bytes, bytes], int] = defaultdict(int)
+        #: those that are under way: behind so many bytes of each end of a wire
+        self._stating: defaultdict[tuple[int, int], deque[tuple[int, bytes, int]]] = defaultdict(deque)
+        #: the highest ``first`` that a host ever stated to a peer
+        self._firsts: defaultdict[tuple[str, str], int] = defaultdict(int)
         #: up to where messages came from the journal, by log
         self._loaded: dict[int, int] = {}
-        #: senders and receivers of which an old copy was ever restored
-        self._rolled_back: set[str] = set()
-        #: what was read, and is on disk: messages, by the receiver's host and the peer
-        self._done: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+        #: senders and receivers (hosts) of which an old copy was restored, and that have not met again since
+        self._rolled_back: set[tuple[str, str]] = set()
+        #: what was read, and is on disk: messages, and the outboxes that they came in, by the receiver's host and peer
+        self._done: defaultdict[tuple[str, str], dict[int, set[bytes]]] = defaultdict(dict)
+        #: messages that were retained when their outbox got this name, and may come once more in it, with a flag
+        self._again: defaultdict[bytes, set[int]] = defaultdict(set)
 
     def _disk(self, host: Host, peer: str) -> _Kept:
         kept = self._kept[host.name].get(peer)
@@ -166,6 +176,7 @@ class DurableJudge(Judge):
         if error is not None:
             self._take_back(host)
             return
+        self._noted[host.name] += 1
         for record in batch.records:
             kept = self._disk(host, record.peer_id)
             if isinstance(record, MessageAccepted) and id(record) in self._written:
@@ -182,7 +193,7 @@ class DurableJudge(Judge):
         for sequence in range(kept.inboxes.get(facts.outbox_id, 0) + 1, facts.read + 1):
             for message in () if log is None else self._candidates(log, sequence):
                 if any(where[1] == facts.outbox_id for where in message.settled_by):
-                    self._done[pair].add(id(message))
+                    self._done[pair].setdefault(id(message), set()).add(facts.outbox_id)
 
     def _take_back(self, host: Host) -> None:
         """A batch failed: its messages, and all accepted since, were never accepted."""
@@ -207,41 +218,66 @@ class DurableJudge(Judge):
             return
         dead, self._lives[host.name] = self._lives.get(host.name), host.endpoint.incarnation
         self._latest |= {(host.name, log.receiver): log for key, log in self._logs.items() if key[0] == dead}
-        if host.disk.missing:
-            self._rolled_back.add(host.peer_id)
-            host.disk.missing = 0
-            self.tally["old copy"] += 1
+        copied, host.disk.missing = host.disk.missing > 0, 0
+        if copied:
+            self._roll_back(host)
         on_disk = set()
         self._kept[host.name] = {}
-        for batch in host.disk.batches:
+        for number, batch in enumerate(host.disk.batches):
             for record in batch:
-                self._disk(host, record.peer_id).add(record)
+                kept = self._disk(host, record.peer_id)
+                if number >= self._noted[host.name] and isinstance(record, InboxMoved):
+                    self._note_read(host, record, kept)
+                kept.add(record)
                 on_disk.add(id(record))
-        self._keep_promises(host, on_disk)
+        self._noted[host.name] = len(host.disk.batches)
+        self._keep_promises(host, on_disk, copied)
         for peer, kept in self._kept[host.name].items():
-            self._restored(host, host.endpoint.sessions[peer], kept)
+            self._restored(host, host.endpoint.sessions[peer], kept, copied)
         for peer in self._kept[host.name].keys() ^ host.endpoint.sessions.keys():
             self._object("I10", "{} begins with another peer than {}", host, peer)
 
-    def _keep_promises(self, host: Host, on_disk: set[int]) -> None:
-        """What was promised is there, unless an old copy was restored.
+    def _roll_back(self, host: Host) -> None:
+        """An old copy is in place: what it does not have was not read, and nobody else knows that yet.
+
+        Guarantees, Restarts: a receiver gets again what it acknowledged after the copy was made, and nothing else.
+        """
+        self.tally["old copy"] += 1
+        for name in self.world.hosts:
+            self._rolled_back |= {(host.name, name), (name, host.name)}
+        self._noted[host.name] = 0
+        for pair, done in self._done.items():
+            if pair[0] == host.name:
+                done.clear()
+        for other in self.world.hosts.values():
+            session = other.endpoint.sessions.get(host.peer_id)
+            if session is not None:
+                self._let_begin_anew(other, session)
+
+    def _keep_promises(self, host: Host, on_disk: set[int], copied: bool) -> None:
+        """What was promised is there, unless an old copy was restored just now: that lacks the newest.
+
+        Guarantees, Restarts: an old copy is a journal as it was at some time.
 
         This judges the disk and its driver alone: what the core makes of what is there, :meth:`_restored` compares.
         """
         promised = self._promised[host.name]
         gone = promised.keys() - on_disk
-        if host.peer_id not in self._rolled_back:
-            self._demand(not gone, "I10", "{} lost {} messages that were on disk", host, len(gone))
+        newest = set(list(promised)[len(promised) - len(gone) :]) if copied else set()
+        self._demand(gone <= newest, "I10", "{} lost {} messages that were on disk", host, len(gone))
         for name in gone:
             del promised[name]
 
-    def _restored(self, host: Host, session: Session, kept: _Kept) -> None:
+    def _restored(self, host: Host, session: Session, kept: _Kept, copied: bool) -> None:
         """The core and the model made the same of the journal, and the ghosts live on."""
         outbox, peer = session.outbox, session.peer_id
         before = self._latest.get((host.name, peer))
         log = self._log(host, peer)
         told = (outbox.first, outbox.next, outbox.fin, outbox.receiver)
         model = (kept.first, kept.next, kept.fin, kept.receiver)
+        if before is not None:
+            log.eldest = before.eldest or before
+            log.reached = max(before.reached, before.transmitted, before.first - 1)
         self._demand(told == model, "I10", "{} made {} of {} in its journal for {}", host, told, model, peer)
         for sequence, record in kept.messages.items():
             if not record.fin:
@@ -260,11 +296,25 @@ class DurableJudge(Judge):
         self._loaded[id(log)] = outbox.next - 1
         if before is not None:
             self._before_it[id(log)] = before
-            log.reached = max(before.reached, before.transmitted, before.first - 1)
+        if kept.receiver is None:
+            self._forget(log)
+        if copied:  # it may have lost the name in which all this was read
+            self._again[outbox.outbox_id] |= _retained(outbox, log).keys()
         for outbox_id in kept.outboxes:
             self._outboxes[outbox_id] = log
         self._restored_inboxes(host, session, kept)
         self.tally["restored"] += 1
+
+    def _forget(self, log: _Log) -> None:
+        """The journal knows of no receiver: whoever has some of its messages got them before the copy was restored.
+
+        Guarantees, Restarts, the last of the three cases: a sender restored to a copy from before it first met its
+        receiver believes that nothing was transmitted, until they meet again.
+        """
+        everybody = self._dead | {host.endpoint.incarnation for host in self.world.hosts.values()}
+        for sequence, message in log.messages.items():
+            if sequence <= log.reached:
+                message.forgotten = frozenset(everybody)
 
     def _restored_message(
         self, host: Host, outbox: Outbox, sequence: int, record: MessageAccepted, message: _Message
@@ -317,8 +367,16 @@ class DurableJudge(Judge):
         return super()._find(host, peer, delivery)
 
     def _unseen(self, log: _Log, message: _Message, sequence: int) -> None:
-        if log.sender not in self._rolled_back:  # P-MARK-6: its copy may know of no transmission
+        if not message.forgotten or not message.seen_by <= message.forgotten:  # see _forget
             super()._unseen(log, message, sequence)
+
+    def _passed_over(self, log: _Log, message: _Message, sequence: int) -> bool:
+        """Guarantees, Restarts, the second of the three cases, and a crash is one: nothing but ``first`` is on record.
+
+        So it may be READ that a message was taken as that by whoever passed it over: it was told to, or rejected it.
+        """
+        told = message.skipped or sequence < self._firsts[(log.host, log.receiver)]
+        return message.given_up and (told or bool(message.rejections))
 
     def _ended_before(self, log: _Log, sequence: int) -> bool:
         at: _Log | None = log
@@ -333,60 +391,102 @@ class DurableJudge(Judge):
 
     def _hand_over(self, host: Host, peer: str, delivery: Delivery) -> None:
         incarnation, details = host.endpoint.incarnation, delivery[4]
-        log, message = self._find(host, peer, delivery)
+        _, message = self._find(host, peer, delivery)
         flagged = details is not None and details.redelivered
         again = delivery[1] in self._reader(incarnation, delivery[0].outbox_id).attempts
-        if not again and not flagged and incarnation in message.seen_by and not self._unmarkable(peer):
+        if not again and not flagged and incarnation in message.seen_by:
             self._object("I4", "{} from {} comes again to {} without a flag", delivery[1], peer, host)
-        if id(message) in self._done[(host.name, peer)] and not self._excused(host, peer, flagged):
+        mine, done = delivery[0].outbox_id, self._done[(host.name, peer)].get(id(message))
+        # G2: what is in hand comes again by release() only, be another copy of it read meanwhile; else see _doubtful
+        if done and (mine in done or not (again or id(message) in self._again[mine])):
             self._object("I4", "{} from {} comes again, and {} has on disk that it was read", delivery[1], peer, host)
-        if peer in self._rolled_back and not flagged:
-            # P-MARK-6: the copy may be older than the transmission to a process that has forgotten it as well
-            message.seen_by -= self._ancestors[incarnation]
-        self._furthest[(incarnation, log)] = 0  # an old copy gives numbers anew: who has seen what is judged above
+        if done and not again and not flagged:
+            self._object("I4", "{} from {} comes again without a flag, and {} has read it", delivery[1], peer, host)
+        if message.forgotten and not flagged:  # see _forget
+            message.seen_by -= message.forgotten & self._ancestors[incarnation]
         super()._hand_over(host, peer, delivery)
 
-    def _unmarkable(self, peer: str) -> bool:
-        """Was a sender restored to a copy that knows of no receiver, and hidden from its receiver by a second process?
+    def _doubtful(self, host: Host, log: _Log) -> bool:
+        """May the sender take what the peer tells for a sign that its own journal went back in time?
 
-        The copy says that nothing was ever transmitted (P-MARK-6), and the receiver reports the outbox of the second
-        process, so that nobody is told that the copy is old.
+        Guarantees, Restarts: an old copy is "noticed, and said", as "messages sent again and flagged": by the run that
+        the peer echoes, until that is the one that came after the copy (P-RES-16), and by names that the copy lost, for
+        as long as the peer tells them (case U).  A receiver put back echoes an earlier run, which the sender may have
+        forgotten.  A second process of either's id (Words: a node is one process) leads to the same: of the sender's
+        id it had an outbox that the sender does not know, of the receiver's id it echoes the present run, so that the
+        sender forgets the one that the first echoes.
         """
-        return peer in self._rolled_back and peer in self._doubles
-
-    def _excused(self, host: Host, peer: str, flagged: bool) -> bool:
-        """May what was acknowledged, and is on disk, come again?
-
-        After old copies, and where a second process had the id of the first, which then looks to itself like an old
-        copy (case U).  And flagged where a second process had the receiver's id: once that echoed the sender's present
-        run the sender forgets the earlier ones (P-RES-16), and takes the first, which echoes one of them, for rolled
-        back.
-        """
-        doubled = peer in self._doubles or (flagged and host.peer_id in self._doubles)
-        return doubled or bool({peer, host.peer_id} & self._rolled_back)
+        pair = (log.sender, log.receiver)
+        copied = any(
+            (host.name, other.name) in self._rolled_back
+            for other in self.world.hosts.values()
+            if other.peer_id == log.receiver
+        )
+        unknown = any(other is not log and (other.sender, other.receiver) == pair for other in self._outboxes.values())
+        return copied or unknown or self._doubled(log.receiver, log.sender)
 
     def _look_at_resumption(self, host: Host, session: Session, log: _Log) -> None:
         renamed, marked, markable = session.outbox.outbox_id != log.outbox_id, log.marked, log.markable
         super()._look_at_resumption(host, session, log)
         if host.disk is not None:  # a mark lasts (P-MARK-3)
             log.marked, log.markable = max(marked, log.marked), max(markable, log.markable)
-        if host.disk is not None and renamed:  # cases C and U mark what was ever transmitted, known or not
-            log.markable = max(log.markable, log.transmitted, self._loaded.get(id(log), 0))
+        if not renamed:
+            return
+        doubtful = self._doubtful(host, log)
+        if host.disk is not None:  # cases C and U mark what was ever transmitted, known or not (P-MARK-6)
+            loaded = self._loaded.get(id(log), 0)
+            log.markable = max(log.markable, log.transmitted, loaded if doubtful else min(loaded, log.reached))
+        self._let_come_again(host, session, log, doubtful)
+
+    def _let_come_again(self, host: Host, session: Session, log: _Log, doubtful: bool) -> None:
+        """An outbox got a new name: of what it retains that comes again which is read, and flagged.
+
+        Guarantees, Restarts: of an old copy "messages sent again and flagged".  Without one nothing is read that its
+        sender sends under another name.
+        """
+        retained = _retained(session.outbox, log)
+        for other in self.world.hosts.values():
+            read = self._done[(other.name, host.peer_id)].keys() & retained.keys()
+            if read and other.peer_id == session.peer_id:
+                text = "{} names its outbox anew with {}, and {} has on disk that it was read"
+                self._demand(doubtful, "I4", text, host, sorted(retained[name] for name in read), other)
+        if doubtful:
+            self._again[session.outbox.outbox_id] = set(retained)
+
+    def _taken(self, host: Host, session: Session, connection: Connection, ghost: _Ghost) -> None:
+        super()._taken(host, session, connection, ghost)
+        wire, end = host.wires[connection]
+        other = wire.hosts[1 - end]
+        log, attach = ghost.log, connection.attached
+        inbox = None if attach is None else attach.inbox
+        if inbox is not None and (inbox.outbox_id, inbox.run) == (session.outbox.outbox_id, session.outbox.run):
+            self._rolled_back.discard((host.name, other.name))
+        for message in log.messages.values():
+            if message.forgotten:  # from now on the sender knows of this process
+                message.forgotten -= {connection.peer_incarnation}
 
     def _look_at_positions(self, host: Host, session: Session) -> None:
         super()._look_at_positions(host, session)
+        self._let_begin_anew(host, session)
+
+    def _let_begin_anew(self, host: Host, session: Session) -> None:
+        """An inbox that holds nothing takes its base anew (P-RES-4), and an old copy states a lower one.
+
+        Guarantees, Restarts: an old copy is noticed, and only by its sender (P-RES-2).
+        """
         for inbox in session.inboxes:
-            if inbox.empty and not inbox.barred:  # it takes its base anew, and an old copy states a lower one
+            log = self._outboxes[inbox.outbox_id]
+            if inbox.empty and not inbox.barred and (log.host, host.name) in self._rolled_back:
                 self._held.pop((host.endpoint.incarnation, inbox.outbox_id), None)
 
     # -- the wire -------------------------------------------------------------------------------------------------
 
     def wrote(self, wire: Wire, end: int, buffers: Sequence[bytes | memoryview]) -> None:
         host, connection, tap = wire.hosts[end], wire.ends[end], self._tap(wire, end)
-        spoke = tap.spoke
+        spoke, said, attach, first = tap.spoke, tap.size, tap.attach, tap.positions[3]
         super().wrote(wire, end, buffers)
-        if tap.attach is not None:
-            self._stated[tap.attach.outbox_id] = max(tap.attach.first - 1, self._stated[tap.attach.outbox_id])
+        if tap.attach is not None and (tap.attach is not attach or tap.positions[3] != first):
+            self._states(wire, end, tap, said)
         if host.disk is None or connection is None or connection.session is None:
             return
         data = b"".join(buffers)
@@ -397,20 +497,39 @@ class DurableJudge(Judge):
             self._rests(wire, end, connection.session, kept, kind, data[position + 6 : position + 4 + length])
             position += 4 + length
 
+    def _states(self, wire: Wire, end: int, tap: _Tap, said: int) -> None:
+        """A ``first`` goes out: when it is there, the peer counts everything below as read (P-RES-4, P-ACK-10)."""
+        if tap.attach is not None:
+            first = max(tap.attach.first, tap.positions[3])
+            self._stating[(wire.number, end)].append((said, tap.attach.outbox_id, first - 1))
+            key = (wire.hosts[end].name, wire.hosts[1 - end].peer_id)
+            self._firsts[key] = max(self._firsts[key], first)
+
+    def arriving(self, wire: Wire, end: int) -> None:
+        super().arriving(wire, end)
+        stating = self._stating.get((wire.number, 1 - end))
+        while stating and stating[0][0] < wire.pipes[1 - end].delivered:
+            _, outbox_id, read = stating.popleft()
+            key = (wire.hosts[end].endpoint.incarnation, outbox_id)
+            self._stated[key] = max(self._stated[key], read)
+
     def _rests(self, wire: Wire, end: int, session: Session, kept: _Kept, kind: int, body: bytes) -> None:
         """Does everything that this frame says rest on the disk?"""
-        host, demand = wire.hosts[end], self._demand
+        host, demand, me = wire.hosts[end], self._demand, wire.hosts[end].endpoint.incarnation
         if kind in (DATA, FIN):
             self._rests_on(wire, end, session, kept, _SEQUENCE.unpack_from(body)[0])
         elif kind == SKIP:
-            self._rests_on(wire, end, session, kept, _RANGE.unpack_from(body)[1])
+            first, last = _RANGE.unpack_from(body)
+            self._rests_on(wire, end, session, kept, last)
+            for sequence, message in self._log(host, session.peer_id).messages.items():
+                if first <= sequence <= last:
+                    message.skipped = True
         elif kind == ACK:
             _, read, _, first = _POSITIONS.unpack_from(body)
             demand(first <= kept.first, "I10", "{} acknowledges first {}, on disk is {}", host, first, kept.first)
             theirs = self._tap(wire, 1 - end).attach
             if theirs is not None:
-                self._stated[theirs.outbox_id] = max(theirs.first - 1, self._stated[theirs.outbox_id])
-                durable = max(kept.inboxes.get(theirs.outbox_id, 0), self._stated[theirs.outbox_id])
+                durable = max(kept.inboxes.get(theirs.outbox_id, 0), self._stated[(me, theirs.outbox_id)])
                 demand(read <= durable, "I10", "{} acknowledges {} as read, on disk is {}", host, read, durable)
         elif kind == REJECT:
             outbox_id, sequence = body[:16], _SEQUENCE.unpack_from(body, 16)[0]
@@ -421,7 +540,7 @@ class DurableJudge(Judge):
             demand(attach.first <= kept.first, "I10", "{} states first {}, on disk {}", host, attach.first, kept.first)
             inbox = attach.inbox
             if inbox is not None:
-                durable = max(kept.inboxes.get(inbox.outbox_id, 0), self._stated[inbox.outbox_id])
+                durable = max(kept.inboxes.get(inbox.outbox_id, 0), self._stated[(me, inbox.outbox_id)])
                 demand(inbox.read <= durable, "I10", "{} states that {} is read, on disk {}", host, inbox.read, durable)
 
     def _rests_on(self, wire: Wire, end: int, session: Session, kept: _Kept, sequence: int) -> None:
@@ -433,3 +552,12 @@ class DurableJudge(Judge):
         connection = wire.ends[end]
         receiver = None if connection is None else connection.peer_incarnation
         demand(receiver == kept.receiver, "I10", "{} sends {} to a process that is not on disk", host, sequence)
+
+
+def _retained(outbox: Outbox, log: _Log) -> dict[int, int]:
+    """The numbers of the messages that an outbox may still transmit, by what the judge knows them by."""
+    return {
+        id(message): sequence
+        for sequence, message in log.messages.items()
+        if sequence >= outbox.first and message.outcome is None
+    }

@@ -142,7 +142,13 @@ class _Message:
     """One accepted message, and everything that became of it anywhere."""
 
     def __init__(
-        self, payload: bytes, headers: Mapping[str, object] | None, raw: bool, outbox_id: bytes, expires: float | None
+        self,
+        payload: bytes,
+        headers: Mapping[str, object] | None,
+        raw: bool,
+        outbox_id: bytes,
+        expires: float | None,
+        turn: int,
     ) -> None:
         self.payload = payload
         self.headers = headers
@@ -150,6 +156,8 @@ class _Message:
         #: the outbox that it was accepted into, which names it for ever
         self.outbox_id = outbox_id
         self.expires = expires
+        #: its place among all that was ever accepted anywhere
+        self.turn = turn
         self.cancelled = False
         self.outcome: Outcome | None = None
         #: its sender was told that nobody ever saw it
@@ -162,6 +170,10 @@ class _Message:
         self.rejections: frozenset[int] = _NOBODY
         #: an earlier process of the sender gave it up, and its journal has forgotten that
         self.given_up = False
+        #: a SKIP with its number was said
+        self.skipped = False
+        #: processes that may have it, and an old copy of its sender's journal is from before it met them
+        self.forgotten: frozenset[bytes] = _NOBODY
 
     def __repr__(self) -> str:
         return f"<{len(self.payload)} bytes, outcome {self.outcome}, seen by {len(self.seen_by)}>"
@@ -173,6 +185,8 @@ class _Log:
 
     sender: str
     receiver: str
+    #: whose process it is: two hosts may have one peer id
+    host: str
     messages: dict[int, _Message] = field(default_factory=dict)
     fins: set[int] = field(default_factory=set)
     outcomes: Counter[Outcome] = field(default_factory=Counter)
@@ -194,6 +208,8 @@ class _Log:
     burden: int = 0
     #: the highest sequence that an earlier process with the same journal ever transmitted
     reached: int = 0
+    #: the log of the first process with the same journal, if it is another
+    eldest: _Log | None = None
 
     def is_reply(self, sequence: int) -> bool:
         """Does that message go to whoever asked for it, past the others?"""
@@ -272,11 +288,10 @@ class Judge(Watcher):
         #: who was dead already when a process began
         self._dead: set[bytes] = set()
         self._ancestors: defaultdict[bytes, frozenset[bytes]] = defaultdict(frozenset)
-        #: peer ids that two living processes had at a time
-        self._doubles: set[str] = set()
         self._logs: dict[tuple[bytes, str], _Log] = {}
         self._outboxes: dict[bytes, _Log] = {}
         self._readers: dict[tuple[bytes, bytes], _Reader] = {}
+        #: the last turn that a process got without a flag, by that and the eldest log of the sender
         self._furthest: defaultdict[tuple[bytes, _Log], int] = defaultdict(int)
         self._held: dict[tuple[bytes, bytes], tuple[int, int]] = {}
         self._ghosts: dict[Session, _Ghost] = {}
@@ -289,6 +304,7 @@ class Judge(Watcher):
         #: when each host's timers were last served
         self._served: dict[str, float] = {}
         self._looks = 0
+        self._turns = 0
         world.watchers.append(self)
 
     def _demand(self, holds: bool, invariant: str, text: str, *facts: object) -> None:
@@ -308,13 +324,11 @@ class Judge(Watcher):
         key = (host.endpoint.incarnation, peer)
         log = self._logs.get(key)
         if log is None:
-            log = self._logs[key] = _Log(host.peer_id, peer)
+            log = self._logs[key] = _Log(host.peer_id, peer, host.name)
         return log
 
     def booted(self, host: Host) -> None:
         self._ancestors[host.endpoint.incarnation] = frozenset(self._dead)
-        if any(other.up and other.peer_id == host.peer_id for other in self.world.hosts.values() if other is not host):
-            self._doubles.add(host.peer_id)
 
     def crashed(self, host: Host) -> None:
         """It may have died in the middle of a step, and what it wrote there counts."""
@@ -328,12 +342,14 @@ class Judge(Watcher):
         log, ttl, headers = self._log(host, peer), options["ttl"], options["headers"]
         if sequence in log.messages:
             self._object("I3", "{} gave the number {} to two messages", host, sequence)
+        self._turns += 1
         log.messages[sequence] = _Message(
             payload,
             dict(headers) if headers and isinstance(headers, Mapping) else None,
             bool(options["raw"]),
             host.session(peer).outbox.outbox_id,
             host.now + ttl if isinstance(ttl, (int, float)) else None,
+            self._turns,
         )
         self.tally["accepted"] += 1
 
@@ -345,8 +361,15 @@ class Judge(Watcher):
         if certain:
             self._unseen(self._log(host, peer), message, sequence)
 
+    def _doubled(self, sender: str, receiver: str) -> bool:
+        """Did a second process with the sender's id ever state an outbox to this receiver?"""
+        known = {log.host for log in self._outboxes.values() if (log.sender, log.receiver) == (sender, receiver)}
+        return len(known) > 1
+
     def _unseen(self, log: _Log, message: _Message, sequence: int) -> None:
-        if log.sender in self._doubles:  # the peer left this outbox for the other process, and cannot say it
+        # guarantees, Words: a node is *one* process under its name.  Where two were met, the peer left this outbox for
+        # the other process, and its ATTACH has room for one inbox: it cannot say what it has of this one (P-ATT-3).
+        if self._doubled(log.sender, log.receiver):
             return
         self._demand(not message.seen_by, "I5", "the sender is told that nobody saw {}, but it was", sequence)
         message.unseen = True
@@ -401,11 +424,11 @@ class Judge(Watcher):
                 self._look_for_holes(log, reader, sequence, [(part.first, part.last) for part in details.gap])
             reader.last = sequence
             # An outbox that had to be renamed comes again to a process that holds the old one: flagged, if at all.
-            furthest = self._furthest[(incarnation, log)]
-            if sequence > furthest:
-                self._furthest[(incarnation, log)] = sequence
+            line = (incarnation, log.eldest or log)
+            if message.turn > self._furthest[line]:
+                self._furthest[line] = message.turn
             elif not redelivered:
-                self._object("I4", "{} from {} comes after {}", sequence, peer, furthest)
+                self._object("I4", "{} from {} comes after what was accepted later", sequence, peer)
         reader.attempts[sequence] = attempt
         if not redelivered and message.seen_by & self._ancestors[incarnation]:
             self._object("I9", "{} from {} was seen before, and is not flagged", sequence, peer)
@@ -441,6 +464,10 @@ class Judge(Watcher):
 
     def _ended_before(self, log: _Log, sequence: int) -> bool:
         """Did it end in the time of an earlier process with the same journal?"""
+        return False
+
+    def _passed_over(self, log: _Log, message: _Message, sequence: int) -> bool:
+        """Was the peer told to pass it over by an earlier process, whose journal has forgotten why?"""
         return False
 
     def _find(self, host: Host, peer: str, delivery: Delivery) -> tuple[_Log, _Message]:
@@ -529,8 +556,7 @@ class Judge(Watcher):
             self._look_at_resumption(host, session, log)
         if not first - 1 <= received < following:
             self._object("I1", "{}: {} {} {}", host, first - 1, received, following)
-        # what is half sent is sent to its end, although the peer may have told meanwhile that it has read it
-        if cursor > following or (not fragment and cursor < first):
+        if cursor > following or (cursor < first and not self._is_half_sent(session, ghost, cursor)):
             self._object("I1", "{}: {} {} {}", host, first, cursor, following)
         if first < log.first:
             self._object("I1", "the first of {} went from {} back to {}", host, log.first, first)
@@ -553,6 +579,16 @@ class Judge(Watcher):
             most = max(log.burden, config.outbox_limit + config.limits.message + 2 * COST_PER_MESSAGE)
             if cost > most:
                 self._object("I18", "the outbox of {} costs {} of {}", host, cost, most)
+
+    def _is_half_sent(self, session: Session, ghost: _Ghost, sequence: int) -> bool:
+        """Is this message on its way on the present connection, in fragments that have begun and have not ended?
+
+        It is sent to its end (P-DATA-25), although the peer may have told meanwhile that it has read it: the outcomes
+        do not wait for that (P-ACK-9).
+        """
+        connection, tap = session.connection, ghost.tap
+        live = ghost.live is not None and ghost.live.connection is connection
+        return live and session.outbox.fragment > 0 and tap is not None and tap.inside == sequence
 
     def _look_at_resumption(self, host: Host, session: Session, log: _Log) -> None:
         """The outbox has another name, another receiver, or another connection than before."""
@@ -590,7 +626,7 @@ class Judge(Watcher):
             if message is None:
                 self._demand(sequence in log.fins, "I8", "{} of {} was never accepted", sequence, host)
             elif message.outcome is None:
-                read = message.acknowledged or message.given_up
+                read = message.acknowledged or self._passed_over(log, message, sequence)
                 self._demand(read, "I5", "{} of {} is READ, and nobody read it", sequence, host)
                 self._outcome(log, message, Outcome.READ)
         log.first, log.failed = outbox.first, outbox.ledger.failed

@@ -301,7 +301,7 @@ def settles_twice(court: Court) -> None:
     court.judge.settled(court.b, "a", delivery, None)
 
 
-@crime("I4", "1 from a comes after 3")
+@crime("I4", "1 from a comes after what was accepted later")
 def repeats_a_renamed_outbox_without_a_flag(court: Court) -> None:
     court.b.read("a")
     court.wire.cut()
@@ -750,7 +750,7 @@ def test_a_judge_that_was_copied_with_its_world_remembers_what_was_handed_over()
     court = Court()
     court.b.read("a")
     copied: Court = pickle.loads(pickle.dumps(court))
-    with pytest.raises(Violation, match="1 from a comes after 3"):
+    with pytest.raises(Violation, match="1 from a comes after what was accepted later"):
         repeats_a_renamed_outbox_without_a_flag(copied)
 
 
