@@ -143,11 +143,13 @@ class DurableJudge(Judge):
         self._firsts: defaultdict[tuple[str, str], int] = defaultdict(int)
         #: up to where messages came from the journal, by log
         self._loaded: dict[int, int] = {}
+        #: messages of which a sender may not know who has them, by log
+        self._forgetful: dict[int, list[_Message]] = {}
         #: senders and receivers (hosts) of which an old copy was restored, and that have not met again since
         self._rolled_back: set[tuple[str, str]] = set()
-        #: what was read, and is on disk: messages, and the outboxes that they came in, by the receiver's host and peer
+        #: what was read, and is on disk: turns of messages, and the outboxes that they came in, by host and peer
         self._done: defaultdict[tuple[str, str], dict[int, set[bytes]]] = defaultdict(dict)
-        #: messages that were retained when their outbox got this name, and may come once more in it, with a flag
+        #: turns of messages that were retained when their outbox got this name: they may come once in it, with a flag
         self._again: defaultdict[bytes, set[int]] = defaultdict(set)
 
     def _disk(self, host: Host, peer: str) -> _Kept:
@@ -193,7 +195,7 @@ class DurableJudge(Judge):
         for sequence in range(kept.inboxes.get(facts.outbox_id, 0) + 1, facts.read + 1):
             for message in () if log is None else self._candidates(log, sequence):
                 if any(where[1] == facts.outbox_id for where in message.settled_by):
-                    self._done[pair].setdefault(id(message), set()).add(facts.outbox_id)
+                    self._done[pair].setdefault(message.turn, set()).add(facts.outbox_id)
 
     def _take_back(self, host: Host) -> None:
         """A batch failed: its messages, and all accepted since, were never accepted."""
@@ -315,6 +317,7 @@ class DurableJudge(Judge):
         for sequence, message in log.messages.items():
             if sequence <= log.reached:
                 message.forgotten = frozenset(everybody)
+                self._forgetful.setdefault(id(log), []).append(message)
 
     def _restored_message(
         self, host: Host, outbox: Outbox, sequence: int, record: MessageAccepted, message: _Message
@@ -378,13 +381,22 @@ class DurableJudge(Judge):
         told = message.skipped or sequence < self._firsts[(log.host, log.receiver)]
         return message.given_up and (told or bool(message.rejections))
 
-    def _ended_before(self, log: _Log, sequence: int) -> bool:
+    def _ended_before(self, host: Host, log: _Log, sequence: int) -> bool:
+        """G1 and G4, "across restarts too": it has an outcome, or this receiver has read it under another name.
+
+        An outcome may have been forgotten since: nothing but ``first`` is on record, which the peer may have been told.
+        """
+        if sequence < self._firsts[(log.host, log.receiver)]:
+            return True
+        me, done = host.endpoint.incarnation, self._done[(host.name, log.sender)]
         at: _Log | None = log
         while at is not None:
             message = at.messages.get(sequence)
             if sequence in at.fins or (message is None and sequence < at.first):
                 return True
-            if message is not None and (message.outcome is not None or message.given_up or message.settled_by):
+            if message is not None and (message.outcome is not None or message.given_up or message.turn in done):
+                return True
+            if message is not None and any(where[0] == me for where in message.settled_by):
                 return True
             at = self._before_it.get(id(at))
         return False
@@ -396,9 +408,9 @@ class DurableJudge(Judge):
         again = delivery[1] in self._reader(incarnation, delivery[0].outbox_id).attempts
         if not again and not flagged and incarnation in message.seen_by:
             self._object("I4", "{} from {} comes again to {} without a flag", delivery[1], peer, host)
-        mine, done = delivery[0].outbox_id, self._done[(host.name, peer)].get(id(message))
+        mine, done = delivery[0].outbox_id, self._done[(host.name, peer)].get(message.turn)
         # G2: what is in hand comes again by release() only, be another copy of it read meanwhile; else see _doubtful
-        if done and (mine in done or not (again or id(message) in self._again[mine])):
+        if done and (mine in done or not (again or message.turn in self._again[mine])):
             self._object("I4", "{} from {} comes again, and {} has on disk that it was read", delivery[1], peer, host)
         if done and not again and not flagged:
             self._object("I4", "{} from {} comes again without a flag, and {} has read it", delivery[1], peer, host)
@@ -449,7 +461,7 @@ class DurableJudge(Judge):
             read = self._done[(other.name, host.peer_id)].keys() & retained.keys()
             if read and other.peer_id == session.peer_id:
                 text = "{} names its outbox anew with {}, and {} has on disk that it was read"
-                self._demand(doubtful, "I4", text, host, sorted(retained[name] for name in read), other)
+                self._demand(doubtful, "I4", text, host, sorted(retained[turn] for turn in read), other)
         if doubtful:
             self._again[session.outbox.outbox_id] = set(retained)
 
@@ -461,9 +473,8 @@ class DurableJudge(Judge):
         inbox = None if attach is None else attach.inbox
         if inbox is not None and (inbox.outbox_id, inbox.run) == (session.outbox.outbox_id, session.outbox.run):
             self._rolled_back.discard((host.name, other.name))
-        for message in log.messages.values():
-            if message.forgotten:  # from now on the sender knows of this process
-                message.forgotten -= {connection.peer_incarnation}
+        for message in self._forgetful.get(id(log), ()):  # from now on the sender knows of this process
+            message.forgotten -= {connection.peer_incarnation}
 
     def _look_at_positions(self, host: Host, session: Session) -> None:
         super()._look_at_positions(host, session)
@@ -555,9 +566,9 @@ class DurableJudge(Judge):
 
 
 def _retained(outbox: Outbox, log: _Log) -> dict[int, int]:
-    """The numbers of the messages that an outbox may still transmit, by what the judge knows them by."""
+    """The numbers of the messages that an outbox may still transmit, by their turns."""
     return {
-        id(message): sequence
+        message.turn: sequence
         for sequence, message in log.messages.items()
         if sequence >= outbox.first and message.outcome is None
     }

@@ -421,7 +421,7 @@ class Judge(Watcher):
             if sequence <= reader.last:
                 self._object("I2", "{} from {} comes after {}", sequence, peer, reader.last)
             if details.gap or sequence != reader.last + 1:
-                self._look_for_holes(log, reader, sequence, [(part.first, part.last) for part in details.gap])
+                self._look_for_holes(host, log, reader, sequence, [(part.first, part.last) for part in details.gap])
             reader.last = sequence
             # An outbox that had to be renamed comes again to a process that holds the old one: flagged, if at all.
             line = (incarnation, log.eldest or log)
@@ -449,7 +449,9 @@ class Judge(Watcher):
         self._demand(sequence == returned[0], "I2", "{} from {} overtakes {}", sequence, peer, returned)
         returned.remove(sequence)
 
-    def _look_for_holes(self, log: _Log, reader: _Reader, sequence: int, gaps: list[tuple[int, int]]) -> None:
+    def _look_for_holes(
+        self, host: Host, log: _Log, reader: _Reader, sequence: int, gaps: list[tuple[int, int]]
+    ) -> None:
         """Between two messages of one outbox everything is told as gap; before an inbox began, everything has ended."""
         told = {number for first, last in gaps for number in range(max(first, reader.last + 1), last + 1)}
         missing = {number for number in range(reader.last + 1, sequence) if not log.is_reply(number)} - told
@@ -458,12 +460,12 @@ class Judge(Watcher):
         for number in missing | told:
             ghost = log.messages.get(number)
             over = number in log.fins if ghost is None else number < log.first or ghost.outcome is not None
-            over = over or self._ended_before(log, number)
+            over = over or self._ended_before(host, log, number)
             self._demand(over, "I2", "{} of {} is passed over, and has not ended", number, log.sender)
         self.tally["gap"] += bool(told)
 
-    def _ended_before(self, log: _Log, sequence: int) -> bool:
-        """Did it end in the time of an earlier process with the same journal?"""
+    def _ended_before(self, host: Host, log: _Log, sequence: int) -> bool:
+        """Did it end in the time of an earlier process with the same journal?  ``host``: who passes it over."""
         return False
 
     def _passed_over(self, log: _Log, message: _Message, sequence: int) -> bool:
@@ -689,7 +691,7 @@ class Judge(Watcher):
                 over = sequence in log.fins if ghost is None else (
                     ghost.outcome is not None or held in ghost.settled_by
                 )
-                if not over and not self._ended_before(log, sequence):
+                if not over and not self._ended_before(host, log, sequence):
                     text = "{} counts {} of {} as read, and its application holds it"
                     self._object("I5", text, host, sequence, peer)
 
