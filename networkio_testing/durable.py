@@ -143,6 +143,8 @@ class DurableJudge(Judge):
         self._firsts: defaultdict[tuple[str, str], int] = defaultdict(int)
         #: up to where messages came from the journal, by log
         self._loaded: dict[int, int] = {}
+        #: the process that gave an outbox its name
+        self._named: dict[bytes, _Log] = {}
         #: messages of which a sender may not know who has them, by log
         self._forgetful: dict[int, list[_Message]] = {}
         #: senders and receivers (hosts) of which an old copy was restored, and that have not met again since
@@ -193,12 +195,15 @@ class DurableJudge(Judge):
         pair, facts = (host.name, record.peer_id), record.facts
         log = self._outboxes.get(facts.outbox_id)
         for sequence in range(kept.inboxes.get(facts.outbox_id, 0) + 1, facts.read + 1):
-            for message in () if log is None else self._candidates(log, sequence):
+            for message in () if log is None else self._candidates(log, sequence, facts.outbox_id):
                 if any(where[1] == facts.outbox_id for where in message.settled_by):
                     self._done[pair].setdefault(message.turn, set()).add(facts.outbox_id)
 
     def _take_back(self, host: Host) -> None:
-        """A batch failed: its messages, and all accepted since, were never accepted."""
+        """A batch failed: its messages, and all accepted since, were never accepted.
+
+        Guarantees, Each await: with a journal, ``send()`` returns when its effect is on disk.
+        """
         for peer, session in host.endpoint.sessions.items():
             log, outbox = self._log(host, peer), session.outbox
             kept = self._kept[host.name].get(peer)
@@ -294,7 +299,7 @@ class DurableJudge(Judge):
         log.outbox_id, log.incarnation = outbox.outbox_id, outbox.receiver
         log.transmitted = outbox.next - 1 if kept.receiver is not None else 0
         log.marked = log.markable = kept.marked
-        log.burden = outbox.cost + COST_PER_MESSAGE  # and FIN
+        log.burden = outbox.cost + COST_PER_MESSAGE  # and FIN.  G6: what is unread returns, also what ended early once
         self._loaded[id(log)] = outbox.next - 1
         if before is not None:
             self._before_it[id(log)] = before
@@ -350,21 +355,26 @@ class DurableJudge(Judge):
 
     # -- across processes -----------------------------------------------------------------------------------------
 
-    def _candidates(self, log: _Log, sequence: int) -> list[_Message]:
-        """The messages that had this number, newest first: more than one only where an old copy was restored."""
+    def _candidates(self, log: _Log, sequence: int, outbox_id: bytes) -> list[_Message]:
+        """The messages that had this number in this outbox, newest first.
+
+        More than one only where an old copy was restored, which gives the numbers anew of what it lost; guarantees,
+        Restarts: "no new message is taken for an old one".  What was lost before an outbox got its name is not in it.
+        """
         found: list[_Message] = []
+        eldest = self._named.get(outbox_id)
         at: _Log | None = log
         while at is not None:
             message = at.messages.get(sequence)
             if message is not None and message not in found:
                 found.append(message)
-            at = self._before_it.get(id(at))
+            at = None if at is eldest else self._before_it.get(id(at))
         return found
 
     def _find(self, host: Host, peer: str, delivery: Delivery) -> tuple[_Log, _Message]:
         log = self._outboxes.get(delivery[0].outbox_id)
         if log is not None and (log.sender, log.receiver) == (peer, host.peer_id):
-            for message in self._candidates(log, delivery[1]):
+            for message in self._candidates(log, delivery[1], delivery[0].outbox_id):
                 if message.payload == delivery[2]:
                     return log, message
         return super()._find(host, peer, delivery)
@@ -444,6 +454,7 @@ class DurableJudge(Judge):
             log.marked, log.markable = max(marked, log.marked), max(markable, log.markable)
         if not renamed:
             return
+        self._named[session.outbox.outbox_id] = log
         doubtful = self._doubtful(host, log)
         if host.disk is not None:  # cases C and U mark what was ever transmitted, known or not (P-MARK-6)
             loaded = self._loaded.get(id(log), 0)

@@ -610,7 +610,7 @@ class Judge(Watcher):
             inbox = None if attach is None else attach.inbox
             if inbox is None or inbox.outbox_id != outbox.outbox_id:  # it has forgotten us, or has left us for another
                 if log.received >= outbox.first:
-                    log.marked, log.markable = max(log.marked, log.received), log.transmitted
+                    log.marked, log.markable = max(log.marked, log.received), log.transmitted  # all may be (P-MARK-2)
                 log.received = 0
 
     def _look_at_outcomes(self, host: Host, log: _Log, outbox: Outbox) -> None:
@@ -911,7 +911,7 @@ class Judge(Watcher):
         if not tap.expected:
             echoed = inbox is not None and inbox.outbox_id == mine.outbox_id
             tap.expected = inbox.received + 1 if inbox is not None and echoed else mine.first
-        held = tap.expected < first <= other.positions[0] + 1  # it came back, and holds more than it could say
+        held = tap.expected < first <= other.positions[0] + 1  # it told since what it holds (P-ACK-9)
         right = (tap.expected == first or held) and not tap.inside
         self._demand(right, "I2", "{} sends {} in place of {} ({})", host, first, tap.expected, tap.inside)
         tap.expected = last + 1

@@ -265,6 +265,20 @@ def test_where_both_have_forgotten_a_message_comes_without_a_flag_and_after_that
         court.b.take("a")
 
 
+def test_an_old_message_does_not_come_in_place_of_the_new_one_that_has_its_number() -> None:
+    court = Court()
+    copied(court)
+    court.a.dial("b")
+    court.a.send("b", b"new")
+    court.world.run(30.0)
+    assert court.b.read("a", 2) == [b"2", b"1"]
+    inbox, sequence, payload, *rest = court.inbox.ready[0]
+    assert (sequence, payload) == (2, b"new")
+    court.inbox.ready[0] = (inbox, sequence, b"2", *rest)  # type: ignore[assignment]
+    with pytest.raises(Violation, match=r"I3 is broken .* the bytes of 2 from a changed under way"):
+        court.b.take("a")
+
+
 # -- order, bases and positions ---------------------------------------------------------------------------------------
 
 
