@@ -260,6 +260,10 @@ class DurableJudge(Judge):
             session = other.endpoint.sessions.get(host.peer_id)
             if session is not None:
                 self._let_begin_anew(other, session)
+                known = {inbox.outbox_id for inbox in session.inboxes}
+                for outbox_id, log in self._outboxes.items():
+                    if log.host == host.name and outbox_id not in known and not session.inboxes.is_ended(outbox_id):
+                        self._held.pop((other.endpoint.incarnation, outbox_id), None)  # it was empty, and dropped
 
     def _keep_promises(self, host: Host, on_disk: set[int], copied: bool) -> None:
         """What was promised is there, unless an old copy was restored just now: that lacks the newest.
