@@ -319,7 +319,7 @@ class DurableJudge(Judge):
     def _forget(self, log: _Log) -> None:
         """The journal knows of no receiver: whoever has some of its messages got them before the copy was restored.
 
-        Guarantees, Restarts, the last of the three cases: a sender restored to a copy from before it first met its
+        Guarantees, Restarts, the third of the four cases: a sender restored to a copy from before it first met its
         receiver believes that nothing was transmitted, until they meet again.
         """
         everybody = self._dead | {host.endpoint.incarnation for host in self.world.hosts.values()}
@@ -388,7 +388,7 @@ class DurableJudge(Judge):
             super()._unseen(log, message, sequence)
 
     def _passed_over(self, log: _Log, message: _Message, sequence: int) -> bool:
-        """Guarantees, Restarts, the second of the three cases, and a crash is one: nothing but ``first`` is on record.
+        """Guarantees, Restarts, the second of the four cases, and a crash is one: nothing but ``first`` is on record.
 
         So it may be READ that a message was taken as that by whoever passed it over: it was told to, or rejected it.
         """
