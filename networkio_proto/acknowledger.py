@@ -105,14 +105,16 @@ class Acknowledger(Timed):
 
         It is the next one in order, and another stays with the application.
         """
-        session = self._session
-        window = session.window.size
         return self._urgent or (
-            self._delayed
-            and not self._rejects
-            and not session.leaving
-            and inbox.read + 1 - self._told[1] < self._endpoint.config.ack_messages
-            and inbox.used + window + cost - inbox.unsettled - inbox.allowed < window // 2
+            self._delayed and not self._rejects and not self._session.leaving and not self._lags(inbox, 1, cost)
+        )
+
+    def _lags(self, inbox: Inbox, messages: int, cost: int) -> bool:
+        """Was so much settled, and will be by so many more messages, that the sender could be waiting for it?"""
+        window = self._session.window.size
+        return (
+            inbox.read + messages - self._told[1] >= self._endpoint.config.ack_messages
+            or inbox.used + window + cost - inbox.unsettled - inbox.allowed >= window // 2
         )
 
     def _worth_telling(self, session: Session) -> bool:
@@ -126,11 +128,7 @@ class Acknowledger(Timed):
                 break
         else:
             return True
-        inbox, window = inboxes.present, session.window.size
-        return inbox is not None and (
-            inbox.read - self._told[1] >= self._endpoint.config.ack_messages
-            or inbox.used + window - inbox.unsettled - inbox.allowed >= window // 2
-        )
+        return inboxes.present is not None and self._lags(inboxes.present, 0, 0)
 
     def came(self, inbox: Inbox, now: float, *, urgent: bool) -> None:
         """Messages, SKIPs or duplicates came; ``urgent``: the sender asks for an acknowledgement."""

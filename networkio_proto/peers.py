@@ -173,15 +173,17 @@ class PeerHandle(Generic[M, R]):
         ``headers``: a small map that goes along.  Raises EncodeError, MessageTooLarge, SessionClosed, NodeClosed,
         WrongThread; nothing was sent then.
         """
-        return self.accept(self.node.payload(data, raw), headers=headers, ttl=ttl, raw=raw)
+        node = self.node
+        payload = node.payload(data, raw)
+        if headers is None and ttl is None and node.handy() and (sequence := self.session.stream(payload, raw)):
+            return self._receipt(self, sequence)
+        return self.accept(payload, headers=headers, ttl=ttl, raw=raw)
 
     def accept(
         self, payload: bytes, *, headers: Mapping[str, object] | None, ttl: float | None, raw: bool
     ) -> R:
-        """For the driver's ``send``: :meth:`send_nowait`, with what the codec has made of the data."""
+        """For the driver's ``send``: the long way of :meth:`send_nowait`, with what the codec has made of the data."""
         node = self.node
-        if headers is None and ttl is None and node.handy() and (sequence := self.session.stream(payload, raw)):
-            return self._receipt(self, sequence)
         now = node.enter()
         try:
             return self._receipt(self, self.session.send(payload, now, headers=headers, ttl=ttl, raw=raw))
