@@ -19,7 +19,8 @@ What restarts may legitimately do is weaker in these places, each named where it
 * *Old copies* (guarantees, Restarts).  A sender that is rolled back may have lost what the copy does not hold, and
   gives the numbers of that to new messages, which then go by the same first names (P-OUT-6).  What the copy holds comes
   again under a new name of the outbox, flagged, also where it was read (case C).  Flags follow what its journal knows
-  (P-MARK-6): a copy from before it met the receiver knows of no transmission, until they meet again.  A receiver that
+  (P-MARK-6): a copy from before it met the receiver knows of no transmission, until they meet again; nor does a copy of
+  a copy, from before they met again, of what was accepted in between.  A receiver that
   is rolled back gets again what it had acknowledged since.  All that ends when the two have met under the run that came
   after the copy.
 * *Second processes* (guarantees, Words: a node is one process under its name), for the two nodes that met them.
@@ -149,6 +150,10 @@ class DurableJudge(Judge):
         self._forgetful: dict[int, list[_Message]] = {}
         #: senders and receivers (hosts) of which an old copy was restored, and that have not met again since
         self._rolled_back: set[tuple[str, str]] = set()
+        #: of those: so many batches the copy had, and so many there were when the two met again
+        self._went_on: dict[tuple[str, str], tuple[int, float]] = {}
+        #: processes that saw what was accepted in between, under a name that its sender lost; by turn of the message
+        self._unknown: dict[int, set[bytes]] = {}
         #: what was read, and is on disk: turns of messages, and the outboxes that they came in, by host and peer
         self._done: defaultdict[tuple[str, str], dict[int, set[bytes]]] = defaultdict(dict)
         #: turns of messages that were retained when their outbox got this name: they may come once in it, with a flag
@@ -228,6 +233,7 @@ class DurableJudge(Judge):
         copied, host.disk.missing = host.disk.missing > 0, 0
         if copied:
             self._roll_back(host)
+            self._copy_copies(host, len(host.disk.batches))
         on_disk = set()
         self._kept[host.name] = {}
         for number, batch in enumerate(host.disk.batches):
@@ -264,6 +270,22 @@ class DurableJudge(Judge):
                 for outbox_id, log in self._outboxes.items():
                     if log.host == host.name and outbox_id not in known and not session.inboxes.is_ended(outbox_id):
                         self._held.pop((other.endpoint.incarnation, outbox_id), None)  # it was empty, and dropped
+
+    def _copy_copies(self, host: Host, kept: int) -> None:
+        """A copy of an old copy, from before the two had met again, knows nothing of what followed from that.
+
+        Guarantees, Restarts, the last of the four cases: it sends unflagged what was accepted between the copies.
+        """
+        assert host.disk is not None
+        for other in self.world.hosts.values():
+            pair = (host.name, other.name)
+            first, met = self._went_on.get(pair, (kept, 0.0))
+            goes_on = first <= kept <= met
+            self._went_on[pair] = (first if goes_on else kept, inf)
+            for record in (record for batch in host.disk.batches[first:kept] for record in batch if goes_on):
+                if isinstance(record, MessageAccepted) and record.peer_id == other.peer_id and not record.fin:
+                    message = self._written[id(record)][1]
+                    self._unknown[message.turn] = set(message.seen_by)
 
     def _keep_promises(self, host: Host, on_disk: set[int], copied: bool) -> None:
         """What was promised is there, unless an old copy was restored just now: that lacks the newest.
@@ -417,20 +439,35 @@ class DurableJudge(Judge):
 
     def _hand_over(self, host: Host, peer: str, delivery: Delivery) -> None:
         incarnation, details = host.endpoint.incarnation, delivery[4]
-        _, message = self._find(host, peer, delivery)
+        log, message = self._find(host, peer, delivery)
         flagged = details is not None and details.redelivered
         again = delivery[1] in self._reader(incarnation, delivery[0].outbox_id).attempts
+        unaware = not again and message.turn in self._unknown and self._unaware(host, log, message, flagged)
         if not again and not flagged and incarnation in message.seen_by:
             self._object("I4", "{} from {} comes again to {} without a flag", delivery[1], peer, host)
         mine, done = delivery[0].outbox_id, self._done[(host.name, peer)].get(message.turn)
         # G2: what is in hand comes again by release() only, be another copy of it read meanwhile; else see _doubtful
         if done and (mine in done or not (again or message.turn in self._again[mine])):
             self._object("I4", "{} from {} comes again, and {} has on disk that it was read", delivery[1], peer, host)
-        if done and not again and not flagged:
+        if done and not again and not flagged and not unaware:
             self._object("I4", "{} from {} comes again without a flag, and {} has read it", delivery[1], peer, host)
         if message.forgotten and not flagged:  # see _forget
             message.seen_by -= message.forgotten & self._ancestors[incarnation]
         super()._hand_over(host, peer, delivery)
+
+    def _unaware(self, host: Host, log: _Log, message: _Message, flagged: bool) -> bool:
+        """Who saw it in what its sender does not know of gets it once more, and without a flag; see _copy_copies."""
+        incarnation = host.endpoint.incarnation
+        if log is not self._log(self.world.hosts[log.host], log.receiver):
+            self._unknown[message.turn].add(incarnation)
+            return False
+        seen = self._unknown.pop(message.turn) & (self._ancestors[incarnation] | {incarnation})
+        if seen and not flagged:
+            self.tally["copy of a copy"] += 1
+            message.seen_by -= seen
+            line = (incarnation, log.eldest or log)
+            self._furthest[line] = min(self._furthest[line], message.turn - 1)
+        return bool(seen)
 
     def _doubtful(self, host: Host, log: _Log) -> bool:
         """May the sender take what the peer tells for a sign that its own journal went back in time?
@@ -486,6 +523,9 @@ class DurableJudge(Judge):
         other = wire.hosts[1 - end]
         log, attach = ghost.log, connection.attached
         inbox = None if attach is None else attach.inbox
+        if (host.name, other.name) in self._went_on and host.disk is not None:
+            since, met = self._went_on[host.name, other.name]
+            self._went_on[host.name, other.name] = since, min(met, len(host.disk.batches))
         if inbox is not None and (inbox.outbox_id, inbox.run) == (session.outbox.outbox_id, session.outbox.run):
             self._rolled_back.discard((host.name, other.name))
         for message in self._forgetful.get(id(log), ()):  # from now on the sender knows of this process

@@ -7,7 +7,7 @@ from math import inf
 
 import pytest
 
-from networkio_proto import Details
+from networkio_proto import Config, Details
 from networkio_proto.frames import encode_ack
 from networkio_proto.inbox import Inbox
 from networkio_proto.journal import OutboxTrimmed, ReceiverKnown
@@ -20,10 +20,10 @@ from networkio_testing.world import Host, World
 class Court:
     """A judged world in which "a" may dial "b", and some keep a journal."""
 
-    def __init__(self, durable: str = "ab") -> None:
+    def __init__(self, durable: str = "ab", config: Config | None = None) -> None:
         self.world = World(7)
         self.judge = DurableJudge(self.world)
-        self.a, self.b = (self.world.host(name, disk=Disk() if name in durable else None) for name in "ab")
+        self.a, self.b = (self.world.host(name, config, disk=Disk() if name in durable else None) for name in "ab")
 
     def meet(self) -> None:
         self.a.dial("b")
@@ -419,3 +419,59 @@ def test_only_the_message_that_is_half_sent_may_be_read_meanwhile(sequence: int)
     else:
         with pytest.raises(Violation, match=r"I1 is broken .*: 4 1 4"):
             court.judge._look_at_outbox(court.a, court.a.session("b"), court.judge._ghosts[court.a.session("b")])
+
+
+# -- a copy of a copy -------------------------------------------------------------------------------------------------
+
+
+def copied_twice(durable: str = "ab", *, met: bool = False) -> Court:
+    """a accepted "2" on an old copy, b got it under a new name, and a is put back to a copy of that copy.
+
+    That is one from after the two had ``met``, or not; no copy has the name that b tells in between.  A durable b has
+    read everything.
+    """
+    court = Court(durable, Config(session_expiry=90.0))
+    court.a.send("b", b"1")
+    court.meet()
+    kept = len(disk_of(court.a).batches)
+    court.b.pause()
+    court.world.run(300.0)
+    court.b.resume()
+    court.a.send("b", b"lost")
+    court.world.run(60.0)
+    court.put_back(court.a, kept)
+    court.a.send("b", b"2")
+    kept = len(disk_of(court.a).batches)
+    court.b.dial("a")
+    court.world.run(60.0)
+    if met:
+        court.a.send("b", b"3")
+        kept = len(disk_of(court.a).batches)
+    court.world.run(1.0)
+    deliveries = court.b.take("a", 99)
+    assert [delivery[2] for delivery in deliveries] == [b"1", b"lost", b"1", b"2"] + [b"3"] * met
+    for delivery in deliveries * (durable == "ab"):
+        court.b.settle("a", delivery)
+    court.a.send("b", b"gone")
+    court.put_back(court.a, kept)
+    return court
+
+
+def test_a_copy_of_a_copy_may_not_know_of_what_followed_from_that() -> None:
+    court = copied_twice()
+    court.meet()
+    assert taken(court) == [(b"gone", False), (b"2", False)]
+
+
+@pytest.mark.parametrize("met", [False, True])
+def test_a_copy_from_after_they_met_again_knows_what_followed(met: bool) -> None:
+    court = copied_twice("a", met=met)
+    court.restart(court.b)
+    court.meet()
+    court.b.take("a")
+    court.unflag()
+    if met:
+        with pytest.raises(Violation, match=r"I9 is broken .* 2 from a was seen before, and is not flagged"):
+            court.b.take("a")
+    else:
+        court.b.take("a")
