@@ -117,6 +117,11 @@ class _Kept:
             self.inboxes.clear()
             self.rejects.clear()
 
+    def read(self, outbox_id: bytes) -> int:
+        """Up to where what came in this outbox was read, be its inbox no more."""
+        ends = (ended.read for ended in self.ended if ended.outbox_id == outbox_id)
+        return max(self.inboxes.get(outbox_id, 0), *ends, 0)
+
 
 class DurableJudge(Judge):
     """Watches all hosts of a world, some of which have a disk."""
@@ -595,7 +600,7 @@ class DurableJudge(Judge):
             demand(first <= kept.first, "I10", "{} acknowledges first {}, on disk is {}", host, first, kept.first)
             theirs = self._tap(wire, 1 - end).attach
             if theirs is not None:
-                durable = max(kept.inboxes.get(theirs.outbox_id, 0), self._stated[(me, theirs.outbox_id)])
+                durable = max(kept.read(theirs.outbox_id), self._stated[(me, theirs.outbox_id)])
                 demand(read <= durable, "I10", "{} acknowledges {} as read, on disk is {}", host, read, durable)
         elif kind == REJECT:
             outbox_id, sequence = body[:16], _SEQUENCE.unpack_from(body, 16)[0]
@@ -606,7 +611,7 @@ class DurableJudge(Judge):
             demand(attach.first <= kept.first, "I10", "{} states first {}, on disk {}", host, attach.first, kept.first)
             inbox = attach.inbox
             if inbox is not None:
-                durable = max(kept.inboxes.get(inbox.outbox_id, 0), self._stated[(me, inbox.outbox_id)])
+                durable = max(kept.read(inbox.outbox_id), self._stated[(me, inbox.outbox_id)])
                 demand(inbox.read <= durable, "I10", "{} states that {} is read, on disk {}", host, inbox.read, durable)
 
     def _rests_on(self, wire: Wire, end: int, session: Session, kept: _Kept, sequence: int) -> None:
