@@ -7,6 +7,7 @@ tells a driver that breaks the contract from one that keeps it, and the chaos pr
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
 import os
 import re
@@ -363,7 +364,8 @@ async def test_memory_needs_no_network() -> None:
 @pytest.fixture
 def display() -> Iterator[str]:
     """An X server of our own, on a display that it found to be free."""
-    pytest.importorskip("tkinter", reason="this Python has no Tk: tkinter cannot be imported", exc_type=ImportError)
+    why = "this Python has no Tk: tkinter cannot be imported"
+    tkinter = pytest.importorskip("tkinter", reason=why, exc_type=ImportError)
     if shutil.which("Xvfb") is None:
         pytest.skip("there is no Xvfb, so there is no display to open a window on")
     reading, writing = os.pipe()
@@ -376,6 +378,9 @@ def display() -> Iterator[str]:
         finally:
             os.close(reading)
             server.terminate()
+    # What is left of its windows goes in this thread, for Tcl ends the process where another one's collector meets it.
+    gc.collect()
+    assert not [each for each in gc.get_objects() if issubclass(type(each), tkinter.Misc)]
 
 
 @pytest.mark.slow
