@@ -152,7 +152,6 @@ class Attachment:
         elif verdict is Verdict.ENDED and ended is not None:
             self._settle_ended(ended)
         elif verdict is Verdict.NORMAL and inbox is not None:
-            outbox.echoed(inbox)
             gained, settled = outbox.acknowledge(inbox.received, inbox.read)
             self._known = bool(gained or settled)
             session.progress.made(gained, settled, now)

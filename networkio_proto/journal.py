@@ -280,7 +280,7 @@ def restore(session: Session, record: JournalRecord) -> None:
         if outbox.history is None:
             outbox.restart_at(record.first)
         else:
-            outbox.runs[outbox.run] = outbox.next - 1
+            outbox.begin_run(record.run)
             if record.outbox_id != outbox.outbox_id:
                 outbox.keep_names()
         outbox.history = (outbox.history or frozenset()) | {record.outbox_id}
@@ -339,8 +339,7 @@ def restored(session: Session, run: bytes) -> None:
     """All records are in: go on under a new run."""
     outbox = session.outbox
     if outbox.history is not None:
-        outbox.runs[outbox.run] = outbox.next - 1
-        outbox.run = run
+        outbox.begin_run(run)
         outbox.sent = outbox.next - 1 if outbox.receiver is not None else 0
         outbox.transmitted = outbox.next - 1
         outbox.resume(outbox.first - 1)

@@ -29,7 +29,6 @@ from typing import cast
 from .config import COST_PER_MESSAGE
 from .errors import Outcome
 from .frames import DATA, MAX_SEQUENCE, DataFlag, SkipReason, encode_fin, encode_skip
-from .handshake import InboxFacts
 from .ledger import Failure, FailureLog, Ledger
 from .maps import decode_map, encode_map
 from .resume import OutboxFacts
@@ -41,6 +40,9 @@ SMALL = 2048
 
 #: data_to_send returns at most so many buffers (sendmsg takes 1,024 at most, 64 are plenty)
 MAX_BUFFERS = 64
+
+#: so many runs of an outbox are remembered, the present one included (P-RUN-2)
+_MAX_RUNS = 64
 
 _DATA = Struct(">IBBQ")
 _pack_data = _DATA.pack
@@ -149,7 +151,7 @@ class Outbox:
     def __init__(self, outbox_id: bytes, run: bytes) -> None:
         self.outbox_id = outbox_id
         self.run = run
-        #: last sequence of each earlier run since the one last echoed
+        #: last sequence of each earlier run, oldest first
         self.runs: dict[bytes, int] = {}
         #: every id that this outbox had, if a journal brought it back; else None
         self.history: frozenset[bytes] | None = None
@@ -322,11 +324,6 @@ class Outbox:
         self._sending = None
         self._dropped = 0
         self.fin_read = self.fin_read and position >= self.fin
-
-    def echoed(self, inbox: InboxFacts) -> None:
-        """The run was echoed: earlier ones cannot come back."""
-        if inbox.run == self.run:
-            self.runs.clear()
 
     def pull(self, out: list[bytes | memoryview], max_bytes: int, now: float) -> int:
         """Append what may be transmitted now to ``out``; returns its size.
@@ -634,6 +631,13 @@ class Outbox:
             self.fin = 0
         self.resume(self.first - 1)
         self.transmitted = self.first - 1
+
+    def begin_run(self, run: bytes) -> None:
+        """A journal was opened anew: what is retained goes on in this run (P-RUN-2)."""
+        self.runs[self.run] = self.next - 1
+        if len(self.runs) >= _MAX_RUNS:  # the present one is one of them
+            del self.runs[next(iter(self.runs))]
+        self.run = run
 
     def keep_names(self) -> None:
         """The id changes: what is retained was first accepted under the one until now, and goes on saying so."""

@@ -41,7 +41,7 @@ class OutboxFacts:
     """What the sender knows about its own outbox."""
 
     outbox_id: bytes
-    #: the last sequence of every run since the one last echoed, the present run's included
+    #: the last sequence of every run that is remembered, the present run's included
     runs: Mapping[bytes, int]
     first: int
     #: every outbox id this journal ever had; None in memory mode, where nothing can come back

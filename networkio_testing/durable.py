@@ -478,11 +478,9 @@ class DurableJudge(Judge):
         """May the sender take what the peer tells for a sign that its own journal went back in time?
 
         Guarantees, Restarts: an old copy is "noticed, and said", as "messages sent again and flagged": by the run that
-        the peer echoes, until that is the one that came after the copy (P-RES-16), and by names that the copy lost, for
-        as long as the peer tells them (case U).  A receiver put back echoes an earlier run, which the sender may have
-        forgotten.  A second process of either's id (Words: a node is one process) leads to the same: of the sender's
-        id it had an outbox that the sender does not know, of the receiver's id it echoes the present run, so that the
-        sender forgets the one that the first echoes.
+        the peer echoes, until that is the one that came after the copy, and by names that the copy lost, for as long as
+        the peer tells them (case U).  A second process of the sender's id (Words: a node is one process) leads to the
+        same: it had an outbox that the sender does not know.
         """
         pair = (log.sender, log.receiver)
         copied = any(
@@ -491,7 +489,7 @@ class DurableJudge(Judge):
             if other.peer_id == log.receiver
         )
         unknown = any(other is not log and (other.sender, other.receiver) == pair for other in self._outboxes.values())
-        return copied or unknown or self._doubled(log.receiver, log.sender)
+        return copied or unknown
 
     def _look_at_resumption(self, host: Host, session: Session, log: _Log) -> None:
         renamed, marked, markable = session.outbox.outbox_id != log.outbox_id, log.marked, log.markable

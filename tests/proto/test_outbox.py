@@ -24,7 +24,6 @@ from hypothesis.stateful import (
 from networkio_proto.config import COST_PER_MESSAGE
 from networkio_proto.errors import Outcome
 from networkio_proto.frames import DATA, FIN, SKIP, DataFlag, SkipReason
-from networkio_proto.handshake import InboxFacts
 from networkio_proto.ledger import Failure
 from networkio_proto.maps import decode_map, encode_map
 from networkio_proto.outbox import MAX_BUFFERS, SMALL, Entry, Outbox
@@ -807,15 +806,14 @@ def test_a_message_that_is_half_sent_when_it_is_acknowledged_is_sent_to_its_end_
     assert outbox.first == 3
 
 
-def test_a_run_that_was_echoed_makes_the_earlier_ones_forgotten() -> None:
+def test_the_newest_64_runs_are_remembered() -> None:
     outbox = an_outbox()
-    outbox.runs = {b"q" * 16: 0}
+    runs = [RUN, *(number.to_bytes(16, "big") for number in range(1, 70))]
+    for run in runs[1:]:
+        outbox.append(b"x", raw=True)
+        outbox.begin_run(run)
     outbox.append(b"x", raw=True)
-    assert outbox.facts().runs == {b"q" * 16: 0, RUN: 1}
-    outbox.echoed(InboxFacts(outbox_id(1), b"q" * 16, 0, 0, 1))
-    assert b"q" * 16 in outbox.facts().runs
-    outbox.echoed(InboxFacts(outbox_id(1), RUN, 1, 0, 1))
-    assert outbox.facts().runs == {RUN: 1}
+    assert outbox.facts().runs == {run: last for last, run in enumerate(runs, 1) if last > 70 - 64}
 
 
 def test_a_message_that_moves_twice_keeps_its_first_name() -> None:

@@ -164,7 +164,28 @@ def test_an_old_copy_of_the_receiver_s_journal_gets_a_gap_over_what_it_had_read(
     assert desk.ends(1, 2, 3) == [Outcome.READ] * 3
 
 
-def test_an_old_copy_of_the_receiver_s_journal_whose_run_the_sender_forgot_makes_it_take_a_new_outbox() -> None:
+def test_a_receiver_that_crashes_before_a_new_run_is_on_its_disk_may_echo_the_one_before() -> None:
+    desk = Desk()
+    desk.send(b"1")
+    desk.connect(1.0)
+    assert desk.read() == [b"1"]
+    desk.connect(1.0)
+    desk.s.restart()
+    desk.send(b"2")
+    desk.connect(1.0)  # its run is in the receiver's memory now, and its journal is written when something is read
+    for wire in desk.world.open_wires():
+        wire.cut()
+    desk.connect()  # that run is echoed
+    outbox_id = desk.outbox_id()
+    desk.r.restart()
+    desk.connect(1.0)
+    assert desk.outbox_id() == outbox_id
+    taken = desk.r.host.take(desk.names[0], 9)
+    assert payloads(taken) == [b"2"]
+    assert flags(taken) == [True]
+
+
+def test_an_old_copy_of_the_receiver_s_journal_gets_a_gap_though_a_later_run_was_echoed_since() -> None:
     desk = Desk()
     desk.send(b"1")
     desk.connect(1.0)
@@ -178,13 +199,17 @@ def test_an_old_copy_of_the_receiver_s_journal_whose_run_the_sender_forgot_makes
     assert desk.read() == [b"2"]
     for wire in desk.world.open_wires():
         wire.cut()
-    desk.connect()  # the new run is echoed, and the old one forgotten
+    desk.connect()  # the new run is echoed
     outbox_id = desk.outbox_id()
     desk.r.restart(copy)
     desk.send(b"3")
     desk.connect()
-    assert desk.outbox_id() != outbox_id
-    assert desk.read() == [b"3"]
+    assert desk.outbox_id() == outbox_id
+    [taken] = desk.r.host.take(desk.names[0], 9)
+    assert taken[2] == b"3"
+    assert taken[4] is not None
+    assert [(gap.first, gap.last) for gap in taken[4].gap] == [(2, 2)]
+    desk.r.host.settle(desk.names[0], taken)
     desk.connect(1.0)
     assert desk.ends(1, 2, 3) == [Outcome.READ] * 3
 
