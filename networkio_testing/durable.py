@@ -338,6 +338,7 @@ class DurableJudge(Judge):
             self._forget(log)
         if copied:  # it may have lost the name in which all this was read
             self._again[outbox.outbox_id] |= _retained(outbox, log).keys()
+            self._forget_order(log)
         for outbox_id in kept.outboxes:
             self._outboxes[outbox_id] = log
         self._restored_inboxes(host, session, kept)
@@ -354,6 +355,18 @@ class DurableJudge(Judge):
             if sequence <= log.reached:
                 message.forgotten = frozenset(everybody)
                 self._forgetful.setdefault(id(log), []).append(message)
+
+    def _forget_order(self, log: _Log) -> None:
+        """Guarantees, Restarts: "the order is that of what the copy holds"; whoever has more had it before."""
+        for line in self._furthest:
+            if line[1] is (log.eldest or log):
+                turns = [message.turn for message in log.messages.values() if line[0] in message.seen_by]
+                self._furthest[line] = max(turns, default=0)
+
+    def _unknown_now(self, log: _Log, message: _Message, sequence: int) -> bool:
+        """Did its sender lose it to an old copy, and may have given its number to another one?"""
+        present = self._log(self.world.hosts[log.host], log.receiver)
+        return present is not log and sequence >= present.first and present.messages.get(sequence) is not message
 
     def _restored_message(
         self, host: Host, outbox: Outbox, sequence: int, record: MessageAccepted, message: _Message
@@ -458,12 +471,16 @@ class DurableJudge(Judge):
             self._object("I4", "{} from {} comes again without a flag, and {} has read it", delivery[1], peer, host)
         if message.forgotten and not flagged:  # see _forget
             message.seen_by -= message.forgotten & self._ancestors[incarnation]
+        line = (incarnation, log.eldest or log)
+        before = self._furthest[line]
         super()._hand_over(host, peer, delivery)
+        if self._unknown_now(log, message, delivery[1]):  # see _forget_order
+            self._furthest[line] = before
 
     def _unaware(self, host: Host, log: _Log, message: _Message, flagged: bool) -> bool:
         """Who saw it in what its sender does not know of gets it once more, and without a flag; see _copy_copies."""
         incarnation = host.endpoint.incarnation
-        if log is not self._log(self.world.hosts[log.host], log.receiver):
+        if log is not self._log(self.world.hosts[log.host], log.receiver):  # a name that is lost
             self._unknown[message.turn].add(incarnation)
             return False
         seen = self._unknown.pop(message.turn) & (self._ancestors[incarnation] | {incarnation})
@@ -479,8 +496,9 @@ class DurableJudge(Judge):
 
         Guarantees, Restarts: an old copy is "noticed, and said", as "messages sent again and flagged": by the run that
         the peer echoes, until that is the one that came after the copy, and by names that the copy lost, for as long as
-        the peer tells them (case U).  A second process of the sender's id (Words: a node is one process) leads to the
-        same: it had an outbox that the sender does not know.
+        the peer tells them (case U).  A second process of either's id (Words: a node is one process) leads to the same:
+        of the sender's id it had an outbox that the sender does not know, of the receiver's id it tells as ended what
+        the first goes on with (case G).
         """
         pair = (log.sender, log.receiver)
         copied = any(
@@ -489,7 +507,7 @@ class DurableJudge(Judge):
             if other.peer_id == log.receiver
         )
         unknown = any(other is not log and (other.sender, other.receiver) == pair for other in self._outboxes.values())
-        return copied or unknown
+        return copied or unknown or self._doubled(log.receiver, log.sender)
 
     def _look_at_resumption(self, host: Host, session: Session, log: _Log) -> None:
         renamed, marked, markable = session.outbox.outbox_id != log.outbox_id, log.marked, log.markable
