@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-Three families hang under :class:`NetworkioError`, because they call for three different reactions:
+Four families hang under :class:`NetworkioError`, because they call for four different reactions:
 
 * :class:`UsageError` - the program asked for something that cannot be done *now* or *so* (a full outbox, a closed
   node, an object that cannot be encoded).  It is raised at the call, and the call changed nothing.
@@ -11,6 +11,8 @@ Three families hang under :class:`NetworkioError`, because they call for three d
   sent: it is found in ``Connection.error`` and in notices, and reconnecting goes on by itself where the code allows.
 * :class:`DeliveryFailure` - the final outcome of one message other than READ.  It is raised by whoever waits for a
   receipt, and listed by ``failures()``.
+* :class:`JournalError` - the journal cannot be opened, or cannot take what it was given.  The disk, or whoever looks
+  after it, has to be asked; the core raises none of them.
 
 Text that came from the other side is escaped and cut by :func:`printable` before it enters a message.
 """
@@ -40,6 +42,12 @@ __all__ = [
     "ForkedProcess",
     "HandshakeTimeout",
     "IteratorBusy",
+    "JournalDamaged",
+    "JournalError",
+    "JournalFailed",
+    "JournalFull",
+    "JournalLocked",
+    "JournalMismatch",
     "MessageAbandoned",
     "MessageCancelled",
     "MessageExpired",
@@ -433,3 +441,30 @@ class MessageAbandoned(DeliveryFailure):
     """The session was aborted before the message was read."""
 
     outcome = Outcome.ABANDONED
+
+
+# -- the journal: what stands between a node and its disk ------------------------------------------------------------
+
+
+class JournalError(NetworkioError):
+    """The journal cannot be opened, or could not take what it was given."""
+
+
+class JournalLocked(JournalError):
+    """Another process, or another node of this one, uses the journal; the message names it."""
+
+
+class JournalMismatch(JournalError):
+    """The file is no journal, the journal of another node, or one that a newer version of networkio wrote."""
+
+
+class JournalDamaged(JournalError):
+    """What stands in the journal is not what was written; the message says where.  The file was left as it is."""
+
+
+class JournalFull(JournalError):
+    """There was no room: on the disk, or below the journal's limit.  Nothing was written; later there may be room."""
+
+
+class JournalFailed(JournalError):
+    """Writing or syncing failed, and nobody knows what is on the disk.  This process writes no more to the journal."""

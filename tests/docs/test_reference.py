@@ -95,6 +95,7 @@ def _class(name: str) -> type[Any]:
         ("Usage", errors.UsageError),
         ("Connections", errors.ConnectionFailure),
         ("Deliveries", errors.DeliveryFailure),
+        ("Journals", errors.JournalError),
     ],
 )
 def test_every_error_is_in_its_table(title: str, family: type[Exception]) -> None:

@@ -67,7 +67,7 @@ DELIVERIES = {
 TREE = [
     thing for name in errors.__all__ if inspect.isclass(thing := getattr(errors, name)) and issubclass(thing, Exception)
 ]
-FAMILIES = (UsageError, ConnectionFailure, DeliveryFailure)
+FAMILIES = (UsageError, ConnectionFailure, DeliveryFailure, errors.JournalError)
 
 
 # -- the tree ---------------------------------------------------------------------------------------------------------
