@@ -1,0 +1,154 @@
+"""``SQLiteJournal``: the store in a thread of its own, behind three calls.
+
+Theory of operation
+-------------------
+SQLite blocks, so everything that touches the file happens in one thread, which :meth:`SQLiteJournal.open` starts.  A
+batch goes there over a queue; its callback is called there too, as soon as the transaction is on disk or has failed.
+While one is written, the core forms the next: that is the group commit, and the queue is never long.
+
+The store lives in that thread's frame and nowhere else.  So no other thread ever frees its connection, and neither does
+a forked child, in which that thread does not exist: freed there, it would write to the parent's file.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Final, Literal, TypeAlias
+
+from networkio_proto.errors import ConfigurationError, UsageError
+from networkio_proto.journal import JournalBatch, JournalRecord
+
+from .store import Store, connect
+
+__all__ = ["SQLiteJournal"]
+
+Done: TypeAlias = Callable[[BaseException | None], None]
+
+_SYNCHRONOUS: Final = {"full": "FULL", "os": "NORMAL"}
+
+#: below that there is no room for the tables themselves (bytes)
+_LEAST: Final = 64 * 1024
+
+
+class SQLiteJournal:
+    """What one node must not lose, in one SQLite file.
+
+    ``durability``: ``"full"`` syncs each batch to the disk before it is reported.  With ``"os"`` a batch is handed to
+    the operating system: it outlives the process, and a loss of power may take the last ones back.  ``limit``: the
+    file may grow to so many bytes (at least 65,536; the log beside it takes a few MiB more); None: as far as the disk
+    goes.  Raises ConfigurationError.
+
+    The file, its ``-wal`` and its ``.lock`` are legible to their owner only; a journal with a wider mode gets this one
+    when it is opened.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, durability: Literal["full", "os"] = "full", limit: int | None = None
+    ) -> None:
+        if durability not in _SYNCHRONOUS:
+            raise ConfigurationError(f"durability is {durability!r}; it must be 'full' or 'os'")
+        if limit is not None and limit < _LEAST:
+            raise ConfigurationError(f"the limit of a journal is {limit!r}; it must be at least {_LEAST} bytes")
+        self.path = os.path.abspath(os.fspath(path))
+        self.durability = durability
+        self.limit = limit
+        self._thread: threading.Thread | None = None
+        self._queue: SimpleQueue[tuple[JournalBatch, Done] | None] = SimpleQueue()
+        #: the connection is made by this; tests put another in its place
+        self._connect = connect
+
+    def __repr__(self) -> str:
+        return f"SQLiteJournal({self.path!r}, durability={self.durability!r}, limit={self.limit!r})"
+
+    def open(self, node_id: str) -> list[JournalRecord]:
+        """Open the file, or make it; returns what it holds, for ``Endpoint.restore``.  Blocks, for the disk.
+
+        Raises JournalLocked, JournalMismatch, JournalDamaged or JournalFailed, with everything closed again; UsageError
+        if it is open.  Interrupted, it closes too.
+        """
+        if self._thread is not None:
+            raise UsageError(f"the journal {self.path} is open already")
+        self._queue = SimpleQueue()
+        opened: Future[list[JournalRecord]] = Future()
+        self._thread = threading.Thread(
+            target=_serve, args=(self._store, node_id, self._queue, opened), name="networkio-journal", daemon=True
+        )
+        self._thread.start()
+        try:
+            return opened.result()
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, batch: JournalBatch, done: Done) -> None:
+        """Hand a batch over; returns at once.
+
+        ``done`` is called in the journal's thread: with None when the batch is durable, else with a JournalFull (the
+        batch failed whole, and a later one may succeed) or a JournalFailed (this and all that follow).  Raises
+        UsageError if the journal is not open.
+        """
+        if self._thread is None:
+            raise UsageError(f"the journal {self.path} is not open")
+        self._queue.put((batch, done))
+
+    def close(self) -> None:
+        """Wait for what was handed over, and give file and lock back; once more does nothing.
+
+        Called by a ``done``, that is in the journal's thread, it does not wait.
+        """
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._queue.put(None)
+            if thread is not threading.current_thread():
+                thread.join()
+
+    def _store(self, node_id: str) -> Store:
+        synchronous = _SYNCHRONOUS[self.durability]
+        return Store(self.path, node_id, synchronous=synchronous, limit=self.limit, connect=self._connect)
+
+
+def _serve(
+    make: Callable[[str], Store],
+    node_id: str,
+    queue: SimpleQueue[tuple[JournalBatch, Done] | None],
+    opened: Future[list[JournalRecord]],
+) -> None:
+    """The journal's thread."""
+    try:
+        store = make(node_id)
+    except BaseException as error:
+        opened.set_exception(error)
+        return
+    records, store.records = store.records, []
+    opened.set_result(records)
+    del records, opened
+    try:
+        while (item := queue.get()) is not None:
+            batch, done = item
+            _tell(done, _commit(store, batch))
+            del item, batch, done
+            store.tidy()
+    finally:
+        store.close()
+
+
+def _commit(store: Store, batch: JournalBatch) -> BaseException | None:
+    try:
+        store.commit(batch)
+    except BaseException as error:
+        return error
+    return None
+
+
+def _tell(done: Done, error: BaseException | None) -> None:
+    """A callback that raises is shown, and stops nothing."""
+    try:
+        done(error)
+    except Exception as raised:
+        traceback: TracebackType | None = raised.__traceback__
+        threading.excepthook(threading.ExceptHookArgs((type(raised), raised, traceback, threading.current_thread())))

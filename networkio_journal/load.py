@@ -1,0 +1,184 @@
+"""Reading a journal at opening: everything is looked at, and nothing is written.
+
+Theory of operation
+-------------------
+:func:`identify` looks at what the file says it is; :func:`load` reads all rows in the order of their keys, checks each,
+and makes of them the peers and the records for ``Endpoint.restore``.  Rows must be exactly those that the peers' rows
+speak of: one that is missing is damage, and so is one too many.  A damaged page makes SQLite itself complain, or brings
+rows that do not fit; both end as :class:`~networkio_journal.rows.Damage`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from networkio_proto.errors import JournalMismatch, printable
+from networkio_proto.handshake import Ended
+from networkio_proto.journal import InboxMoved, JournalRecord, MessageAccepted
+
+from .rows import (
+    APPLICATION,
+    SCHEMA,
+    Damage,
+    Row,
+    ended_of,
+    inbox_of,
+    journal_of,
+    message_of,
+    opening_of,
+    peer_of,
+    positions,
+    split,
+)
+from .state import Opening, Peer, records_of
+
+__all__ = ["MIGRATIONS", "VERSION", "check_node", "identify", "load"]
+
+#: version of the schema, as ``user_version`` has it
+VERSION: Final = 1
+
+#: what makes of a file of this version one of the next, within a transaction
+MIGRATIONS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {}
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the tables have of one peer."""
+
+    peer: Peer
+    positions: int
+    openings: list[Opening] = field(default_factory=list)
+    messages: list[MessageAccepted] = field(default_factory=list)
+    inboxes: dict[int, InboxMoved] = field(default_factory=dict)
+    ended: list[Ended] = field(default_factory=list)
+    #: the rows of its positions
+    inbox_rows: list[Row] = field(default_factory=list)
+    ended_rows: list[Row] = field(default_factory=list)
+
+
+def identify(connection: sqlite3.Connection, path: str) -> int:
+    """The version of the journal's schema.  Raises JournalMismatch for what is no journal, or a newer one."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION:
+        raise JournalMismatch(f"{path} is an SQLite file, and no journal of networkio; correct the path")
+    if version > VERSION:
+        raise JournalMismatch(
+            f"the journal {path} has version {version}, and this networkio knows versions up to {VERSION}; upgrade it"
+        )
+    if version < 1:
+        raise Damage("the version of the journal")
+    return int(version)
+
+
+def check_node(connection: sqlite3.Connection, path: str, node_id: str) -> int:
+    """How many peers there are.  Raises JournalMismatch for the journal of another node."""
+    rows = connection.execute("SELECT * FROM networkio_journal ORDER BY id LIMIT 2").fetchall()
+    if len(rows) != 1:
+        raise Damage("the row that names the node is missing")
+    owner, peers = journal_of(rows[0])
+    if owner != node_id:
+        raise JournalMismatch(
+            f"the journal {path} belongs to the node {printable(owner)}, not to {printable(node_id)}; "
+            f"give each node a journal of its own"
+        )
+    return peers
+
+
+def load(connection: sqlite3.Connection, path: str, node_id: str) -> tuple[dict[str, Peer], list[JournalRecord]]:
+    """All peers, and what their sessions are restored from.  Raises Damage, JournalMismatch, sqlite3.Error."""
+    _check_schema(connection)
+    count = check_node(connection, path, node_id)
+    found: dict[int, _Found] = {}
+    for row in connection.execute("SELECT * FROM networkio_peer ORDER BY id"):
+        peer, digest = peer_of(row)
+        found[peer.number] = _Found(peer, digest)
+    if list(found) != list(range(1, count + 1)):
+        raise Damage(f"rows of peers are missing: there are {len(found)} of {count}")
+    _openings(connection, found)
+    _messages(connection, found)
+    _inboxes(connection, found)
+    _ended(connection, found)
+    records: list[JournalRecord] = []
+    for one in found.values():
+        _complete(one)
+        records += records_of(one.peer, one.openings, one.messages)
+    return {one.peer.peer_id: one.peer for one in found.values()}, records
+
+
+def _check_schema(connection: sqlite3.Connection) -> None:
+    """The tables are those that were made: a name or type that has changed there would be of consequence later."""
+    made = dict(connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
+    for name, columns in SCHEMA.items():
+        if made.get(name) != f"CREATE TABLE {name} ({columns})":
+            raise Damage(f"the table {name}")
+
+
+def _rows(connection: sqlite3.Connection, found: dict[int, _Found], table: str) -> Iterator[tuple[_Found, int, Row]]:
+    """Each row in its order, with the peer that it belongs to and its place."""
+    before = 0
+    for row in connection.execute(f"SELECT * FROM {table} ORDER BY id"):
+        if type(row[0]) is not int or row[0] <= before:
+            raise Damage(f"the keys of {table}")
+        before = row[0]
+        number, place = split(before)
+        if number not in found:
+            raise Damage(f"{table} has a row of a peer that there is not")
+        yield found[number], place, row
+
+
+def _openings(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:
+    for one, place, row in _rows(connection, found, "networkio_opening"):
+        what = f"opening {place} of the outbox to {printable(one.peer.peer_id)}"
+        if place != len(one.openings) + 1:
+            raise Damage(f"what was before {what} is missing")
+        one.openings.append(opening_of(row, what))
+
+
+def _messages(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:
+    names = {number: (one.peer.peer_id, one.messages.append) for number, one in found.items()}
+    nobody = defaultdict[int, int](int)
+    for row in connection.execute("SELECT * FROM networkio_message ORDER BY id"):
+        number = split(row[0])[0] if type(row[0]) is int else 0
+        if number not in names:
+            nobody[number] += 1
+            continue
+        peer_id, append = names[number]
+        append(message_of(row, peer_id))
+    if nobody:
+        raise Damage("networkio_message has rows of a peer that there is not")
+
+
+def _inboxes(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:
+    for one, place, row in _rows(connection, found, "networkio_inbox"):
+        peer_id = one.peer.peer_id
+        one.inboxes[place] = inbox_of(row, peer_id, f"an inbox for {printable(peer_id)}")
+        one.inbox_rows.append(row)
+
+
+def _ended(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:
+    for one, _, row in _rows(connection, found, "networkio_ended"):
+        one.ended.append(ended_of(row, f"an ended inbox for {printable(one.peer.peer_id)}"))
+        one.ended_rows.append(row)
+
+
+def _complete(one: _Found) -> None:
+    """Are the rows exactly those that the peer's row speaks of?"""
+    peer, name = one.peer, printable(one.peer.peer_id)
+    if len(one.openings) != peer.openings:
+        raise Damage(f"there are {len(one.openings)} of {peer.openings} openings of the outbox to {name}")
+    expected = iter(range(peer.first, peer.next))
+    for message in one.messages:
+        sequence = next(expected, None)
+        if message.sequence != sequence:
+            missing = f"message {sequence} to {name} is missing" if sequence else f"there is one too many to {name}"
+            raise Damage(missing)
+    if (sequence := next(expected, None)) is not None:
+        raise Damage(f"message {sequence} to {name} is missing")
+    if positions(one.inbox_rows, one.ended_rows) != one.positions:
+        raise Damage(f"the positions of the inboxes for {name} do not fit each other")
+    peer.inboxes, peer.ended = one.inboxes, tuple(one.ended)

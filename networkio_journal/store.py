@@ -1,0 +1,339 @@
+"""The journal's file: made, checked, opened, written.  Blocking, and all of it in one thread.
+
+Theory of operation
+-------------------
+A file is made beside its place and renamed into it when it is whole, so that a file which is there is a whole journal,
+and an empty one is damage.  Opening reads everything over a connection that cannot write (:mod:`.load`); a journal that
+turns out to be damaged is so left as it was found, its log included.  Only then the file is opened for writing, with an
+exclusive lock of SQLite's own, which holds other programs off and needs no shared memory.
+
+:meth:`Store.commit` makes one transaction of one batch.  It applies the records to drafts of the peers concerned
+(:mod:`.state`), writes the rows that differ, and takes the drafts over when the transaction is on disk.  What fails for
+want of room failed whole.  After any other failure nobody knows what a next sync would be worth: the store is poisoned
+and every later batch gets the same error.
+
+SQLite copies its log back into the file when asked to, not by itself: it would not tell of a sync that failed.  It is
+asked between batches, when about :data:`_LOG` bytes are in the log, after the batch has been reported.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from networkio_proto.errors import (
+    JournalDamaged,
+    JournalError,
+    JournalFailed,
+    JournalFull,
+    JournalLocked,
+    printable,
+)
+from networkio_proto.journal import JournalBatch, JournalRecord
+
+from .defects import warnings_for
+from .load import MIGRATIONS, VERSION, identify, load
+from .lock import LockFile
+from .rows import (
+    APPLICATION,
+    LAST_PEER,
+    LAST_SEQUENCE,
+    SCHEMA,
+    Damage,
+    ended_row,
+    inbox_row,
+    journal_row,
+    key,
+    message_row,
+    opening_row,
+    peer_row,
+    positions,
+)
+from .state import Draft, Peer
+
+__all__ = ["Store"]
+
+#: so many bytes may be in the log before it is copied into the file
+_LOG: Final = 4 * 1024 * 1024
+
+#: what a commit puts there beside what it was given, and what each record does: pages are written whole
+_PER_COMMIT: Final = 4 * 4096
+_PER_RECORD: Final = 100
+
+#: codes of SQLite for bytes that make no sense, as opposed to those that could not be had
+_CORRUPT: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT}
+_SHORT_READ: Final = 522
+
+Connect = Callable[[str], sqlite3.Connection]
+
+
+def connect(uri: str) -> sqlite3.Connection:
+    """A connection that waits for nobody and begins no transaction by itself."""
+    return sqlite3.connect(uri, timeout=0, isolation_level=None, uri=True)
+
+
+class Store:
+    """One open journal.
+
+    ``synchronous``: SQLite's setting of that name.  ``limit``: the file may grow to so many bytes, None: any.
+    ``records``: what the journal held at opening.  Raises JournalError, with nothing left open.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        node_id: str,
+        *,
+        synchronous: str = "FULL",
+        limit: int | None = None,
+        connect: Connect = connect,
+    ) -> None:
+        self.path = os.path.realpath(path)
+        self.node_id = node_id
+        self.poison: JournalFailed | None = None
+        self._connect = connect
+        self._logged = 0
+        for text in warnings_for(sqlite3.sqlite_version_info):
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+        self._lock = LockFile(self.path)
+        try:
+            self._connection = self._open(synchronous, limit)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    # -- opening --------------------------------------------------------------------------------------------------
+
+    def _open(self, synchronous: str, limit: int | None) -> sqlite3.Connection:
+        try:
+            if not os.path.exists(self.path):
+                _make(self.path, self.node_id, self._connect)
+            elif os.name == "posix" and os.stat(self.path).st_mode & 0o077:
+                # made anew by a tool that copied it, say; what was legible until now, refusing would not undo
+                os.chmod(self.path, 0o600)
+            if not os.path.getsize(self.path):
+                raise Damage("all of it: the file is empty")
+            self._load()
+            return self._writer(synchronous, limit)
+        except Damage as damage:
+            raise self._damaged(str(damage)) from damage
+        except OSError as error:
+            raise JournalFailed(f"the journal {self.path} cannot be opened: {error.strerror}") from error
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            raise self._unreadable(error) from error
+
+    def _load(self) -> None:
+        """Read everything, over a connection that can change nothing."""
+        reader = self._connect(f"{Path(self.path).as_uri()}?mode=ro")
+        try:
+            reader.execute("PRAGMA trusted_schema = OFF")
+            reader.execute("PRAGMA cell_size_check = ON")
+            reader.execute("BEGIN")
+            if identify(reader, self.path) == VERSION:
+                self.peers, self.records = load(reader, self.path, self.node_id)
+                return
+        finally:
+            reader.close()
+        self._migrate()
+
+    def _migrate(self) -> None:
+        """Make an older journal one of this version, or leave it as it is."""
+        writer = self._connect(Path(self.path).as_uri())
+        try:
+            writer.execute("BEGIN EXCLUSIVE")
+            for version in range(identify(writer, self.path), VERSION):
+                MIGRATIONS[version](writer)
+                writer.execute(f"PRAGMA user_version = {version + 1}")
+            self.peers, self.records = load(writer, self.path, self.node_id)
+            writer.execute("COMMIT")
+        finally:
+            writer.close()
+
+    def _writer(self, synchronous: str, limit: int | None) -> sqlite3.Connection:
+        writer = self._connect(Path(self.path).as_uri())
+        try:
+            writer.execute("PRAGMA locking_mode = EXCLUSIVE")
+            writer.execute("PRAGMA journal_mode = WAL")
+            writer.execute(f"PRAGMA synchronous = {synchronous}")
+            writer.execute("PRAGMA fullfsync = ON")  # without it a sync on macOS does not reach the disk
+            writer.execute("PRAGMA checkpoint_fullfsync = ON")
+            writer.execute("PRAGMA wal_autocheckpoint = 0")
+            if limit is not None:
+                (size,) = writer.execute("PRAGMA page_size").fetchone()
+                writer.execute(f"PRAGMA max_page_count = {max(1, limit // size)}")
+            writer.execute("BEGIN EXCLUSIVE")  # nobody else has it open, from here on
+            writer.execute("COMMIT")
+            _remove(self.path + "-shm")  # the reader's
+        except BaseException:
+            writer.close()
+            raise
+        return writer
+
+    def _damaged(self, where: str) -> JournalDamaged:
+        return JournalDamaged(
+            f"the journal {self.path} is damaged: {where}. It was left as it is. Restore a copy of it, or move it away "
+            f"and begin anew: what it held is lost then, and the peers are told"
+        )
+
+    def _unreadable(self, error: Exception) -> JournalError:
+        """An error of SQLite at opening."""
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # none: text that is no text
+        if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return JournalLocked(f"the journal {self.path} is open in another program; close it there")
+        if code & 0xFF in _CORRUPT or code == _SHORT_READ:
+            return self._damaged(printable(error))
+        return JournalFailed(f"the journal {self.path} cannot be opened: {printable(error)}")
+
+    # -- writing --------------------------------------------------------------------------------------------------
+
+    def commit(self, batch: JournalBatch) -> None:
+        """Make a batch durable, whole.  Raises JournalFull, after which the store goes on; else JournalFailed."""
+        if self.poison is not None:
+            raise self.poison
+        try:
+            drafts = self._drafts(batch.records)
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._write(drafts)
+            self._connection.execute("COMMIT")
+        except JournalFull:
+            self._roll_back()
+            raise
+        except Exception as error:
+            self._roll_back()
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+                raise JournalFull(
+                    f"the journal {self.path} has no room left, on the disk or below its limit; nothing was written. "
+                    f"Make room, or wait until peers have read what waits for them"
+                ) from error
+            raise self._poisoned(error) from error
+        self.peers |= {draft.peer.peer_id: draft.peer for draft in drafts}
+        size = sum(len(message.payload) + len(message.headers) for draft in drafts for message in draft.messages)
+        self._logged += size + _PER_COMMIT + _PER_RECORD * len(batch.records)
+
+    def tidy(self) -> None:
+        """Copy the log into the file, if there is enough of it.  What fails is told to the next batch."""
+        if self._logged < _LOG or self.poison is not None:
+            return
+        try:
+            busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            self._logged = self._logged if busy else 0
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_FULL:  # then it stays in the log for now
+                self._poisoned(error)
+
+    def close(self) -> None:
+        """Give file and lock back."""
+        try:
+            self._connection.close()
+        finally:
+            self._lock.release()
+
+    def _poisoned(self, error: Exception) -> JournalFailed:
+        self.poison = JournalFailed(
+            f"writing to the journal {self.path} failed ({printable(error)}), and nobody knows what is on the disk. "
+            f"Nothing more is written to it; look after the disk, then start the process again"
+        )
+        return self.poison
+
+    def _roll_back(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            self._poisoned(error)
+
+    def _drafts(self, records: Iterable[JournalRecord]) -> list[Draft]:
+        """What the peers concerned come to."""
+        drafts: dict[str, Draft] = {}
+        known = len(self.peers)
+        for record in records:
+            draft = drafts.get(record.peer_id)
+            if draft is None:
+                peer = self.peers.get(record.peer_id)
+                if peer is None:
+                    known += 1
+                    peer = Peer(known, record.peer_id)
+                draft = drafts[record.peer_id] = Draft(peer)
+            draft.take(record)
+        if known > LAST_PEER or any(draft.peer.next > LAST_SEQUENCE for draft in drafts.values()):
+            raise JournalFull(f"the journal {self.path} has no numbers left; begin a new one")
+        return list(drafts.values())
+
+    def _write(self, drafts: list[Draft]) -> None:
+        execute, executemany = self._connection.execute, self._connection.executemany
+        for draft in drafts:
+            before, peer = draft.before, draft.peer
+            number = peer.number
+            if peer.first > before.first:
+                ends = (key(number, before.first), key(number, min(peer.first, before.next) - 1))
+                execute("DELETE FROM networkio_message WHERE id BETWEEN ? AND ?", ends)
+            rows = [message_row(number, message) for message in draft.retained]
+            executemany("INSERT INTO networkio_message VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            rows = [opening_row(number, at, opening) for at, opening in enumerate(draft.openings, before.openings + 1)]
+            executemany("INSERT INTO networkio_opening VALUES (?, ?, ?, ?, ?)", rows)
+            digest = self._write_positions(before, peer)
+            execute(f"REPLACE INTO networkio_peer VALUES ({_MARKS[10]})", peer_row(peer, digest))
+        if any(draft.peer.peer_id not in self.peers for draft in drafts):
+            count = max(len(self.peers), *(draft.peer.number for draft in drafts))
+            execute("REPLACE INTO networkio_journal VALUES (?, ?, ?, ?)", journal_row(self.node_id, count))
+
+    def _write_positions(self, before: Peer, peer: Peer) -> int:
+        """The rows of inboxes that differ; returns the checksum over all."""
+        number, execute = peer.number, self._connection.execute
+        inboxes = [inbox_row(number, place, moved) for place, moved in peer.inboxes.items()]
+        for place in before.inboxes.keys() - peer.inboxes.keys():
+            execute("DELETE FROM networkio_inbox WHERE id = ?", (key(number, place),))
+        for (place, moved), row in zip(peer.inboxes.items(), inboxes, strict=True):
+            if before.inboxes.get(place) is not moved:
+                execute(f"REPLACE INTO networkio_inbox VALUES ({_MARKS[9]})", row)
+        ended = [ended_row(number, place, item) for place, item in enumerate(peer.ended, 1)]
+        if peer.ended != before.ended:
+            ends = (key(number, 0), key(number, LAST_SEQUENCE))
+            execute("DELETE FROM networkio_ended WHERE id BETWEEN ? AND ?", ends)
+            self._connection.executemany(f"INSERT INTO networkio_ended VALUES ({_MARKS[8]})", ended)
+        return positions(inboxes, ended)
+
+
+_MARKS: Final = {count: ", ".join("?" * count) for count in (8, 9, 10)}
+
+
+# -- a new file -------------------------------------------------------------------------------------------------------
+
+
+def _make(path: str, node_id: str, connect: Connect) -> None:
+    """An empty journal, there as a whole or not at all."""
+    beside = path + ".new"
+    for leftover in (beside, f"{beside}-wal", f"{beside}-shm", f"{beside}-journal", f"{path}-wal", f"{path}-shm"):
+        _remove(leftover)  # half made by a process that was killed, or of a journal that was deleted
+    os.close(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    connection = connect(Path(beside).as_uri())
+    try:
+        connection.execute("PRAGMA fullfsync = ON")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN")
+        for name, columns in SCHEMA.items():
+            connection.execute(f"CREATE TABLE {name} ({columns})")
+        connection.execute("INSERT INTO networkio_journal VALUES (?, ?, ?, ?)", journal_row(node_id, 0))
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+    os.replace(beside, path)
+    if os.name == "posix":  # the name is durable too
+        directory = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

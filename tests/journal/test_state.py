@@ -1,0 +1,97 @@
+"""What a journal keeps of a history brings the same process back as the whole history would."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from networkio_journal.state import Draft, Peer, records_of
+from networkio_journal.store import Store
+from networkio_proto.journal import JournalRecord, MessageAccepted, OutboxOpened, OutboxTrimmed
+from networkio_testing import game, world
+from networkio_testing.swarm import draw, play
+
+from .helpers import CountingEndpoint, History, StoreDisk, assert_same, batches
+
+#: how many games, and from which seed on: NETWORKIO_GAMES=3000 NETWORKIO_FIRST=0 for a thorough run
+GAMES = int(os.environ.get("NETWORKIO_GAMES", "8"))
+FIRST = int(os.environ.get("NETWORKIO_FIRST", "0"))
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_any_history_comes_back_as_the_process_that_it_makes(seed: int, tmp_path: Path) -> None:
+    chance = Random(seed)
+    history: list[JournalRecord] = []
+    source, path = History(chance), str(tmp_path / "j.db")
+    for _ in range(5):
+        store = Store(path, "node", synchronous="OFF")
+        assert_same(history, store.records)
+        records = source.records(chance.choice([1, 6, 30]))
+        for batch in batches(records, chance.choice([1, 3, 100])):
+            store.commit(batch)
+        history += records
+        store.close()
+
+
+def test_games_whose_disks_are_journals_begin_every_process_as_their_whole_history_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seeds of durable worlds only; their judges watch what comes of it."""
+    monkeypatch.setattr(StoreDisk, "directory", tmp_path)
+    monkeypatch.setattr(StoreDisk, "reopened", 0)
+    monkeypatch.setattr(game, "Disk", StoreDisk)
+    monkeypatch.setattr(world, "Endpoint", CountingEndpoint)
+    played, seed = 0, FIRST
+    while played < GAMES:
+        tape = draw(seed, 150 if GAMES < 100 else None)
+        seed += 1
+        if not tape.world.get("durable"):
+            continue
+        played += 1
+        if GAMES < 100:  # as many restarts in less time
+            for place in range(len(tape.moves), 0, -15):
+                tape.moves.insert(place, ("crash", Random(place).choice(tape.world["durable"]), True, True))
+        for disk in play(tape).disks.values():
+            disk.end()  # type: ignore[attr-defined]
+        for path in tmp_path.iterdir():
+            path.unlink()
+    print(f"{played} games to seed {seed}, {StoreDisk.reopened} restarts")
+    assert StoreDisk.reopened > 2 * played
+
+
+def test_a_history_of_renames_keeps_what_was_accepted_under_which_name() -> None:
+    peer = Draft(Peer(1, "b"))
+    history: list[JournalRecord] = [
+        OutboxOpened("b", b"A" * 16, b"1" * 16, 3),
+        MessageAccepted("b", 3, b"three", b"", 0),
+        OutboxOpened("b", b"B" * 16, b"2" * 16, 3),
+        MessageAccepted("b", 4, b"four", b"", 0),
+        MessageAccepted("b", 5, b"five", b"", 0),
+        OutboxOpened("b", b"C" * 16, b"3" * 16, 3),
+        OutboxTrimmed("b", 5),
+        MessageAccepted("b", 6, b"six", b"", 0),
+    ]
+    for record in history:
+        peer.take(record)
+    kept = records_of(peer.peer, peer.openings, peer.retained)
+    assert kept == [
+        OutboxOpened("b", b"A" * 16, b"1" * 16, 4),
+        OutboxOpened("b", b"B" * 16, b"2" * 16, 5),
+        OutboxTrimmed("b", 5),
+        MessageAccepted("b", 5, b"five", b"", 0),
+        OutboxOpened("b", b"C" * 16, b"3" * 16, 5),
+        MessageAccepted("b", 6, b"six", b"", 0),
+    ]
+    assert_same(history, kept)
+
+
+def test_a_message_out_of_order_is_refused() -> None:
+    peer = Draft(Peer(1, "b"))
+    with pytest.raises(ValueError, match="message 1 to b does not follow 0"):
+        peer.take(MessageAccepted("b", 1, b"before any opening", b"", 0))
+    peer.take(OutboxOpened("b", b"A" * 16, b"1" * 16, 1))
+    with pytest.raises(ValueError, match="message 2 to b does not follow 0"):
+        peer.take(MessageAccepted("b", 2, b"", b"", 0))
