@@ -41,9 +41,12 @@ class LockFile:
                     f"the journal {journal} is in use by {owner}; give each node a journal of its own, or stop that one"
                 ) from error
             raise JournalFailed(f"the lock file {self.path} cannot be locked: {error.strerror}") from error
-        os.ftruncate(self._file, 0)
-        os.write(self._file, b"%d\n" % os.getpid())
         _held.add(self)
+        try:
+            os.ftruncate(self._file, 0)
+            os.write(self._file, b"%d\n" % os.getpid())
+        except OSError:  # the disk is full: whoever comes second is told less
+            pass
 
     def _owner(self) -> str:
         text = os.read(self._file, 20).strip()

@@ -66,7 +66,6 @@ _PER_RECORD: Final = 100
 
 #: codes of SQLite for bytes that make no sense, as opposed to those that could not be had
 _CORRUPT: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT}
-_SHORT_READ: Final = 522
 
 Connect = Callable[[str], sqlite3.Connection]
 
@@ -123,6 +122,8 @@ class Store:
             raise self._damaged(str(damage)) from damage
         except OSError as error:
             raise JournalFailed(f"the journal {self.path} cannot be opened: {error.strerror}") from error
+        except UnicodeError as error:  # of SQLite's own message, which names a table by bytes that are no text
+            raise self._damaged("its schema") from error
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise self._unreadable(error) from error
 
@@ -157,7 +158,9 @@ class Store:
         writer = self._connect(Path(self.path).as_uri())
         try:
             writer.execute("PRAGMA locking_mode = EXCLUSIVE")
-            writer.execute("PRAGMA journal_mode = WAL")
+            (mode,) = writer.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise JournalFailed(f"the journal {self.path} is where SQLite cannot keep a log ({mode}); move it")
             writer.execute(f"PRAGMA synchronous = {synchronous}")
             writer.execute("PRAGMA fullfsync = ON")  # without it a sync on macOS does not reach the disk
             writer.execute("PRAGMA checkpoint_fullfsync = ON")
@@ -184,7 +187,9 @@ class Store:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # none: text that is no text
         if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return JournalLocked(f"the journal {self.path} is open in another program; close it there")
-        if code & 0xFF in _CORRUPT or code == _SHORT_READ:
+        if code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE:  # the reader's shared memory
+            return JournalFull(f"the journal {self.path} cannot be opened, for the disk is full; make room")
+        if code & 0xFF in _CORRUPT or code == sqlite3.SQLITE_IOERR_SHORT_READ:
             return self._damaged(printable(error))
         return JournalFailed(f"the journal {self.path} cannot be opened: {printable(error)}")
 
@@ -200,7 +205,6 @@ class Store:
             self._write(drafts)
             self._connection.execute("COMMIT")
         except JournalFull:
-            self._roll_back()
             raise
         except Exception as error:
             self._roll_back()
@@ -235,7 +239,7 @@ class Store:
     def _poisoned(self, error: Exception) -> JournalFailed:
         self.poison = JournalFailed(
             f"writing to the journal {self.path} failed ({printable(error)}), and nobody knows what is on the disk. "
-            f"Nothing more is written to it; look after the disk, then start the process again"
+            f"It takes no more; look after the disk, then start the process again"
         )
         return self.poison
 

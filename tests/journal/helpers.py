@@ -182,7 +182,7 @@ class History:
         makers: list[Callable[[str], JournalRecord]] = [
             self.message, self.trimmed, self.opened, self.receiver, self.moved, self.ended
         ]
-        return chance.choices(makers, [8, 3, 1, 1, 4, 1])[0](peer)
+        return chance.choices(makers, [8, 3, 1, 1, 4, 3])[0](peer)
 
     def records(self, count: int) -> list[JournalRecord]:
         return [self.record() for _ in range(count)]

@@ -130,6 +130,15 @@ def test_a_byte_of_the_file_that_changed_is_noticed_or_of_no_consequence(specime
     assert not seen["earlier"]
 
 
+def test_a_name_that_is_no_text_any_more_is_damage(tmp_path: Path) -> None:
+    """SQLite names it in an error that Python cannot decode."""
+    specimen = Specimen(tmp_path, log=False)
+    for table in (b"networkio_peer", b"networkio_message"):
+        place = specimen.file.index(table)
+        for at in range(place, place + len(table) + 2):
+            assert specimen.verdict(flipped(specimen.file, at, 0xFF), None) == "JournalDamaged"
+
+
 def test_a_byte_of_the_log_that_changed_loses_what_came_after_it_at_most(tmp_path: Path) -> None:
     specimen = Specimen(tmp_path, log=True)
     assert specimen.log is not None

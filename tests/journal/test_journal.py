@@ -256,6 +256,18 @@ def test_another_program_that_has_the_file_open_keeps_a_node_out_and_the_other_w
     journal.close()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the lock is another one")
+def test_where_nothing_can_be_locked_there_is_no_journal(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(JournalFailed, match=r"journal\.db\.lock cannot be locked: No locks available"):
+        contents(path)
+    monkeypatch.undo()
+    assert contents(path) == []
+
+
 def test_a_lock_file_that_was_left_behind_blocks_nobody(path: str) -> None:
     Path(path + ".lock").write_text("1\n")
     assert contents(path) == []
@@ -344,7 +356,7 @@ def test_numbers_run_out_one_day_and_that_is_said(path: str, monkeypatch: pytest
 class Failing(sqlite3.Connection):
     """A connection on which statements that begin so fail with this code of SQLite's."""
 
-    statement = "none"
+    statement: str | tuple[str, ...] = "none"
     code = sqlite3.SQLITE_IOERR_FSYNC
 
     def execute(self, statement: str, *parameters: object) -> sqlite3.Cursor:
@@ -381,11 +393,21 @@ def test_after_a_failed_sync_nothing_is_written_any_more(
     assert contents(path) == [OPENED, message(1)]
 
 
-def test_a_rollback_that_fails_is_a_failure_too(failing: SQLiteJournal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Failing, "statement", "ROLLBACK")
-    missing = write(failing, MessageAccepted("b", 7, b"", b"", 0))
+def test_a_rollback_that_fails_changes_nothing_about_it(
+    failing: SQLiteJournal, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Failing, "statement", ("REPLACE INTO networkio_peer", "ROLLBACK"))
+    first = write(failing, message(2))
+    assert isinstance(first, JournalFailed)
+    assert "disk I/O error" in str(first)
+    failing.close()
+    assert contents(path) == [OPENED, message(1)]
+
+
+def test_a_batch_that_does_not_follow_is_a_failure(journal: SQLiteJournal) -> None:
+    missing = write(journal, message(7))
     assert isinstance(missing, JournalFailed)
-    assert "message 7 to b does not follow 1" in str(missing)
+    assert "message 7 to b does not follow 0" in str(missing)
 
 
 @pytest.mark.parametrize(("code", "goes_on"), [(sqlite3.SQLITE_IOERR_FSYNC, False), (sqlite3.SQLITE_FULL, True)])
@@ -410,6 +432,13 @@ def test_the_log_stays_small_and_what_was_copied_back_is_there(journal: SQLiteJo
     assert contents(path)[-1] == message(30, bytes(1_000_000))
 
 
+def fill(ballast: Path) -> None:
+    """Leave no room on the disk of this file."""
+    with pytest.raises(OSError, match="No space left"), open(ballast, "wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs tmpfs")
 def test_a_disk_that_is_full_takes_the_rest_when_there_is_room_again(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
@@ -428,7 +457,13 @@ def test_a_disk_that_is_full_takes_the_rest_when_there_is_room_again(tmp_path: P
         os.unlink(disk / "ballast")
         assert write(journal, message(2, bytes(400_000))) is None
         journal.close()
+        fill(disk / "ballast")
+        for other in (path, str(disk / "another.db")):
+            with pytest.raises(JournalFull, match="cannot be opened, for the disk is full"):
+                contents(other)
+        os.unlink(disk / "ballast")
         assert contents(path) == [OPENED, message(1), message(2, bytes(400_000))]
+        assert contents(str(disk / "another.db")) == []
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -466,6 +501,27 @@ def test_what_the_system_says_at_opening_is_passed_on(
     with pytest.raises(JournalFailed, match="cannot be opened: disk I/O error"):
         Store(path, "node", connect=lambda uri: sqlite3.connect(uri, factory=Failing, uri=True))
     assert contents(path) == []
+
+
+def test_where_there_can_be_no_log_there_is_no_journal(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert contents(path) == []
+    with pytest.raises(JournalFailed, match=r"cannot keep a log \(delete\); move it"):
+        Store(path, "node", connect=lambda uri: sqlite3.connect(uri, factory=Unlogged, uri=True))
+    assert contents(path) == []
+
+
+class Unlogged(sqlite3.Connection):
+    """A connection to where SQLite cannot have a log, and says so."""
+
+    def execute(self, statement: str, *parameters: object) -> sqlite3.Cursor:
+        answered = "SELECT 'delete'" if statement.startswith("PRAGMA journal_mode") else statement
+        return super().execute(answered, *parameters)  # type: ignore[arg-type]
+
+
+def test_any_path_will_do(tmp_path: Path) -> None:
+    path = tmp_path / "100% #1? \u00fc.db"
+    assert contents(str(path)) == []
+    assert sorted(item.name for item in tmp_path.iterdir()) == [path.name, path.name + ".lock"]
 
 
 def _refuse(*_: object) -> None:

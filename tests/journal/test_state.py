@@ -88,6 +88,14 @@ def test_a_history_of_renames_keeps_what_was_accepted_under_which_name() -> None
     assert_same(history, kept)
 
 
+def test_a_peer_without_an_outbox_is_known_all_the_same() -> None:
+    for history in ([OutboxTrimmed("b", 7)], [OutboxTrimmed("b", 1)]):
+        peer = Draft(Peer(1, "b"))
+        for record in history:
+            peer.take(record)
+        assert_same(history, records_of(peer.peer, [], []))
+
+
 def test_a_message_out_of_order_is_refused() -> None:
     peer = Draft(Peer(1, "b"))
     with pytest.raises(ValueError, match="message 1 to b does not follow 0"):
