@@ -149,6 +149,6 @@ def _tell(done: Done, error: BaseException | None) -> None:
     """A callback that raises is shown, and stops nothing."""
     try:
         done(error)
-    except Exception as raised:
+    except BaseException as raised:
         traceback: TracebackType | None = raised.__traceback__
         threading.excepthook(threading.ExceptHookArgs((type(raised), raised, traceback, threading.current_thread())))

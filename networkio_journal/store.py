@@ -101,6 +101,7 @@ class Store:
         self._lock = LockFile(self.path)
         try:
             self._connection = self._open(synchronous, limit)
+            self._longest = self._longest_of(self._connection)
         except BaseException:
             self._lock.release()
             raise
@@ -175,6 +176,11 @@ class Store:
             writer.close()
             raise
         return writer
+
+    @staticmethod
+    def _longest_of(connection: sqlite3.Connection) -> int:
+        """How long payload and headers of a message may be together."""
+        return connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - 1024  # the other columns
 
     def _damaged(self, where: str) -> JournalDamaged:
         return JournalDamaged(
@@ -263,6 +269,12 @@ class Store:
                     peer = Peer(known, record.peer_id)
                 draft = drafts[record.peer_id] = Draft(peer)
             draft.take(record)
+        for message in (message for draft in drafts.values() for message in draft.messages):
+            if (size := len(message.payload) + len(message.headers)) > self._longest:
+                raise JournalFull(
+                    f"message {message.sequence} to {message.peer_id} has {size} bytes, and a row of SQLite at most "
+                    f"{self._longest}; split it"
+                )
         if known > LAST_PEER or any(draft.peer.next > LAST_SEQUENCE for draft in drafts.values()):
             raise JournalFull(f"the journal {self.path} has no numbers left; begin a new one")
         return list(drafts.values())
