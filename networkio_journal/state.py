@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from networkio_proto.errors import printable
 from networkio_proto.handshake import Ended, InboxFacts, Why
 from networkio_proto.journal import (
     InboxesEnded,
@@ -85,7 +86,8 @@ class Draft:
         peer = self.peer
         if isinstance(record, MessageAccepted):
             if record.sequence != peer.next or not peer.openings:
-                raise ValueError(f"message {record.sequence} to {peer.peer_id} does not follow {peer.next - 1}")
+                name = printable(peer.peer_id)
+                raise ValueError(f"message {record.sequence} to {name} does not follow {peer.next - 1}")
             self.messages.append(record)
             peer.next += 1
         elif isinstance(record, OutboxOpened):

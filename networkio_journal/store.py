@@ -112,12 +112,10 @@ class Store:
         try:
             if not os.path.exists(self.path):
                 _make(self.path, self.node_id, self._connect)
-            elif os.name == "posix" and os.stat(self.path).st_mode & 0o077:
-                # made anew by a tool that copied it, say; what was legible until now, refusing would not undo
-                os.chmod(self.path, 0o600)
             if not os.path.getsize(self.path):
                 raise Damage("all of it: the file is empty")
             self._load()
+            _tighten(self.path)
             return self._writer(synchronous, limit)
         except Damage as damage:
             raise self._damaged(str(damage)) from damage
@@ -271,10 +269,8 @@ class Store:
             draft.take(record)
         for message in (message for draft in drafts.values() for message in draft.messages):
             if (size := len(message.payload) + len(message.headers)) > self._longest:
-                raise JournalFull(
-                    f"message {message.sequence} to {message.peer_id} has {size} bytes, and a row of SQLite at most "
-                    f"{self._longest}; split it"
-                )
+                name = f"message {message.sequence} to {printable(message.peer_id)}"
+                raise JournalFull(f"{name} has {size} bytes, and a row of SQLite at most {self._longest}; split it")
         if known > LAST_PEER or any(draft.peer.next > LAST_SEQUENCE for draft in drafts.values()):
             raise JournalFull(f"the journal {self.path} has no numbers left; begin a new one")
         return list(drafts.values())
@@ -346,6 +342,17 @@ def _make(path: str, node_id: str, connect: Connect) -> None:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _tighten(path: str) -> None:
+    """Make a journal legible to its owner only, once it is known to be one.
+
+    A tool that copied it may have given it a wider mode.  To refuse it would keep the node from its messages, and undo
+    nothing for those who could read it until now.
+    """
+    for name in (path, path + "-wal"):
+        if os.name == "posix" and os.path.exists(name) and os.stat(name).st_mode & 0o077:
+            os.chmod(name, 0o600)
 
 
 def _remove(path: str) -> None:

@@ -210,10 +210,26 @@ def test_nobody_else_can_read_it_from_its_first_byte_on(path: str, journal: SQLi
         "": 0o600, "-wal": 0o600, ".lock": 0o600
     }  # fmt: skip
     assert not os.path.exists(path + "-shm")
-    journal.close()
-    os.chmod(path, 0o644)  # a copy, made by a tool
-    journal.open("node")
-    assert os.stat(path).st_mode & 0o777 == 0o600
+    copy = path + ".copy"
+    for name in ("", "-wal"):  # as a tool makes it
+        Path(copy + name).write_bytes(Path(path + name).read_bytes())
+        os.chmod(copy + name, 0o644)
+    other = SQLiteJournal(copy)
+    assert other.open("node") == [OPENED, message(1)]
+    assert {name: os.stat(copy + name).st_mode & 0o777 for name in ("", "-wal")} == {"": 0o600, "-wal": 0o600}
+    other.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no modes")
+def test_a_file_that_is_no_journal_keeps_its_mode(tmp_path: Path) -> None:
+    """A wrong path must do no harm."""
+    foreign = tmp_path / "passwd"
+    foreign.write_text("root:x:0:0\n" * 100)
+    os.chmod(foreign, 0o644)
+    with pytest.raises(JournalDamaged):
+        contents(str(foreign))
+    assert os.stat(foreign).st_mode & 0o777 == 0o644
+    assert foreign.read_text() == "root:x:0:0\n" * 100
 
 
 def test_a_journal_that_was_deleted_leaves_nothing_for_the_next(journal: SQLiteJournal, path: str) -> None:
@@ -229,9 +245,13 @@ def test_a_journal_that_was_deleted_leaves_nothing_for_the_next(journal: SQLiteJ
 
 
 def test_a_second_node_of_this_process_is_told_who_has_it(journal: SQLiteJournal, path: str) -> None:
+    second = SQLiteJournal(path)
     with pytest.raises(JournalLocked, match=rf"{path} is in use by another node of this process \(pid {os.getpid()}\)"):
-        SQLiteJournal(path).open("node")
+        second.open("node")
     assert write(journal, message(1)) is None
+    journal.close()
+    assert second.open("node") == [OPENED, message(1)]
+    second.close()
 
 
 def test_another_process_is_told_who_has_it(journal: SQLiteJournal, path: str) -> None:
@@ -270,8 +290,9 @@ def test_where_nothing_can_be_locked_there_is_no_journal(path: str, monkeypatch:
 
 
 def test_a_lock_file_that_was_left_behind_blocks_nobody(path: str) -> None:
-    Path(path + ".lock").write_text("1\n")
+    Path(path + ".lock").write_text("12345678901234567890\n")
     assert contents(path) == []
+    assert Path(path + ".lock").read_text() == f"{os.getpid()}\n"
 
 
 def test_the_journal_of_another_node_and_what_is_no_journal_are_refused(path: str, tmp_path: Path) -> None:
