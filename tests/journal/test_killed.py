@@ -25,6 +25,7 @@ def run(*arguments: str) -> str:
     return child.stdout
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_keeps_what_was_reported_and_its_journal_opens(tmp_path: Path) -> None:
     said = run("-m", "tests.journal.killed", str(tmp_path / "journal.db"), str(KILLS), "1")
     print(said)

@@ -36,6 +36,7 @@ def test_any_history_comes_back_as_the_process_that_it_makes(seed: int, tmp_path
         store.close()
 
 
+@pytest.mark.slow
 def test_games_whose_disks_are_journals_begin_every_process_as_their_whole_history_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
