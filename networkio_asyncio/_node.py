@@ -16,6 +16,7 @@ from typing import Any, Self, TypeAlias
 import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskGroup
 
+from networkio_journal import SQLiteJournal
 from networkio_proto import Connection, Dial, Event, Ledger, Log, NodeClosed, Session, WrongThread
 from networkio_proto.links import ListenerHandle
 from networkio_proto.nodes import Address, NodeHandle, in_use
@@ -91,12 +92,14 @@ class Node(NodeHandle[Peer]):
     ``peer_id``: this node's name, unique among those it talks to.  ``config``: every limit and time.
     ``auth``: how identities are proved; ``"insecure"`` spells out that nobody does, which only loopback gets unsaid.
     ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
+    ``journal``: the file (or SQLiteJournal) that keeps what has to outlive the process; opening it raises JournalError.
     Leaving the block waits up to ``config.drain_timeout`` until everything is read.
 
     All methods belong to the event loop's thread (else WrongThread).
     """
 
     opened_by = "async with"
+    store_in = SQLiteJournal
 
     def prepare(self) -> None:
         """Set up what is this adapter's own; nothing is open yet."""
@@ -132,6 +135,9 @@ class Node(NodeHandle[Peer]):
             self._clock = monotonic if plain else self.loop.time  # the same clock as anyio's, without the detours
             self._wait = _direct.wait
             self.chunk = memoryview(bytearray(_direct.CHUNK))
+        if self.keeper is not None:
+            self.post = _poster()
+            self.restore(await anyio.to_thread.run_sync(self.keeper.open))
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._tick)
         return self
@@ -150,6 +156,8 @@ class Node(NodeHandle[Peer]):
             finally:
                 with anyio.CancelScope(shield=True):
                     await self.run(self.emptying(), 1.0)  # a turn of the event loop, unless the core has failed
+                    if self.keeper is not None:
+                        await anyio.to_thread.run_sync(self.keeper.close)
                 self._raise_failure()
 
     async def aclose(self, timeout: float | None = None) -> Ledger:
@@ -207,6 +215,8 @@ class Node(NodeHandle[Peer]):
         """After it: carry out what the core wants done."""
         if (self.endpoint.effects or self.endpoint.timers.sooner) and not self._pumping:
             self._pump()  # else an effect led to a command, and the pump sees to its effects
+        if self.keeper is not None:
+            self.keeper.serve()
         self._inside -= 1
 
     def nudge(self) -> None:
@@ -425,6 +435,16 @@ class Node(NodeHandle[Peer]):
             self._alarm = self.token()
             await self._wait(self._alarm, self._tick_at)
             self.tick()
+
+
+def _poster() -> Callable[[Callable[[], object]], object]:
+    """What brings a call from any thread into this event loop."""
+    try:
+        return asyncio.get_running_loop().call_soon_threadsafe
+    except RuntimeError:
+        import trio
+
+        return trio.lowlevel.current_trio_token().run_sync_soon
 
 
 async def _wait(token: anyio.Event, deadline: float) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
-from networkio_proto import Ledger, NoMoreMessages, OutboxFull, Session
+from networkio_proto import Ledger, NoMoreMessages, Session
 from networkio_proto.handles import IteratorHandle, MessageHandle, ReceiptHandle
 from networkio_proto.peers import NOTHING, PeerHandle
 
@@ -124,10 +124,10 @@ class Peer(PeerHandle[Message, Receipt]):
         if headers is None and ttl is None and node.handy() and (sequence := self.session.stream(payload, raw)):
             return Receipt(self, sequence)
         await node.breathe()
-        try:
-            return self.accept(payload, headers=headers, ttl=ttl, raw=raw)
-        except OutboxFull:
-            return await self.node.run(self.accepting(payload, headers=headers, ttl=ttl, raw=raw))
+        receipt = self.accept_or_none(payload, headers=headers, ttl=ttl, raw=raw)
+        if receipt is None:
+            receipt = await self.node.run(self.accepting(payload, headers=headers, ttl=ttl, raw=raw))
+        return receipt
 
     async def send_many(
         self, many: Iterable[Any], *, headers: Mapping[str, object] | None = None, ttl: float | None = None,

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from .errors import NoMoreMessages, OutboxFull
+from .errors import NoMoreMessages
 from .events import Event
 from .handles import IteratorHandle, MessageHandle, ReceiptHandle
 from .ledger import Ledger
@@ -131,11 +131,10 @@ class BlockingPeer(PeerHandle[M, R], Generic[N, M, R, I]):
         TimeoutError; then the message was not sent.
         """
         payload = self.node.payload(data, raw)
-        try:
-            return self.accept(payload, headers=headers, ttl=ttl, raw=raw)
-        except OutboxFull:
-            operation = self.accepting(payload, headers=headers, ttl=ttl, raw=raw)
-        return self.node.run(operation, timeout)
+        receipt = self.accept_or_none(payload, headers=headers, ttl=ttl, raw=raw)
+        if receipt is None:
+            receipt = self.node.run(self.accepting(payload, headers=headers, ttl=ttl, raw=raw), timeout)
+        return receipt
 
     def send_many(
         self,

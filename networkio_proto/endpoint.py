@@ -557,7 +557,7 @@ class Endpoint:
         """The batch with this token is durable, or (``error``) failed whole.  Raises ValueError for another token."""
         if self.journal is None:
             raise ValueError("this endpoint has no journal")
-        self.journal.done(token, now, written=error is None)
+        self.journal.done(token, now, error)
 
     def restore(self, records: Iterable[JournalRecord], now: float) -> None:
         """What the journal held at opening, oldest first; before anything else is done with this endpoint."""

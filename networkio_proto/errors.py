@@ -12,7 +12,7 @@ Four families hang under :class:`NetworkioError`, because they call for four dif
 * :class:`DeliveryFailure` - the final outcome of one message other than READ.  It is raised by whoever waits for a
   receipt, and listed by ``failures()``.
 * :class:`JournalError` - the journal cannot be opened, or cannot take what it was given.  The disk, or whoever looks
-  after it, has to be asked; the core raises none of them.
+  after it, has to be asked; the core raises none of them by itself.
 
 Text that came from the other side is escaped and cut by :func:`printable` before it enters a message.
 """
@@ -448,6 +448,12 @@ class MessageAbandoned(DeliveryFailure):
 
 class JournalError(NetworkioError):
     """The journal cannot be opened, or could not take what it was given."""
+
+    def anew(self, sequence: int, peer_id: str) -> JournalError:
+        """The same, for whoever asks about a message that could not be written."""
+        again = type(self)(f"message {sequence} to {peer_id} was not accepted: {self}")
+        again.__cause__ = self
+        return again
 
 
 class JournalLocked(JournalError):

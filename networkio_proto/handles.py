@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
-from .errors import DecodeError, MessageNotHeld, NotARequest, Outcome, printable
+from .errors import DecodeError, JournalError, MessageNotHeld, NotARequest, Outcome, printable
 from .events import GapRange, Positions
 from .frames import DataFlag
 from .inbox import Delivery, Details, message_id
@@ -191,7 +191,10 @@ class MessageHandle:
 class ReceiptHandle:
     """The sender's side of one accepted message.  It costs nothing until somebody waits for it."""
 
-    __slots__ = ("peer", "sequence")
+    __slots__ = ("peer", "refusal", "sequence")
+
+    #: why the message is not in the journal, and so was never accepted; unset otherwise, for that costs nothing
+    refusal: JournalError
 
     def __init__(self, peer: Any, sequence: int) -> None:
         #: the peer that it was sent to
@@ -207,21 +210,21 @@ class ReceiptHandle:
     def outcome(self) -> Outcome | None:
         """How it ended; None while it is under way (promise G3)."""
         with self.peer.node.looking:
-            outcome: Outcome | None = self.peer.session.outcome(self.sequence)
+            outcome: Outcome | None = None if self.refused else self.peer.session.outcome(self.sequence)
         return outcome
 
     @property
     def failure(self) -> Failure | None:
         """The record of its end, if it was not read."""
         with self.peer.node.looking:
-            failure: Failure | None = self.peer.session.failure(self.sequence)
+            failure: Failure | None = None if self.refused else self.peer.session.failure(self.sequence)
         return failure
 
     def _cancel(self) -> bool:
         node = self.peer.node
         now = node.enter()
         try:
-            cancelled: bool = self.peer.session.cancel(self.sequence, now)
+            cancelled: bool = self.refused or self.peer.session.cancel(self.sequence, now)
         finally:
             node.leave()
         return cancelled
@@ -232,12 +235,22 @@ class ReceiptHandle:
             yield from self.peer.waiting_for(self.sequence, read=read)
 
     def done(self, *, read: bool) -> bool:
-        """Is it received, or read?  Raises the typed DeliveryFailure if it ended otherwise."""
+        """Is it received, or read?  Raises the typed DeliveryFailure if it ended otherwise.
+
+        With a journal also the JournalError for which it could not be written, and so was never accepted.
+        """
+        if self.refused:
+            raise self.refusal.anew(self.sequence, self.peer.id)
         failure = self.peer.session.failure(self.sequence)
         if failure is not None:
             raise failure.error(self.sequence)
         outbox = self.peer.session.outbox
         return bool(self.sequence <= (outbox.read if read else max(outbox.received, outbox.read)))
+
+    @property
+    def refused(self) -> bool:
+        """Could it not be written to the journal?  Then it was never accepted, and its number is another message's."""
+        return self.peer.node.keeper is not None and hasattr(self, "refusal")
 
 
 class Iteration(Generic[M]):

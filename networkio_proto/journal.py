@@ -22,15 +22,20 @@ this exists.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from .errors import JournalError
 from .handshake import Ended, InboxFacts
 from .inbox import Inbox, Reject
 from .outbox import Entry, Outbox
 
 if TYPE_CHECKING:
+    from .handles import ReceiptHandle
+    from .operations import Token
     from .session import Session
 
 __all__ = [
@@ -44,6 +49,7 @@ __all__ = [
     "OutboxTrimmed",
     "ReceiverKnown",
     "SessionJournal",
+    "Store",
     "restore",
     "restored",
 ]
@@ -130,6 +136,19 @@ class JournalBatch:
     records: tuple[JournalRecord, ...]
 
 
+class Store(Protocol):
+    """Where a driver keeps the journal of one node: a file, with a thread of its own that writes to it."""
+
+    def open(self, node_id: str) -> Iterable[JournalRecord]:
+        """Everything that is on disk, oldest first.  May take long.  Raises JournalError."""
+
+    def write(self, batch: JournalBatch, done: Callable[[BaseException | None], None]) -> None:
+        """Begin to make the batch durable; ``done(error)`` is called in any thread when that is over."""
+
+    def close(self) -> None:
+        """Nothing is written any more.  May take long.  Idempotent."""
+
+
 class JournalQueue:
     """What waits to be written, of all sessions."""
 
@@ -157,12 +176,12 @@ class JournalQueue:
         self._token += 1
         return JournalBatch(self._token, tuple(record for _, record in self._under_way))
 
-    def done(self, token: int, now: float, *, written: bool) -> None:
-        """The batch is durable, or failed.  Raises ValueError for a token that is not under way."""
+    def done(self, token: int, now: float, error: BaseException | None) -> None:
+        """The batch is durable, or (``error``) failed.  Raises ValueError for a token that is not under way."""
         if self._under_way is None or token != self._token:
             raise ValueError(f"no journal batch with token {token} is under way")
         batch, self._under_way = self._under_way, None
-        if written:
+        if error is None:
             for journal, record in batch:
                 journal.written(record)
             for journal in dict.fromkeys(journal for journal, _ in batch):
@@ -172,7 +191,7 @@ class JournalQueue:
         again = [(journal, type(record), 0) for journal, record in batch] + pending
         for journal, kind, _ in again:
             if kind is MessageAccepted:
-                journal.unaccept()
+                journal.unaccept(error)
             else:
                 self.add(journal, kind)
 
@@ -180,7 +199,7 @@ class JournalQueue:
 class SessionJournal:
     """One session's part of the seam."""
 
-    __slots__ = ("_barriers", "_queue", "_session", "_wanted", "accepted", "first")
+    __slots__ = ("_barriers", "_queue", "_session", "_unwritten", "_wanted", "accepted", "first")
 
     def __init__(self, queue: JournalQueue, session: Session, accepted: int) -> None:
         self._queue = queue
@@ -191,6 +210,8 @@ class SessionJournal:
         self._barriers: set[type[JournalRecord]] = set()
         #: the highest sequence on disk
         self.accepted = accepted
+        #: what was accepted since, as far as somebody has its receipt, in order
+        self._unwritten: deque[tuple[ReceiptHandle, Token | None]] = deque()
         #: ``first`` as it is on disk
         self.first = session.outbox.first
         self.barrier(OutboxOpened)
@@ -264,10 +285,35 @@ class SessionJournal:
         if self.open:
             self._session.outbox.sendable = self.accepted
         self._session.journaled(now)
+        while self._unwritten and self.has(self._unwritten[0][0].sequence):
+            _, token = self._unwritten.popleft()
+            if token is not None:
+                token.set()
 
-    def unaccept(self) -> None:
+    def unaccept(self, error: BaseException) -> None:
         """The messages that are not on disk were never accepted; their sequences are used again."""
         self._session.unaccept(self.accepted)
+        refusal = error if isinstance(error, JournalError) else JournalError(str(error))
+        refused, self._unwritten = self._unwritten, deque()
+        for receipt, _ in refused:
+            receipt.refusal = refusal
+        for token in [*(token for _, token in refused if token is not None), *self._session.receipts.all()]:
+            token.set()  # those that wait for one of these to be read look again, and the others as well
+
+    def has(self, sequence: int) -> bool:
+        """Is that message on disk, or has it ended before it was?"""
+        return sequence <= self.accepted or not self.retains(sequence)
+
+    def follow(self, receipt: ReceiptHandle, token: Token | None = None) -> None:
+        """The message that was accepted last is this one's; it is told if that will never be on disk.
+
+        ``token`` is set when it is, or will not be.
+        """
+        self._unwritten.append((receipt, token))
+
+    def waiters(self) -> list[Token]:
+        """The tokens of all who wait."""
+        return [token for _, token in self._unwritten if token is not None]
 
 
 # -- a new process ----------------------------------------------------------------------------------------------------

@@ -22,10 +22,21 @@ from .auth import Authenticator, Insecure, check_exposure
 from .config import Config
 from .connection import Connection
 from .endpoint import Endpoint
-from .errors import AddressError, ConfigurationError, DialFailed, EncodeError, NodeClosed, UsageError, printable
+from .errors import (
+    AddressError,
+    ConfigurationError,
+    DialFailed,
+    EncodeError,
+    JournalError,
+    NodeClosed,
+    UsageError,
+    printable,
+)
 from .events import Abandon, Close, Dial, Event, Log, Transmit, Wake
 from .handles import MessageHandle
 from .instrumentation import Instrumentation
+from .journal import JournalRecord, Store
+from .keeper import Keeper
 from .ledger import Ledger
 from .links import LinkHandle
 from .logbook import ERROR
@@ -86,10 +97,13 @@ class NodeHandle(Generic[P]):
     ``peer_id``: this node's name, unique among those it talks to.  ``config``: every limit and time.
     ``auth``: how identities are proved; ``"insecure"`` spells out that nobody does, which only loopback gets unsaid.
     ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
+    ``journal``: the file, or the store, in which everything is kept that must outlive this process.
     """
 
     #: how a node of this driver is opened ("with" or "async with"); empty if it needs no opening
     opened_by = ""
+    #: makes the store that is kept in a file
+    store_in: Callable[[str], Store]
     #: what guards a mere look at the core, where several threads may be in it
     looking: AbstractContextManager[Any] = nullcontext()
 
@@ -102,13 +116,21 @@ class NodeHandle(Generic[P]):
         codec: Codec | None = None,
         random: RandomSource | None = None,
         instrumentation: Instrumentation | None = None,
+        journal: Store | str | None = None,
     ) -> None:
         self._auth: Authenticator | None = Insecure() if auth == "insecure" else auth
         self.codec: Codec = MsgpackCodec() if codec is None else codec
         #: the core
         self.endpoint = Endpoint(
-            peer_id, config, auth=self._auth, codec=self.codec.name, random=random, instrumentation=instrumentation
-        )
+            peer_id, config, auth=self._auth, journal=journal is not None, codec=self.codec.name, random=random,
+            instrumentation=instrumentation,
+        )  # fmt: skip
+        #: from any thread that is not inside: have this called soon, where the node may be entered
+        self.post: Callable[[Callable[[], object]], object] = _at_once
+        #: what writes its journal; None without one
+        self.keeper: Keeper | None = None
+        if journal is not None:
+            self.keeper = Keeper(self, self.store_in(journal) if isinstance(journal, str) else journal)
         self.config = self.endpoint.config
         self.closed = False
         #: ``with node.inside as now``: around every touch of the core
@@ -299,10 +321,10 @@ class NodeHandle(Generic[P]):
         self, peer: Any, payload: bytes, now: float, headers: Mapping[str, object] | None, ttl: float | None, raw: bool
     ) -> Any:
         try:
-            return peer.receipt(peer.session.send(payload, now, headers=headers, ttl=ttl, raw=raw))
+            return peer.accept_within(payload, now, headers=headers, ttl=ttl, raw=raw)
         except (EncodeError, ConfigurationError):
             raise  # of the message, and so the same for every peer: the first has said so
-        except UsageError as error:
+        except (UsageError, JournalError) as error:
             return error
 
     def request_number(self) -> bytes:
@@ -485,10 +507,16 @@ class NodeHandle(Generic[P]):
             raise NodeClosed(f"node {self.id} was used before; make a new one")
         self._opened = True
 
+    def restore(self, records: Iterable[JournalRecord]) -> None:
+        """The node opens: what its journal holds is there again, and its peers with it."""
+        with self.inside as now:
+            self.endpoint.restore(records, now)
+            self.meet()
+
     def emptying(self) -> Operation[None]:
-        """Until no stream is left, or time is up."""
+        """Until no stream is left, and everything is in the journal, or time is up."""
         try:
-            while self._links:
+            while self._links or (self.keeper is not None and self.keeper.busy):
                 yield from self.changing()
         except TimeoutError:
             pass
@@ -555,6 +583,8 @@ class NodeHandle(Generic[P]):
         try:
             for peer in peers:
                 yield from peer.read_out()
+            while self.keeper is not None and self.keeper.busy:  # what was read here is told only then
+                yield from self.changing()
         except TimeoutError:
             pass  # the ledger says what is left
         finally:
@@ -595,6 +625,10 @@ class NodeHandle(Generic[P]):
             message = self._given_back.popleft()
             if message.held and not self.closed:
                 message.finish("released", self.time)
+
+
+def _at_once(call: Callable[[], object]) -> None:
+    call()
 
 
 def address_error(place: str, error: OSError) -> AddressError:

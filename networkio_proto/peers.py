@@ -177,18 +177,39 @@ class PeerHandle(Generic[M, R]):
         payload = node.payload(data, raw)
         if headers is None and ttl is None and node.handy() and (sequence := self.session.stream(payload, raw)):
             return self._receipt(self, sequence)
-        return self.accept(payload, headers=headers, ttl=ttl, raw=raw)
+        return self._accept(payload, headers=headers, ttl=ttl, raw=raw)
 
-    def accept(
+    def _accept(
         self, payload: bytes, *, headers: Mapping[str, object] | None, ttl: float | None, raw: bool
     ) -> R:
-        """For the driver's ``send``: the long way of :meth:`send_nowait`, with what the codec has made of the data."""
+        """The long way of :meth:`send_nowait`, with what the codec has made of the data."""
         node = self.node
         now = node.enter()
         try:
-            return self._receipt(self, self.session.send(payload, now, headers=headers, ttl=ttl, raw=raw))
+            return self.accept_within(payload, now, headers=headers, ttl=ttl, raw=raw)
         finally:
             node.leave()
+
+    def accept_within(self, payload: bytes, now: float, **options: Any) -> R:
+        """Between enter and leave: the message is accepted; with a journal, unless that will not take it."""
+        keeper, session = self.node.keeper, self.session
+        if keeper is not None:
+            keeper.check(self.id)
+        receipt = self._receipt(self, session.send(payload, now, **options))
+        if keeper is not None and session.journal is not None:
+            session.journal.follow(receipt)
+        return receipt
+
+    def accept_or_none(
+        self, payload: bytes, *, headers: Mapping[str, object] | None, ttl: float | None, raw: bool
+    ) -> R | None:
+        """For the driver's ``send``: as :meth:`_accept`; None where it has to wait, for room or for the disk."""
+        if self.node.keeper is not None:
+            return None
+        try:
+            return self._accept(payload, headers=headers, ttl=ttl, raw=raw)
+        except OutboxFull:
+            return None
 
     def receipt(self, sequence: int) -> R:
         """The receipt of a message to this peer, by its number."""
@@ -203,16 +224,39 @@ class PeerHandle(Generic[M, R]):
         raw: bool = False,
         reserved: Mapping[str, object] | None = None,
     ) -> Operation[R]:
-        """Accept a message, when there is room for it."""
+        """Accept a message, when there is room for it; with a journal, wait until it is on disk."""
+        receipt = yield from self._entering(payload, headers=headers, ttl=ttl, raw=raw, reserved=reserved)
+        if self.node.keeper is not None:
+            yield from self._persisting([receipt])
+        return receipt
+
+    def _entering(self, payload: bytes, **options: Any) -> Operation[R]:
+        """A message gets its place in the outbox, when there is room for it."""
         while True:
             try:
-                sequence = self.session.send(
-                    payload, self.node.time, headers=headers, ttl=ttl, raw=raw, reserved=reserved
-                )
+                return self.accept_within(payload, self.node.time, **options)
             except OutboxFull:
                 yield from self._waiting(Watch.ROOM)
-            else:
-                return self._receipt(self, sequence)
+
+    def _persisting(self, receipts: list[R]) -> Operation[None]:
+        """Until these messages, which were accepted last, are on disk; raises the JournalError for which they are not.
+
+        Given up, those that are not are cancelled; only what has just been transmitted may be read all the same.
+        """
+        last, journal, token = receipts[-1], self.session.journal, self.node.token()
+        assert journal is not None
+        journal.follow(last, token)
+        try:
+            yield token
+        except BaseException:
+            for receipt in receipts:
+                if not (receipt.refused or journal.has(receipt.sequence)):
+                    self.session.cancel(receipt.sequence, self.node.time)
+            raise
+        if last.refused:
+            raise last.refusal.anew(last.sequence, self.id)
+        if not journal.has(last.sequence):
+            self.node.check_open()
 
     def _accepting_many(
         self, many: Iterable[Any], headers: Mapping[str, object] | None, ttl: float | None, raw: bool
@@ -229,10 +273,16 @@ class PeerHandle(Generic[M, R]):
         receipts: list[R] = []
         try:
             for payload in payloads:
-                receipt = yield from self.accepting(payload, headers=headers, ttl=ttl, raw=raw)
+                receipt = yield from self._entering(payload, headers=headers, ttl=ttl, raw=raw)
                 receipts.append(receipt)
         except TimeoutError:
             pass  # whoever asked sees by their number which are missing
+        if receipts and self.node.keeper is not None:
+            try:
+                yield from self._persisting(receipts)
+            except TimeoutError:
+                journal = self.session.journal
+                return [receipt for receipt in receipts if journal is None or journal.has(receipt.sequence)]
         return receipts
 
     def _requesting(self, data: Any, headers: Mapping[str, object] | None, raw: bool) -> Operation[Any]:
@@ -555,5 +605,7 @@ class PeerHandle(Generic[M, R]):
     def wake_everybody(self) -> None:
         """The node is closed: let all who wait find out."""
         self.wake()
-        for token in [*self.session.receipts.all(), *self.session.requests.all()]:
+        journal = self.session.journal
+        unwritten = [] if journal is None else journal.waiters()
+        for token in [*self.session.receipts.all(), *self.session.requests.all(), *unwritten]:
             token.set()

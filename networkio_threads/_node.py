@@ -14,6 +14,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeAlias
 
+from networkio_journal import SQLiteJournal
 from networkio_proto import Connection, Dial, ForkedProcess, Log, NodeClosed, Session, WrongThread
 from networkio_proto.blocking import BlockingNode
 from networkio_proto.links import ListenerHandle
@@ -97,12 +98,14 @@ class Node(BlockingNode[Peer]):
     ``peer_id``: this node's name, unique among those it talks to.  ``config``: every limit and time.
     ``auth``: how identities are proved; ``"insecure"`` spells out that nobody does, which only loopback gets unsaid.
     ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
+    ``journal``: the file (or SQLiteJournal) that keeps what has to outlive the process; opening it raises JournalError.
     Leaving the block waits up to ``config.drain_timeout`` until everything is read.
 
     Every method may be called from any thread.  What waits takes ``timeout`` (seconds) and raises TimeoutError.
     """
 
     opened_by = "with"
+    store_in = SQLiteJournal
 
     def prepare(self) -> None:
         """Set up what is this adapter's own; nothing is open yet."""
@@ -125,9 +128,11 @@ class Node(BlockingNode[Peer]):
 
     def start(self) -> None:
         """Begin to drive it, in a thread of its own."""
+        records = [] if self.keeper is None else self.keeper.open()
         self._loop = loop = Loop(self)
         try:
             loop.thread.start()
+            self.restore(records)
         except RuntimeError:  # the system has no more threads
             self._loop = None
             loop.abandon()
@@ -175,6 +180,8 @@ class Node(BlockingNode[Peer]):
             self._resolver.stop()
             self.loop.stop()
             self.loop.join()
+            if self.keeper is not None:
+                self.keeper.close()
             INTERRUPTS.closed(self.loop)
 
     def forked(self) -> None:
@@ -218,6 +225,8 @@ class Node(BlockingNode[Peer]):
             try:
                 if endpoint.effects:
                     self.carry_out()
+                if self.keeper is not None:
+                    self.keeper.serve()
                 sooner = endpoint.timers.sooner
                 writers, self.writers, calls, self._calls = self.writers, writers, self._calls, calls
             finally:

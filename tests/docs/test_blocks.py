@@ -78,6 +78,7 @@ def test_program(block: Block, tmp_path: Path) -> None:
     process = subprocess.run(
         [sys.executable, _file(tmp_path, block, free_port())],
         capture_output=True, text=True, timeout=30, env=ENVIRONMENT, stdin=subprocess.DEVNULL, check=False,
+        cwd=tmp_path,
     )
     assert (process.returncode, process.stderr) == (0, "")
     if block.prints is not None:

@@ -145,15 +145,16 @@ DRIVERS = {
         "changing", "check_address", "check_open", "check_unserved", "check_waiting", "connecting", "dial", "dialled",
         "dialling", "drain_time", "due", "emptying", "end_serving", "ending", "enter", "fail", "forked", "give_back",
         "gone", "handy", "leave", "listening", "log", "looking", "loop", "make_link", "make_peer", "meet", "met",
-        "nudge", "now", "opened_by", "payload", "peer_within", "prepare", "request_number", "run", "serving", "start",
-        "stop", "take_back", "tick", "token", "unlink", "visit", "wake", "wake_watchers",
+        "nudge", "now", "opened_by", "payload", "peer_within", "prepare", "request_number", "restore", "run", "serving",
+        "start", "stop", "store_in", "take_back", "tick", "token", "unlink", "visit", "wake", "wake_watchers",
     },
     "Peer": {
-        "accept", "accepting", "draining", "handling", "iterate", "iteration_over", "judged", "read_out", "read_plain",
-        "receiving", "serve", "serving", "take", "take_or_none", "waiting_for", "wake", "wake_everybody",
+        "accept_or_none", "accept_within", "accepting", "draining", "handling", "iterate", "iteration_over", "judged",
+        "read_out", "read_plain", "receiving", "serve", "serving", "take", "take_or_none", "waiting_for", "wake",
+        "wake_everybody",
     },
     "Message": {"finish", "handled", "peer", "undecodable"},
-    "Receipt": {"done", "peer", "sequence"},
+    "Receipt": {"done", "peer", "refusal", "refused", "sequence"},
     "Listener": {"abandon", "accept_directly", "accept_on", "accepted", "failed"},
 }
 

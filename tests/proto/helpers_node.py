@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from networkio_proto import Close, Config, Connection, Dial, Log, Session
 from networkio_proto.handles import MessageHandle, ReceiptHandle
+from networkio_proto.journal import JournalBatch, JournalRecord, Store
 from networkio_proto.links import LinkHandle
 from networkio_proto.nodes import NodeHandle
 from networkio_proto.peers import PeerHandle
 from networkio_testing.node import Flag
 
-__all__ = ["Driver", "Far", "Link", "Net", "Stream"]
+__all__ = ["Driver", "Far", "Link", "Net", "Slate", "Stream"]
 
 #: a peer of a Driver
 Far = PeerHandle[MessageHandle, ReceiptHandle]
@@ -72,16 +74,55 @@ class Link(LinkHandle):
         self.node.unlink(self)
 
 
+class Slate:
+    """A store that writes when it is told to: what it was given is ``writing`` until :meth:`finish`."""
+
+    def __init__(self) -> None:
+        self.batches: list[JournalBatch] = []
+        self.writing: JournalBatch | None = None
+        self.closed = False
+
+    def open(self, node_id: str) -> list[JournalRecord]:
+        """What was written."""
+        return [record for batch in self.batches for record in batch.records]
+
+    def write(self, batch: JournalBatch, done: Callable[[BaseException | None], None]) -> None:
+        """Begin to write."""
+        assert self.writing is None
+        self.writing, self._done = batch, done
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """It is written, or has failed."""
+        assert self.writing is not None
+        batch, self.writing = self.writing, None
+        if error is None:
+            self.batches.append(batch)
+        self._done(error)
+
+    def finish_all(self) -> None:
+        """Write until there is nothing to write."""
+        while self.writing is not None:
+            self.finish()
+
+    def close(self) -> None:
+        """Nothing is written any more."""
+        self.closed = True
+
+
 class Driver(NodeHandle[Far]):
     """A node of a Net.  Nothing enters it twice."""
 
-    def __init__(self, net: Net, peer_id: str, config: Config | None = None) -> None:
+    def __init__(
+        self, net: Net, peer_id: str, config: Config | None = None, journal: Store | str | None = None
+    ) -> None:
         self.net = net
         self.entered = False
         #: dials that wait to be answered
         self.dials: list[Dial] = []
         self.lines: list[Log] = []
-        super().__init__(peer_id, config=config)
+        super().__init__(peer_id, config=config, journal=journal)
+        if self.keeper is not None:
+            self.restore(self.keeper.open())
 
     def enter(self) -> float:
         """Before every touch of the core."""
@@ -92,6 +133,8 @@ class Driver(NodeHandle[Far]):
     def leave(self) -> None:
         """After it."""
         self.carry_out()
+        if self.keeper is not None:
+            self.keeper.serve()
         self.entered = False
 
     def handy(self) -> bool:
@@ -146,9 +189,9 @@ class Net:
         self.now = 1000.0
         self.nodes: dict[str, Driver] = {}
 
-    def node(self, peer_id: str, config: Config | None = None) -> Driver:
+    def node(self, peer_id: str, config: Config | None = None, journal: Store | str | None = None) -> Driver:
         """A new node; its id is its address."""
-        node = self.nodes[peer_id] = Driver(self, peer_id, config)
+        node = self.nodes[peer_id] = Driver(self, peer_id, config, journal)
         return node
 
     def connected(self, dialer: Driver, acceptor: Driver) -> tuple[Far, Far]:

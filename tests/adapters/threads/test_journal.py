@@ -1,0 +1,123 @@
+"""The threads adapter with a journal: the same promises, without an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from networkio_proto.journal import Store
+from networkio_threads import JournalFailed, JournalFull, JournalLocked, Node, Outcome, Peer
+from tests.adapters.helpers import HASTY
+from tests.adapters.shelf import Shelf
+from tests.adapters.threads.helpers import Crew, read_all, until
+
+
+def keeping(peer_id: str, journal: Store | str) -> Node:
+    """A hasty node with a journal."""
+    return Node(peer_id, config=replace(HASTY, drain_timeout=1.0), journal=journal)
+
+
+@contextmanager
+def met(client: Store | str, server: Store | str) -> Iterator[tuple[Peer, Peer]]:
+    """Each one's peer for the other, connected."""
+    with keeping("server", server) as there, keeping("client", client) as here:
+        listener = there.listen("127.0.0.1", 0)
+        near, far = here.connect("127.0.0.1", listener.port, "server"), there.peer("client")
+        near.wait_connected(5)
+        far.wait_connected(5)
+        yield near, far
+
+
+def test_send_returns_when_the_message_is_on_disk() -> None:
+    shelf = Shelf()
+    with keeping("a", shelf) as node, Crew() as crew:
+        sequences: list[int] = []
+        shelf.going.clear()
+        crew.start(lambda: sequences.append(node.peer("b").send("x").sequence))
+        until(lambda: node.peer("b").unacknowledged)
+        assert (sequences, shelf.messages) == ([], [])
+        shelf.going.set()
+        until(lambda: sequences)
+        assert shelf.messages == [1]
+
+
+def test_threads_that_send_at_once_share_a_write() -> None:
+    shelf = Shelf()
+    with keeping("a", shelf) as node, Crew() as crew:
+        shelf.going.clear()
+        for number in range(20):
+            crew.start(node.peer("b").send, number)
+        until(lambda: node.peer("b").unacknowledged == 20)
+        shelf.going.set()
+        until(lambda: sum(shelf.messages) == 20)
+        assert len(shelf.batches) <= 3
+
+
+def test_a_send_that_takes_too_long_was_not_sent() -> None:
+    shelf = Shelf()
+    with met(shelf, Shelf()) as (near, far):
+        shelf.going.clear()
+        with pytest.raises(TimeoutError):
+            near.send("given up", 0.05)
+        assert near.send_many(["and", "these"], 0.05) == []
+        shelf.going.set()
+        near.send("sent")
+        assert far.read(5) == "sent"
+        assert [near.receipt(sequence).outcome for sequence in (1, 2, 3)] == [Outcome.CANCELLED] * 3
+
+
+def test_what_is_unread_outlives_both_and_what_was_acknowledged_does_not_come_again(tmp_path: Path) -> None:
+    out, into = str(tmp_path / "out.db"), str(tmp_path / "in.db")
+    with keeping("client", out) as node:
+        node.peer("server").send_many(range(10))
+    with met(out, into) as (near, far):
+        assert near.unacknowledged == 10
+        assert read_all(far, 4) == [0, 1, 2, 3]
+        near.receipt(4).read(5)
+        held = far.receive(5)
+        assert held.data == 4
+    with met(out, into) as (near, far):
+        message = far.receive(5)
+        assert (message.data, message.redelivered) == (4, True)
+        message.ack()
+        assert read_all(far, 5) == [5, 6, 7, 8, 9]
+        near.receipt(10).read(5)
+
+
+def test_a_journal_that_is_in_use_is_named_and_the_node_does_not_open(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal.db")
+    with keeping("a", path):
+        second = keeping("a", path)
+        with pytest.raises(JournalLocked, match=r"journal\.db"), second:
+            pytest.fail("two nodes have one journal")
+        assert second.closed
+    with keeping("a", path):
+        pass
+
+
+def test_a_disk_that_fails(logged: list[str]) -> None:
+    shelf = Shelf()
+    with met(shelf, Shelf()) as (near, far):
+        shelf.error = JournalFull("no room")
+        with pytest.raises(JournalFull, match="message 1 to server was not accepted: no room"):
+            near.send("refused")
+        shelf.error = None
+        until(lambda: near.node.keeper is not None and near.node.keeper.error is None)
+        assert near.send("accepted").sequence == 1
+        assert far.read(5) == "accepted"
+        shelf.error = OSError(5, "input/output error")
+        with pytest.raises(JournalFailed, match="input/output error"):
+            near.send("refused")
+        with pytest.raises(JournalFailed, match="nothing is accepted for server"):
+            near.send("refused")
+        assert near.connected
+    assert [line.split(": ")[1] for line in logged] == [
+        "its journal cannot be written, so nothing is accepted or acknowledged until there is room",
+        "its journal cannot be written, so nothing is accepted or acknowledged any more; mend the disk, and start it "
+        "anew",
+    ]
+    logged.clear()
