@@ -24,11 +24,13 @@ from time import monotonic
 from typing import Any
 
 __all__ = [
+    "BATCH",
     "DIALS",
     "Counter",
     "Cutter",
     "End",
     "Plan",
+    "batches",
     "framed",
     "no_delay",
     "parts",
@@ -37,6 +39,9 @@ __all__ = [
     "shares",
     "until",
 ]
+
+#: messages that networkio sends and reads by one call, where each call waits for the disk
+BATCH = 1000
 
 #: connections that one process makes at the same time, for every contender alike
 DIALS = 100
@@ -69,6 +74,10 @@ class Plan:
     def payload(self) -> bytes:
         """One message."""
         return b"x" * self.size
+
+    def journal(self, peer_id: str) -> str | None:
+        """The file of a node's journal; None where the scenario has none."""
+        return f"{self.directory}/{peer_id}.db" if self.settings.get("journal") else None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -196,6 +205,11 @@ _JOIN_BELOW = 64 * 1024
 def framed(payload: bytes) -> bytes:
     """A message with its length before it."""
     return _LENGTH.pack(len(payload)) + payload
+
+
+def batches(count: int) -> list[int]:
+    """How many messages to hand over at a time."""
+    return [BATCH] * (count // BATCH) + [count % BATCH] * (count % BATCH > 0)
 
 
 def parts(payload: bytes) -> list[bytes]:

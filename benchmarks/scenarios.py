@@ -69,6 +69,14 @@ _ALONE: Mapping[str, Any] = {"workload": "one-way", "connections": 1, "settings"
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (
     Scenario("one-way-64B", "One way, 64 bytes", "one-way", _STREAMS, notes=(_READ,)),
     Scenario("one-way-1KiB", "One way, 1 KiB", "one-way", _STREAMS, size=1024, notes=(_READ,)),
+    Scenario(
+        "durable-64B", "One way, 64 bytes, on disk at both ends", "one-way", ("JetStream file", "mosquitto persistent"),
+        settings={"journal": True},
+        notes=("networkio: both nodes with journal=FILE, durability \"full\": each batch is synced to the disk before "
+               "it is transmitted or acknowledged; await peer.send_many of 1,000 at one end, peer.read_many(1000) at "
+               "the other; the run ends when the sender's receipt says that the last message was read, and so all",
+               "brokers: as they come; neither syncs for each message",),
+    ),
     Scenario("one-way-64KiB", "One way, 64 KiB", "one-way", _STREAMS, size=64 << 10, notes=(_READ,)),
     Scenario(
         "one-way-1MiB-raw", "One way, 1 MiB, raw", "one-way",

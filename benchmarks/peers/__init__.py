@@ -100,6 +100,12 @@ PEERS: dict[str, Contender] = {
         "the broker has acknowledged it and the subscriber's callback has run",
         ("paho",), ("paho-mqtt",), "mosquitto",
     ),
+    "mosquitto persistent": Contender(
+        "mosquitto_persistent",
+        "as mosquitto QoS 1, with persistence: the broker writes what it holds when it ends and every 30 minutes (its "
+        "default), and syncs nothing for a message",
+        ("paho",), ("paho-mqtt",), "mosquitto",
+    ),
     "Redis streams": Contender(
         "redis_streams",
         "XADD in pipelines of 100, XREADGROUP COUNT 100, XACK of each batch, no persistence, hiredis; counted when the "

@@ -17,10 +17,11 @@ _INFLIGHT = 1000
 _TOPIC = "benchmark"
 
 
-def broker(path: str, port: int, directory: str) -> Sequence[str]:
-    """The command that starts the server."""
+def broker(path: str, port: int, directory: str, *, persistent: bool = False) -> Sequence[str]:
+    """The command that starts the server; ``persistent``: it writes what it holds to a file, now and then."""
+    persistence = f"true\npersistence_location {directory}/" if persistent else "false"
     settings = (
-        f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence false\n"
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence {persistence}\n"
         "max_inflight_messages 0\nmax_queued_messages 0\nmax_inflight_bytes 0\nmax_queued_bytes 0\nlog_type error\n"
     )
     if os.geteuid() == 0:

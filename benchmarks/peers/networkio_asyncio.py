@@ -36,7 +36,7 @@ class End(ends.End):
         """A node that is open for as long as the process lives, in a task of its own, as any program would have it."""
         if self.tasks is None:
             self.tasks = await anyio.create_task_group().__aenter__()
-        node = Node(peer_id, config=self.config)
+        node = Node(peer_id, config=self.config, journal=self.plan.journal(peer_id))
         await self.tasks.start(self._live, node)
         self.nodes.append(node)
         return node
@@ -98,12 +98,20 @@ class End(ends.End):
 
     async def _accept(self, peer: Peer, count: int) -> Receipt:
         payload = self.payload
+        if self.plan.journal(SERVER):
+            for share in ends.batches(count):
+                receipt = (await peer.send_many([payload] * share))[-1]
+            return receipt
         send = partial(peer.send, raw=True) if self.plan.raw else peer.send
         for _ in range(count):
             receipt = await send(payload)
         return receipt
 
     async def receive(self, count: int) -> None:
+        if self.plan.journal(SERVER):
+            while count > 0:
+                count -= len(await self.peers[0].read_many(min(count, ends.BATCH)))
+            return
         if len(self.peers) == 1:
             read = self.peers[0].read
             for _ in range(count):

@@ -24,7 +24,9 @@ class End(ends.End):
         super().__init__(plan)
         self.payload = plan.payload
         name = SERVER if plan.role == "server" else f"client-{plan.first}"
-        self.node = Node(name, config=Config(**plan.settings.get("config", {}))).__enter__()
+        self.node = Node(
+            name, config=Config(**plan.settings.get("config", {})), journal=plan.journal(name)
+        ).__enter__()
         self.peer: Peer | None = None
         self.waiting: deque[Receipt] = deque()
         self.port = 0
@@ -52,12 +54,20 @@ class End(ends.End):
 
     def _accept(self, count: int) -> Receipt:
         payload = self.payload
+        if self.plan.journal(SERVER):
+            for share in ends.batches(count):
+                receipt = self.other.send_many([payload] * share)[-1]
+            return receipt
         send: Callable[[Any], Receipt] = partial(self.other.send, raw=True) if self.plan.raw else self.other.send
         for _ in range(count):
             receipt = send(payload)
         return receipt
 
     def receive(self, count: int) -> None:
+        if self.peer is not None and self.plan.journal(SERVER):
+            while count > 0:
+                count -= len(self.peer.read_many(min(count, ends.BATCH)))
+            return
         if self.peer is not None:
             read = self.peer.read
             for _ in range(count):
