@@ -204,7 +204,8 @@ class ReceiptHandle:
 
     def __repr__(self) -> str:
         outcome = self.outcome
-        return f"<Receipt {self.sequence} to {self.peer.id}: {outcome.value if outcome else 'under way'}>"
+        state = outcome.value if outcome else "refused by the journal" if self.refused else "under way"
+        return f"<Receipt {self.sequence} to {self.peer.id}: {state}>"
 
     @property
     def outcome(self) -> Outcome | None:

@@ -188,12 +188,14 @@ class JournalQueue:
                 journal.proceed(now)
             return
         pending, self._pending = self._pending, []
-        again = [(journal, type(record), 0) for journal, record in batch] + pending
-        for journal, kind, _ in again:
-            if kind is MessageAccepted:
-                journal.unaccept(error)
-            else:
-                self.add(journal, kind)
+        again = [(journal, type(record)) for journal, record in batch] + [each[:2] for each in pending]
+        for journal, kind in again:
+            journal.unwant(kind)
+        for journal, kind in again:  # each once: what is written is looked up then
+            if kind is not MessageAccepted:
+                journal.want(kind)
+        for journal in dict.fromkeys(journal for journal, kind in again if kind is MessageAccepted):
+            journal.unaccept(error)
 
 
 class SessionJournal:
@@ -225,6 +227,10 @@ class SessionJournal:
         if kind not in self._wanted:
             self._wanted.add(kind)
             self._queue.add(self, kind)
+
+    def unwant(self, kind: type[JournalRecord]) -> None:
+        """It waits no longer."""
+        self._wanted.discard(kind)
 
     def barrier(self, kind: type[JournalRecord]) -> None:
         """Nothing may be transmitted before this is on disk."""
@@ -292,12 +298,13 @@ class SessionJournal:
 
     def unaccept(self, error: BaseException) -> None:
         """The messages that are not on disk were never accepted; their sequences are used again."""
-        self._session.unaccept(self.accepted)
         refusal = error if isinstance(error, JournalError) else JournalError(str(error))
-        refused, self._unwritten = self._unwritten, deque()
-        for receipt, _ in refused:
-            receipt.refusal = refusal
-        for token in [*(token for _, token in refused if token is not None), *self._session.receipts.all()]:
+        waiting, self._unwritten = self._unwritten, deque()
+        for receipt, _ in waiting:
+            if not self.has(receipt.sequence):  # else it is on disk, or has its end
+                receipt.refusal = refusal
+        self._session.unaccept(self.accepted)
+        for token in [*(token for _, token in waiting if token is not None), *self._session.receipts.all()]:
             token.set()  # those that wait for one of these to be read look again, and the others as well
 
     def has(self, sequence: int) -> bool:

@@ -21,6 +21,7 @@ from .errors import JournalError, JournalFailed, JournalFull, printable
 from .events import Log
 from .journal import JournalRecord, Store
 from .logbook import ERROR, INFO
+from .operations import Operation
 from .timers import Timed
 
 __all__ = ["Keeper"]
@@ -32,7 +33,7 @@ _RETRY = 0.5
 class Keeper(Timed):
     """The driver's part of one node's journal."""
 
-    __slots__ = ("_failing", "_node", "_open", "_store", "busy", "error")
+    __slots__ = ("_count", "_failing", "_node", "_open", "_store", "busy", "error")
 
     def __init__(self, node: Any, store: Store) -> None:
         super().__init__()
@@ -43,11 +44,13 @@ class Keeper(Timed):
         self._failing = False
         #: something is being written
         self.busy = False
+        self._count = 0
         #: why nothing can be written now
         self.error: JournalError | None = None
 
     def check(self, peer_id: str) -> None:
-        """Raise the JournalError for which no message is accepted now, if there is one."""
+        """Raise the JournalError for which no message is accepted now, if there is one; NodeClosed."""
+        self._node.check_open()
         if self.error is not None:
             again = type(self.error)(f"nothing is accepted for {peer_id}: {self.error}")
             raise again from self.error
@@ -62,6 +65,11 @@ class Keeper(Timed):
         """For the driver, not inside: what was handed over is written, and nothing more.  May take long."""
         self._open = False
         self._store.close()
+        self._node.post(self._give_up)
+
+    def _give_up(self) -> None:
+        with self._node.inside:
+            self._node.wake_unwritten()
 
     def serve(self) -> None:
         """Inside: hand over what waits to be written."""
@@ -78,6 +86,7 @@ class Keeper(Timed):
     def _written(self, token: int, error: BaseException | None) -> None:
         with self._node.inside as now:
             self.busy = False
+            self._count += 1
             if error is not None:
                 self._fail(error, now)
             elif self._failing:
@@ -96,6 +105,12 @@ class Keeper(Timed):
             text = "node %s: its journal cannot be written, so nothing is accepted or acknowledged %s: %s"
             self._node.log(Log(ERROR, text, (self._node.id, hope, self.error)))
         self._failing = True
+
+    def catching_up(self) -> Operation[None]:
+        """Until everything that was asked for by now is written, or failed; what is read here is told only then."""
+        through = self._count + 2  # the batch under way, and the one after it
+        while self.busy and self._count < through:
+            yield from self._node.changing()
 
     def on_timer(self, now: float) -> float | None:
         """Try again."""

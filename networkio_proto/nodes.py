@@ -130,6 +130,10 @@ class NodeHandle(Generic[P]):
         #: what writes its journal; None without one
         self.keeper: Keeper | None = None
         if journal is not None:
+            if self.endpoint.config.overflow == "drop_oldest":
+                raise ConfigurationError(
+                    'a journal keeps what was accepted until it is read, overflow="drop_oldest" does not: use one'
+                )
             self.keeper = Keeper(self, self.store_in(journal) if isinstance(journal, str) else journal)
         self.config = self.endpoint.config
         self.closed = False
@@ -550,6 +554,11 @@ class NodeHandle(Generic[P]):
             for callback in self._callbacks:
                 self.call(callback)
 
+    def wake_unwritten(self) -> None:
+        """Inside: the journal is closed, and whoever waits for it looks again."""
+        for peer in self._peers.values():
+            peer.wake_unwritten()
+
     def wake_watchers(self) -> None:
         """Let those look again who wait for the node as a whole."""
         watchers, self._watchers = self._watchers, []
@@ -583,8 +592,8 @@ class NodeHandle(Generic[P]):
         try:
             for peer in peers:
                 yield from peer.read_out()
-            while self.keeper is not None and self.keeper.busy:  # what was read here is told only then
-                yield from self.changing()
+            if self.keeper is not None:
+                yield from self.keeper.catching_up()
         except TimeoutError:
             pass  # the ledger says what is left
         finally:

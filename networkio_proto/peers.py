@@ -241,7 +241,8 @@ class PeerHandle(Generic[M, R]):
     def _persisting(self, receipts: list[R]) -> Operation[None]:
         """Until these messages, which were accepted last, are on disk; raises the JournalError for which they are not.
 
-        Given up, those that are not are cancelled; only what has just been transmitted may be read all the same.
+        Given up, a single one is cancelled, and of many those that are not on disk; only what has been transmitted in
+        that moment may be read all the same.
         """
         last, journal, token = receipts[-1], self.session.journal, self.node.token()
         assert journal is not None
@@ -250,12 +251,13 @@ class PeerHandle(Generic[M, R]):
             yield token
         except BaseException:
             for receipt in receipts:
-                if not (receipt.refused or journal.has(receipt.sequence)):
+                if not receipt.refused and (last is receipts[0] or not journal.has(receipt.sequence)):
                     self.session.cancel(receipt.sequence, self.node.time)
             raise
-        if last.refused:
-            raise last.refusal.anew(last.sequence, self.id)
-        if not journal.has(last.sequence):
+        refused = [receipt for receipt in receipts if receipt.refused]
+        if refused:
+            raise refused[0].refusal.anew(refused[0].sequence, self.id)
+        if not journal.has(last.sequence):  # it never will be: the journal is closed
             self.node.check_open()
 
     def _accepting_many(
@@ -281,9 +283,13 @@ class PeerHandle(Generic[M, R]):
             try:
                 yield from self._persisting(receipts)
             except TimeoutError:
-                journal = self.session.journal
-                return [receipt for receipt in receipts if journal is None or journal.has(receipt.sequence)]
+                return [receipt for receipt in receipts if self._kept(receipt)]
         return receipts
+
+    def _kept(self, receipt: R) -> bool:
+        """Is it on disk?"""
+        journal = self.session.journal
+        return journal is not None and not receipt.refused and journal.has(receipt.sequence)
 
     def _requesting(self, data: Any, headers: Mapping[str, object] | None, raw: bool) -> Operation[Any]:
         """Send a request and wait for its reply; its data."""
@@ -605,7 +611,11 @@ class PeerHandle(Generic[M, R]):
     def wake_everybody(self) -> None:
         """The node is closed: let all who wait find out."""
         self.wake()
-        journal = self.session.journal
-        unwritten = [] if journal is None else journal.waiters()
-        for token in [*self.session.receipts.all(), *self.session.requests.all(), *unwritten]:
+        for token in [*self.session.receipts.all(), *self.session.requests.all()]:
             token.set()
+
+    def wake_unwritten(self) -> None:
+        """The journal is closed: what is not on disk now never will be."""
+        if self.session.journal is not None:
+            for token in self.session.journal.waiters():
+                token.set()

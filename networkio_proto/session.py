@@ -758,8 +758,10 @@ class Session(Timed):
 
     def unaccept(self, after: int) -> None:
         """A batch failed: the messages after that sequence were never accepted."""
+        ended = self.outbox.fin > 0
         self.outbox.withdraw(after)
-        self.ending = self.ending and self.outbox.fin > 0
+        if ended and not self.outbox.fin:  # nothing follows all the same
+            self.journal_entry(self.outbox.append_fin())
         self.account()
         self.wake_all()
 

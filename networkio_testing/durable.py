@@ -218,13 +218,15 @@ class DurableJudge(Judge):
             log, outbox = self._log(host, peer), session.outbox
             kept = self._kept[host.name].get(peer)
             durable = 1 if kept is None else kept.next
-            if outbox.next < max(durable, log.first):
-                self._object("I10", "{} took back {}, and has {} on disk", host, outbox.next, durable - 1)
-            for sequence in [sequence for sequence in log.messages if sequence >= outbox.next]:
+            again = outbox.fin if outbox.fin >= durable else 0  # an end stays one, under another number
+            end = again or outbox.next
+            if end < max(durable, log.first):
+                self._object("I10", "{} took back {}, and has {} on disk", host, end, durable - 1)
+            for sequence in [sequence for sequence in log.messages if sequence >= end]:
                 message = log.messages.pop(sequence)
                 if message.outcome is not None:
                     log.outcomes[message.outcome] -= 1
-            log.fins = {fin for fin in log.fins if fin < outbox.next}
+            log.fins = {fin for fin in log.fins if fin < end} | {again} - {0}
             log.failed = outbox.ledger.failed
 
     # -- a new process --------------------------------------------------------------------------------------------

@@ -131,10 +131,16 @@ def test_a_message_that_ends_before_it_is_written_is_waited_for_no_longer() -> N
 
 def test_who_waits_for_the_disk_hears_that_the_node_is_closed() -> None:
     desk = Desk()
-    waiting = desk.send(1)
+    written, waiting = desk.send(1), desk.send(2)
     desk.a.close()
+    assert not waiting.woken
+    desk.keeper._open = False  # it closes while the first is written
+    desk.slate.finish()
+    desk.keeper.close()
+    assert written.look().result.sequence == 1
     with pytest.raises(NodeClosed):
         _ = waiting.look().result
+    assert desk.net.node("a", journal=desk.slate).peer("b").unacknowledged == 1
 
 
 def test_full_is_tried_again_and_told_once() -> None:
