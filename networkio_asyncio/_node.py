@@ -6,9 +6,10 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from math import inf
-from threading import get_ident
+from threading import Thread, get_ident
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -137,10 +138,23 @@ class Node(NodeHandle[Peer]):
             self.chunk = memoryview(bytearray(_direct.CHUNK))
         if self.keeper is not None:
             self.post = _poster()
-            self.restore(await anyio.to_thread.run_sync(self.keeper.open))
+            await self._open_journal()
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._tick)
         return self
+
+    async def _open_journal(self) -> None:
+        assert self.keeper is not None
+        try:
+            self.restore(await _thoroughly(self.keeper.open))
+        except BaseException:
+            self.closed = True  # it is of no use any more
+            await self._close_journal()
+            raise
+
+    async def _close_journal(self) -> None:
+        if self.keeper is not None:
+            await _thoroughly(self.keeper.close)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -156,8 +170,7 @@ class Node(NodeHandle[Peer]):
             finally:
                 with anyio.CancelScope(shield=True):
                     await self.run(self.emptying(), 1.0)  # a turn of the event loop, unless the core has failed
-                    if self.keeper is not None:
-                        await anyio.to_thread.run_sync(self.keeper.close)
+                    await self._close_journal()
                 self._raise_failure()
 
     async def aclose(self, timeout: float | None = None) -> Ledger:
@@ -174,6 +187,7 @@ class Node(NodeHandle[Peer]):
                 with anyio.CancelScope(shield=True):
                     await listener.aclose()
             await self.run(self.emptying(), self.config.linger + 0.5)
+            await self._close_journal()
         return self.ledger
 
     async def drain(self, timeout: float | None = None) -> Ledger:
@@ -445,6 +459,32 @@ def _poster() -> Callable[[Callable[[], object]], object]:
         import trio
 
         return trio.lowlevel.current_trio_token().run_sync_soon
+
+
+async def _thoroughly(call: Callable[[], T]) -> T:
+    """Call it in a thread, and wait for its end; a cancellation waits too, asyncio's own as well as anyio's."""
+    cancelled: BaseException | None = None
+    outcome: Future[T] = Future()
+    over = anyio.Event()
+    post = _poster()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:
+            outcome.set_exception(error)
+        post(over.set)
+
+    Thread(target=run, name="networkio journal", daemon=True).start()
+    with anyio.CancelScope(shield=True):
+        while not over.is_set():
+            try:
+                await over.wait()
+            except anyio.get_cancelled_exc_class() as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return outcome.result()
 
 
 async def _wait(token: anyio.Event, deadline: float) -> bool:

@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Final, Literal, TypeAlias
 
-from networkio_proto.errors import ConfigurationError, UsageError
+from networkio_proto.errors import ConfigurationError, JournalLocked, UsageError
 from networkio_proto.journal import JournalBatch, JournalRecord
 
 from .store import Store, connect
@@ -54,6 +54,8 @@ class SQLiteJournal:
             raise ConfigurationError(f"durability is {durability!r}; it must be 'full' or 'os'")
         if limit is not None and limit < _LEAST:
             raise ConfigurationError(f"the limit of a journal is {limit!r}; it must be at least {_LEAST} bytes")
+        if not os.fspath(path):
+            raise ConfigurationError("the journal has no name: give the path of a file")
         self.path = os.path.abspath(os.fspath(path))
         self.durability = durability
         self.limit = limit
@@ -68,11 +70,11 @@ class SQLiteJournal:
     def open(self, node_id: str) -> list[JournalRecord]:
         """Open the file, or make it; returns what it holds, for ``Endpoint.restore``.  Blocks, for the disk.
 
-        Raises JournalLocked, JournalMismatch, JournalDamaged or JournalFailed, with everything closed again; UsageError
-        if it is open.  Interrupted, it closes too.
+        Raises JournalLocked, JournalMismatch, JournalDamaged or JournalFailed, with everything closed again.
+        Interrupted, it closes too.
         """
         if self._thread is not None:
-            raise UsageError(f"the journal {self.path} is open already")
+            raise JournalLocked(f"the journal {self.path} is open already, in another node of this process")
         self._queue = SimpleQueue()
         opened: Future[list[JournalRecord]] = Future()
         self._thread = threading.Thread(

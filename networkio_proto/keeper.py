@@ -62,10 +62,13 @@ class Keeper(Timed):
         return records
 
     def close(self) -> None:
-        """For the driver, not inside: what was handed over is written, and nothing more.  May take long."""
+        """For the driver, not inside: what was handed over is written, nothing more.  May take long.  Idempotent."""
+        if not self._open:
+            return
         self._open = False
         self._store.close()
-        self._node.post(self._give_up)
+        if self._node.closed:  # else it never began, and nobody waits
+            self._node.post(self._give_up)
 
     def _give_up(self) -> None:
         with self._node.inside:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from math import inf
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 from .auth import Authenticator, Insecure, check_exposure
 from .config import Config
@@ -53,6 +53,14 @@ __all__ = ["Address", "NodeHandle", "address_error", "in_use"]
 P = TypeVar("P")
 
 _IN_USE = "the address is in use by another process; choose another one or stop it"
+
+
+@runtime_checkable
+class PathLike(Protocol):
+    """The name of a file, as ``pathlib`` has it."""
+
+    def __fspath__(self) -> str:
+        """As text."""
 
 
 class Address:
@@ -103,7 +111,7 @@ class NodeHandle(Generic[P]):
     #: how a node of this driver is opened ("with" or "async with"); empty if it needs no opening
     opened_by = ""
     #: makes the store that is kept in a file
-    store_in: Callable[[str], Store]
+    store_in: Callable[[Any], Store]
     #: what guards a mere look at the core, where several threads may be in it
     looking: AbstractContextManager[Any] = nullcontext()
 
@@ -116,7 +124,7 @@ class NodeHandle(Generic[P]):
         codec: Codec | None = None,
         random: RandomSource | None = None,
         instrumentation: Instrumentation | None = None,
-        journal: Store | str | None = None,
+        journal: Store | str | PathLike | None = None,
     ) -> None:
         self._auth: Authenticator | None = Insecure() if auth == "insecure" else auth
         self.codec: Codec = MsgpackCodec() if codec is None else codec
@@ -134,7 +142,8 @@ class NodeHandle(Generic[P]):
                 raise ConfigurationError(
                     'a journal keeps what was accepted until it is read, overflow="drop_oldest" does not: use one'
                 )
-            self.keeper = Keeper(self, self.store_in(journal) if isinstance(journal, str) else journal)
+            named = isinstance(journal, (str, PathLike))
+            self.keeper = Keeper(self, self.store_in(journal) if named else cast(Store, journal))
         self.config = self.endpoint.config
         self.closed = False
         #: ``with node.inside as now``: around every touch of the core

@@ -64,8 +64,7 @@ class Timers:
             self.sooner = True
         self._count += 1
         heapq.heappush(self._heap, (deadline, self._count, owner))
-        if len(self._heap) > 64 and len(self._heap) > 2 * self._live:
-            self._rebuild()
+        self._tidy()
 
     def schedule_ack(self, owner: Timed, deadline: float) -> None:
         """Call ``owner.on_ack_timer`` at ``deadline``, which is not earlier than any asked for before."""
@@ -78,8 +77,7 @@ class Timers:
         if owner.timer_at != inf:
             owner.timer_at = inf
             self._live -= 1
-            if len(self._heap) > 64 and len(self._heap) > 2 * self._live:
-                self._rebuild()
+            self._tidy()
 
     def next(self) -> float | None:
         """The earliest deadline, or None.  It may be in the past."""
@@ -116,10 +114,13 @@ class Timers:
         finally:  # one raised something: the others have their turn the next time
             for owner in reversed(due):
                 self.schedule(owner, now)
+            self._tidy()
 
     def __len__(self) -> int:
         return len(self._heap) + len(self._acks)
 
-    def _rebuild(self) -> None:
-        self._heap = [entry for entry in self._heap if entry[2].timer_at == entry[0]]
-        heapq.heapify(self._heap)
+    def _tidy(self) -> None:
+        """Throw stale entries away when they are the majority."""
+        if len(self._heap) > 64 and len(self._heap) > 2 * self._live:
+            self._heap = [entry for entry in self._heap if entry[2].timer_at == entry[0]]
+            heapq.heapify(self._heap)

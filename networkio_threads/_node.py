@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from networkio_journal import SQLiteJournal
 from networkio_proto import Connection, Dial, ForkedProcess, Log, NodeClosed, Session, WrongThread
 from networkio_proto.blocking import BlockingNode
+from networkio_proto.journal import JournalRecord
 from networkio_proto.links import ListenerHandle
 from networkio_proto.nodes import in_use
 from networkio_proto.operations import Operation, Steps, T
@@ -121,6 +122,7 @@ class Node(BlockingNode[Peer]):
         self.writers: list[Link] = []
         self._calls: list[Callable[[], object]] = []
         self._forked = False
+        self.post = self._post
         #: the node's own thread; None before the beginning
         self._loop: Loop | None = None
 
@@ -129,6 +131,14 @@ class Node(BlockingNode[Peer]):
     def start(self) -> None:
         """Begin to drive it, in a thread of its own."""
         records = [] if self.keeper is None else self.keeper.open()
+        try:
+            self._begin(records)
+        except BaseException:
+            if self.keeper is not None:
+                self.keeper.close()
+            raise
+
+    def _begin(self, records: list[JournalRecord]) -> None:
         self._loop = loop = Loop(self)
         try:
             loop.thread.start()
@@ -178,10 +188,10 @@ class Node(BlockingNode[Peer]):
             for link in list(self._links.values()):
                 self.loop.call(link.drop)
             self._resolver.stop()
-            self.loop.stop()
-            self.loop.join()
             if self.keeper is not None:
                 self.keeper.close()
+            self.loop.stop()
+            self.loop.join()
             INTERRUPTS.closed(self.loop)
 
     def forked(self) -> None:
@@ -280,6 +290,9 @@ class Node(BlockingNode[Peer]):
                 return steps.result
         finally:
             INTERRUPTS.leave()
+
+    def _post(self, call: Callable[[], object]) -> None:
+        self.loop.call(call)  # not in the journal's thread: whoever is told of it might hold up the disk
 
     def check_waiting(self) -> None:
         """Raise WrongThread in the node's own thread."""

@@ -141,7 +141,7 @@ def test_it_is_opened_once_closed_as_often_as_you_like_and_opened_again(path: st
     with pytest.raises(UsageError, match="is not open"):
         journal.write(JournalBatch(1, ()), print)
     journal.open("node")
-    with pytest.raises(UsageError, match="is open already"):
+    with pytest.raises(JournalLocked, match="is open already"):
         journal.open("node")
     journal.close()
     journal.close()

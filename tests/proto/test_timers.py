@@ -266,6 +266,16 @@ def test_those_who_were_served_do_not_count_as_owners() -> None:
         assert len(timers) <= 64
 
 
+def test_when_most_were_served_the_stale_places_of_those_go_too() -> None:
+    timers, owners = Timers(), [Owner(number) for number in range(90)]
+    for owner in owners:
+        timers.schedule(owner, 100.0)
+    for owner in owners:
+        timers.schedule(owner, 1.0)  # and so the place at 100 is stale
+    timers.run(1.0)
+    assert len(timers) == 0
+
+
 def test_a_heap_without_stale_places_is_not_rebuilt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heapq, "heapify", lambda heap: pytest.fail("rebuilt for nothing"))
     timers = Timers()
