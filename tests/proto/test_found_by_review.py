@@ -243,7 +243,6 @@ def test_a_failed_batch_leaves_no_ttl_behind() -> None:
     endpoint = Endpoint("a", journal=True)
     session = endpoint.session("b", 0.0)
     session.send(b"1", 0.0, ttl=5.0)
-    session.end(0.0)
     batch = endpoint.journal_request()
     assert batch is not None
     endpoint.journal_done(batch.token, 0.0, OSError())

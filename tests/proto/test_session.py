@@ -663,13 +663,27 @@ def test_what_a_broken_disk_did_not_take_was_never_accepted() -> None:
     session = a.session("b")
     session.watch = Watch.PROGRESS
     a.send("b", b"lost", ttl=5.0)
-    a.end("b")
     disk.write(broken=True)
-    assert (session.ending, session.ledger.accepted, session.unacknowledged) == (False, 0, 0)
+    assert (session.ledger.accepted, session.unacknowledged) == (0, 0)
     assert a.send("b", b"again") == [1]
+    a.end("b")
     disk.write()
     world.run(60.0)
     assert b.read("a") == [b"again"]
+
+
+def test_an_end_that_a_broken_disk_did_not_take_stays_one() -> None:
+    world, (disk,) = on_disk("a")
+    a, b = hosts(world)
+    a.send("b", b"lost")
+    a.end("b")
+    disk.write(broken=True)
+    session = a.session("b")
+    assert (session.ending, session.ledger.accepted, session.outbox.fin) == (True, 0, 1)
+    disk.write()
+    world.run(60.0)
+    assert b.read("a") == []
+    assert b.session("a").peer_ended
 
 
 def test_a_new_outbox_id_is_on_disk_before_anything_leaves_under_it() -> None:
