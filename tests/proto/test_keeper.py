@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from networkio_proto import JournalError, JournalFailed, JournalFull, NodeClosed, Outcome
+from networkio_proto import Config, ConfigurationError, JournalError, JournalFailed, JournalFull, NodeClosed, Outcome
 from networkio_proto.journal import MessageAccepted, Store
 from tests.proto.helpers import Waiting
 from tests.proto.helpers_node import Driver, Far, Net, Slate
@@ -246,3 +246,20 @@ def test_a_restored_node_has_its_peers_and_what_they_have_not_read() -> None:
     again = desk.net.node("a", journal=desk.slate)
     [peer] = again.peers
     assert (peer.id, peer.unacknowledged) == ("b", 1)
+
+
+def test_a_driver_s_send_takes_the_long_way_and_peers_without_messages_wait_for_no_disk() -> None:
+    desk = Desk()
+    desk.a.peer("c")
+    assert desk.to_b.accept_or_none(b"x", headers=None, ttl=None, raw=True) is None
+    assert desk.to_b.unacknowledged == 0
+    waiting = desk.send(1)
+    desk.a.close()
+    desk.slate.close = desk.slate.finish  # type: ignore[method-assign]  # as a store does
+    desk.keeper.close()
+    assert waiting.look().result.sequence == 1
+
+
+def test_a_journal_does_not_go_with_dropping_the_oldest() -> None:
+    with pytest.raises(ConfigurationError, match="drop_oldest"):
+        Net().node("a", Config(overflow="drop_oldest"), journal=Slate())
