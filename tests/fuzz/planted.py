@@ -104,8 +104,8 @@ MISTAKES = (
             "        self.newly_failed = True\n        if self.on_outcome is not None:\n",
             "        self.newly_failed = True\n        if self.on_outcome is not None and failure.seen != 'no':\n",
             "test_pair"),
-    Mistake("a batch that failed keeps its messages", "journal", "                journal.unaccept()\n",
-            "                pass\n", "test_journal"),
+    Mistake("a batch that failed keeps its messages", "journal", "            journal.unaccept(error)\n",
+            "            pass\n", "test_journal"),
     Mistake("sends before it is on disk", "outbox", "            and self.cursor <= self.sendable\n", "",
             "test_journal"),
 )  # fmt: skip

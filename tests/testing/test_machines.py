@@ -70,13 +70,13 @@ MISTAKES = {
         ("I10",),
     ),
     "full_disk: keeps what found no room": Mistake(
-        (("journal", "                journal.unaccept()", "                pass"),),
+        (("journal", "            journal.unaccept(error)", "            pass"),),
         {"durable": "a"},
         (*START, ("full_disk", "a", 1), ("send", "ab", 20), ("run", 3.0)),
         ("I22",),
     ),
     "failed_sync: takes an error for success": Mistake(
-        (("endpoint", "written=error is None", "written=True"),),
+        (("endpoint", "self.journal.done(token, now, error)", "self.journal.done(token, now, None)"),),
         {"durable": "a"},
         (*START, ("failed_sync", "a", "lost"), ("send", "ab", 20), ("run", 0.3)),
         ("I10",),
