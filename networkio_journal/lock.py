@@ -5,7 +5,8 @@ Theory of operation
 ``PATH.lock`` is locked with ``flock`` (on Windows a byte far behind its end is), and holds the pid of its owner as
 text.  The lock belongs to the open file, not to the process: a second node of the same process does not get it, and the
 operating system takes it back when the process dies, however it dies.  So the file is never deleted, and one that was
-left behind blocks nobody.  A forked child closes its copy: else it would go on holding the lock of a dead parent.
+left behind blocks nobody.  A forked child closes its copy: else it would hold the lock of a dead parent.  Until
+it does, the lock is taken back by unlocking only, not by closing.
 """
 
 from __future__ import annotations
@@ -55,7 +56,13 @@ class LockFile:
         return f"the process {text.decode()}" if text.isdigit() else "another process"
 
     def release(self) -> None:
-        """Give it back; once more does nothing."""
+        """Give it back, though a child that was forked just now may have a copy of it still; once more does nothing."""
+        if self._file >= 0:
+            _unlock(self._file)
+        self.forget()
+
+    def forget(self) -> None:
+        """Close this process's copy."""
         file, self._file = self._file, -1
         _held.discard(self)
         if file >= 0:
@@ -67,7 +74,7 @@ _held: weakref.WeakSet[LockFile] = weakref.WeakSet()
 
 def _forked() -> None:
     for lock in list(_held):
-        lock.release()
+        lock.forget()
 
 
 if hasattr(os, "register_at_fork"):
@@ -84,8 +91,14 @@ if sys.platform == "win32":
         finally:
             os.lseek(file, 0, os.SEEK_SET)
 
+    def _unlock(file: int) -> None:
+        """Closing it does."""
+
 else:
     import fcntl
 
     def _lock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)
