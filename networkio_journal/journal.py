@@ -18,12 +18,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from networkio_proto.errors import ConfigurationError, JournalLocked, UsageError
 from networkio_proto.journal import JournalBatch, JournalRecord
 
-from .store import Store, connect
+if TYPE_CHECKING:
+    from .store import Connect, Store
 
 __all__ = ["SQLiteJournal"]
 
@@ -61,8 +62,8 @@ class SQLiteJournal:
         self.limit = limit
         self._thread: threading.Thread | None = None
         self._queue: SimpleQueue[tuple[JournalBatch, Done] | None] = SimpleQueue()
-        #: the connection is made by this; tests put another in its place
-        self._connect = connect
+        #: the connection is made by this, if tests put something in its place
+        self._connect: Connect | None = None
 
     def __repr__(self) -> str:
         return f"SQLiteJournal({self.path!r}, durability={self.durability!r}, limit={self.limit!r})"
@@ -110,8 +111,10 @@ class SQLiteJournal:
                 thread.join()
 
     def _store(self, node_id: str) -> Store:
+        from .store import Store, connect  # only now: programs without a journal need no SQLite
+
         synchronous = _SYNCHRONOUS[self.durability]
-        return Store(self.path, node_id, synchronous=synchronous, limit=self.limit, connect=self._connect)
+        return Store(self.path, node_id, synchronous=synchronous, limit=self.limit, connect=self._connect or connect)
 
 
 def _serve(
