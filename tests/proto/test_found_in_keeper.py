@@ -2,50 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from time import process_time
-from typing import Any
 
 import pytest
 
-from networkio_proto import Config, JournalFull, NodeClosed, NoMoreMessages, Outcome
+from networkio_proto import JournalFull, NodeClosed, NoMoreMessages, Outcome
 from networkio_proto.journal import InboxMoved
 from tests.proto.helpers import Waiting
-from tests.proto.helpers_node import Driver, Far, Net, Slate
+from tests.proto.test_keeper import Desk
 
 FULL = JournalFull("no room")
-
-
-class Desk:
-    """A node with a journal, and one without that it may be connected to."""
-
-    def __init__(self, **changes: Any) -> None:
-        self.net, self.slate = Net(), Slate()
-        self.a = self.net.node("a", replace(Config(), **changes), journal=self.slate)
-        self.b = self.net.node("b")
-        self.to_b: Far = self.a.peer("b")
-        self.slate.finish_all()
-
-    def meet(self) -> Far:
-        with self.a.inside as now:
-            self.a.endpoint.add_target("b", now, to="b")
-        self.settle()
-        return self.b.peer("a")
-
-    def settle(self) -> None:
-        self.net.run()
-        while self.slate.writing is not None:
-            self.slate.finish()
-            self.net.run()
-
-    def send(self, data: object, **options: Any) -> Waiting[Any]:
-        return Waiting(self.a, self.to_b.accepting(self.a.codec.encode(data), **options))
-
-    def many(self, *data: object) -> Waiting[Any]:
-        return Waiting(self.a, self.to_b._accepting_many(data, None, None, False))
-
-    def again(self, **changes: Any) -> Driver:
-        return self.net.node("a", replace(Config(), **changes), journal=self.slate)
 
 
 # -- receipts ---------------------------------------------------------------------------------------------------------

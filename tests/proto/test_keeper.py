@@ -15,10 +15,10 @@ from tests.proto.helpers_node import Driver, Far, Net, Slate
 class Desk:
     """A node with a journal, and one without that it is connected to."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **changes: Any) -> None:
         self.net = Net()
         self.slate = Slate()
-        self.a = self.net.node("a", journal=self.slate)
+        self.a = self.net.node("a", Config(**changes), journal=self.slate)
         self.b = self.net.node("b")
         self.to_b: Far = self.a.peer("b")
         assert self.a.keeper is not None
@@ -42,6 +42,10 @@ class Desk:
     def send(self, data: object, **options: Any) -> Waiting[Any]:
         """Begin to send."""
         return Waiting(self.a, self.to_b.accepting(self.a.codec.encode(data), **options))
+
+    def many(self, *data: object) -> Waiting[Any]:
+        """Begin to send several."""
+        return Waiting(self.a, self.to_b._accepting_many(data, None, None, False))
 
     def messages(self) -> list[int]:
         """The numbers in each batch that was written."""
