@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from networkio_journal import SQLiteJournal
-from networkio_proto.journal import JournalRecord
 from networkio_threads import ConfigurationError, JournalError, JournalFull, Node, WrongThread, _node
 from networkio_threads._loop import Loop
 from networkio_threads._wait import INTERRUPTS
@@ -23,20 +22,6 @@ from tests.adapters.threads.helpers import until
 
 def keeping(peer_id: str, journal: Any) -> Node:
     return Node(peer_id, config=replace(HASTY, drain_timeout=0.5), journal=journal)
-
-
-class Watched(Shelf):
-    def __init__(self) -> None:
-        super().__init__()
-        self.opened = 0
-
-    def open(self, node_id: str) -> list[JournalRecord]:
-        self.opened += 1
-        return super().open(node_id)
-
-    def close(self) -> None:
-        self.opened -= 1
-        super().close()
 
 
 @pytest.mark.parametrize("how", ["no descriptor", "no thread"])
