@@ -104,14 +104,16 @@ class Node(NodeHandle[Peer]):
 
     def prepare(self) -> None:
         """Set up what is this adapter's own; nothing is open yet."""
-        self._calls = 0
+        #: so many calls more return at once, if they can; then others have their turn of the event loop
+        self.breath = _BREATH
         self._inside = 0
         self._pumping = False
         self._tick_at = inf
         #: what the node's own task waits for
         self._alarm: anyio.Event | DirectToken | None = None
         self._failure: Exception | None = None
-        self._thread = 0
+        #: the event loop's; 0 before there is one
+        self.thread = 0
         #: dials to be begun, and what cancels each one that is under way
         self._wanted: list[Dial] = []
         self._dials: dict[Dial, anyio.CancelScope] = {}
@@ -128,7 +130,7 @@ class Node(NodeHandle[Peer]):
 
     async def __aenter__(self) -> Self:
         self.begin()
-        self._thread = get_ident()
+        self.thread = get_ident()
         if _direct.usable():
             self._direct = True
             self.loop = asyncio.get_running_loop()
@@ -205,23 +207,24 @@ class Node(NodeHandle[Peer]):
 
     def enter(self) -> float:
         """Before every touch of the core: the right thread?  Returns the time."""
-        if get_ident() != self._thread:
+        if get_ident() != self.thread:
             self._refuse()
         self._inside += 1
         self.time = now = self._clock()
+        self.turn += 1
         if self._given_back:  # as in ``arrive``; this is the way of every message
             self.take_back()
         return now
 
     def handy(self) -> bool:
         """On the loop's thread, unless it is time to let others run."""
-        if not (self._calls + 1) % _BREATH or get_ident() != self._thread:
+        if self.breath == 1 or get_ident() != self.thread:
             return False  # and it is ``breathless``
-        self._calls += 1
+        self.breath -= 1
         return True
 
     def _refuse(self) -> None:
-        if not self._thread:
+        if not self.thread:
             self.check_open()
         raise WrongThread(f"node {self.id} belongs to another thread's event loop; call it from there")
 
@@ -235,7 +238,7 @@ class Node(NodeHandle[Peer]):
 
     def nudge(self) -> None:
         """Something waits for the next ``enter``."""
-        if not self._inside and get_ident() == self._thread and not self.closed:
+        if not self._inside and get_ident() == self.thread and not self.closed:
             self.visit()
 
     def token(self) -> anyio.Event | DirectToken:
@@ -267,8 +270,8 @@ class Node(NodeHandle[Peer]):
 
     def breathless(self) -> bool:
         """Is it time to let others run, even if the caller need not wait?"""
-        self._calls += 1
-        return not self._calls % _BREATH
+        self.breath = self.breath - 1 or _BREATH
+        return self.breath == _BREATH
 
     async def breathe(self) -> None:
         """Let them run if it is; may be cancelled."""

@@ -6,6 +6,7 @@ Everything that decides is in the core (:mod:`networkio_proto.peers`, :mod:`netw
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -120,8 +121,16 @@ class Peer(PeerHandle[Message, Receipt]):
         WrongThread.  Cancelled while it waits, the message was not sent; it is never half sent.
         """
         node = self.node
-        payload = node.payload(data, raw)
-        if headers is None and ttl is None and node.handy() and (sequence := self.session.stream(payload, raw)):
+        payload = node.payload(data, raw) if raw else node.codec.encode(data)
+        if (  # ``node.handy()``, written out: this is the way of every message
+            node.breath != 1
+            and get_ident() == node.thread
+            and headers is None
+            and ttl is None
+            and (self._sent_in == node.turn or self._streaming())
+            and (sequence := self.session.stream(payload, raw))
+        ):
+            node.breath -= 1
             return Receipt(self, sequence)
         await node.breathe()
         receipt = self.accept_or_none(payload, headers=headers, ttl=ttl, raw=raw)
@@ -161,7 +170,7 @@ class Peer(PeerHandle[Message, Receipt]):
         Raises NoMoreMessages after the peer's end, NodeClosed.  Cancelled, it takes nothing.
         """
         node = self.node
-        if node.handy() and (delivery := self.session.exchange(None)) is not None:
+        if node.handy() and (reading := self.reading()) and (delivery := reading.exchange(None)) is not None:
             return Message(self, delivery)
         await node.breathe()
         message: Message | None = self.receive_nowait(None)
@@ -173,7 +182,8 @@ class Peer(PeerHandle[Message, Receipt]):
         Raises DecodeError with the message, still held, as its ``message``: reject or acknowledge it.
         """
         node = self.node
-        if node.handy() and (data := self.read_plain()) is not NOTHING:
+        if node.breath != 1 and get_ident() == node.thread and (data := self.read_plain()) is not NOTHING:
+            node.breath -= 1
             return data
         await node.breathe()
         data = self.read_nowait(NOTHING)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .frames import encode_ack, encode_reject
+from .frames import MAX_SEQUENCE, encode_ack, encode_reject
 from .inbox import Inbox, Reject
 from .timers import Timed
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from .session import Session
 
 __all__ = ["Acknowledger"]
+
+
+#: as many messages as there are
+_ANY = MAX_SEQUENCE
 
 
 class Acknowledger(Timed):
@@ -100,22 +104,27 @@ class Acknowledger(Timed):
         elif not self._delayed:
             self._delay(now)
 
-    def put_off(self, inbox: Inbox, cost: int) -> bool:
-        """Would :meth:`settled` do nothing about a message of ``cost`` but note that it is ``pending``?
+    def allowance(self, inbox: Inbox) -> tuple[int, int]:
+        """How many messages may be settled, and how far ``inbox.unsettled`` may not quite fall by it, so that
+        :meth:`settled` would do nothing about them but note that they are ``pending``.
 
-        It is the next one in order, and another stays with the application.
+        They are the next ones in order, and another stays with the application.
         """
-        return self._urgent or (
-            self._delayed and not self._rejects and not self._session.leaving and not self._lags(inbox, 1, cost)
-        )
+        if self._urgent:
+            return _ANY, -1
+        if not self._delayed or self._rejects or self._session.leaving:
+            return 0, 0
+        return max(0, self._told[1] + self._endpoint.config.ack_messages - inbox.read - 1), self._floor(inbox)
 
-    def _lags(self, inbox: Inbox, messages: int, cost: int) -> bool:
-        """Was so much settled, and will be by so many more messages, that the sender could be waiting for it?"""
+    def _lags(self, inbox: Inbox) -> bool:
+        """Was so much settled that the sender could be waiting for it?"""
+        behind = inbox.read - self._told[1]
+        return behind >= self._endpoint.config.ack_messages or inbox.unsettled <= self._floor(inbox)
+
+    def _floor(self, inbox: Inbox) -> int:
+        """Where ``unsettled`` arrives when as much as half of the window could be given back."""
         window = self._session.window.size
-        return (
-            inbox.read + messages - self._told[1] >= self._endpoint.config.ack_messages
-            or inbox.used + window + cost - inbox.unsettled - inbox.allowed >= window // 2
-        )
+        return inbox.used - inbox.allowed + window - window // 2
 
     def _worth_telling(self, session: Session) -> bool:
         """Is nothing left with the application, or was so much settled that the sender could be waiting for it?
@@ -128,7 +137,7 @@ class Acknowledger(Timed):
                 break
         else:
             return True
-        return inboxes.present is not None and self._lags(inboxes.present, 0, 0)
+        return inboxes.present is not None and self._lags(inboxes.present)
 
     def came(self, inbox: Inbox, now: float, *, urgent: bool) -> None:
         """Messages, SKIPs or duplicates came; ``urgent``: the sender asks for an acknowledgement."""

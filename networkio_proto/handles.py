@@ -289,7 +289,8 @@ class Iteration(Generic[M]):
     def step(self) -> M | None:
         """The short way of :meth:`advance`, where the node is handy; None: that has to see to it."""
         peer, held = self._peer, self._held
-        delivery = peer.session.exchange(None if held is None or held._end else held._delivery)
+        reading = peer.reading()
+        delivery = None if reading is None else reading.exchange(None if held is None or held._end else held._delivery)
         if delivery is None:
             return None
         if held is not None and not held._end:

@@ -373,20 +373,6 @@ class Inbox:
         else:
             self._settled(sequence)
 
-    def is_next(self, delivery: Delivery) -> bool:
-        """Is it a plain message of this inbox, right after the last that was read?"""
-        return delivery[1] == self.read + 1 and delivery[0] is self and delivery[4] is None
-
-    def consume(self, delivery: Delivery) -> bool:
-        """Take and settle what :meth:`is_next`; False: it does not wait at the front any more."""
-        ready = self.ready
-        if not ready or ready[0] is not delivery:
-            return False
-        ready.popleft()
-        self.read = delivery[1]
-        self.unsettled -= COST_PER_MESSAGE + len(delivery[2])
-        return True
-
     def reject(self, sequence: int, code: int, text: str) -> Reject | None:
         """The application refuses a held message; returns what the peer must be told, None if it need not be."""
         cost = _cost(self._held(sequence))

@@ -150,6 +150,8 @@ class NodeHandle(Generic[P]):
         self.inside = Inside(self)
         #: when the driver entered the core the last time (its monotonic clock, seconds); operations go by it
         self.time = 0.0
+        #: changes with every touch of the core but the short ways: what these found out in this turn holds so long
+        self.turn = 0
         self._peers: dict[str, Any] = {}
         self._watchers: list[Token] = []
         self._callbacks: list[Callable[[], object]] = []
@@ -210,6 +212,7 @@ class NodeHandle(Generic[P]):
     def arrive(self, now: float) -> float:
         """For ``enter``, at its end: this is the time, which it returns; what was given back is taken back."""
         self.time = now
+        self.turn += 1
         if self._given_back:
             self.take_back()
         return now
@@ -445,6 +448,7 @@ class NodeHandle(Generic[P]):
                 self.abandon(effect.dial)
             else:
                 self.log(effect)
+            self.turn += 1  # a driver may have asked for what is to be sent
 
     @contextmanager
     def listening(self, place: str, port: int | None = None) -> Iterator[None]:

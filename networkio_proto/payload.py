@@ -657,16 +657,13 @@ class MsgpackCodec:
             data = bytes(data)
         try:
             size = len(data)
-            if size > self._harmless and data[0] in _CONTAINER_HEADERS:
-                excess = self._excess(data)
-                if excess:
-                    raise DecodeError(excess)
+            if size > self._harmless and data[0] in _CONTAINER_HEADERS and (excess := self._excess(data)):
+                raise DecodeError(excess)
             hook = self._hook if size <= _SMALL else _stop_at_extension
             try:
                 return _unpackb(data, strict_map_key=False, timestamp=3, ext_hook=hook)
             except _ExtensionFound:
-                pass
-            return _Reading(self).read(data)
+                return _Reading(self).read(data)
         except DecodeError:
             raise
         except Exception as exc:  # msgpack's own errors, and whatever the constructor of a registered class raises

@@ -34,6 +34,7 @@ from .ledger import Failure, Ledger
 from .logbook import ERROR
 from .notices import Watch
 from .operations import Operation, Token
+from .reading import Reading
 from .requests import REQUEST
 from .session import Session
 from .statistics import Statistics
@@ -107,6 +108,9 @@ class PeerHandle(Generic[M, R]):
         self._receipt = receipt
         self._waiters: list[tuple[int, Token]] = []
         self._iteration: Iteration[M] | None = None
+        #: the turns of the node in which messages may be sent, and read, the short way
+        self._sent_in = self._read_in = -1
+        self._short: Reading | None = None
         session.handle = self
 
     def __repr__(self) -> str:
@@ -175,9 +179,19 @@ class PeerHandle(Generic[M, R]):
         """
         node = self.node
         payload = node.payload(data, raw)
-        if headers is None and ttl is None and node.handy() and (sequence := self.session.stream(payload, raw)):
-            return self._receipt(self, sequence)
+        if headers is None and ttl is None and node.handy() and self._streaming():
+            sequence = self.session.stream(payload, raw)
+            if sequence:
+                return self._receipt(self, sequence)
         return self._accept(payload, headers=headers, ttl=ttl, raw=raw)
+
+    def _streaming(self) -> bool:
+        """Where the node is handy: may ``session.stream`` be used in this turn of it?"""
+        if self._sent_in != self.node.turn:
+            if not self.session.streaming():
+                return False
+            self._sent_in = self.node.turn
+        return True
 
     def _accept(
         self, payload: bytes, *, headers: Mapping[str, object] | None, ttl: float | None, raw: bool
@@ -345,6 +359,8 @@ class PeerHandle(Generic[M, R]):
         Raises DecodeError with the message, still held, as its ``message``: reject or acknowledge it.
         """
         node = self.node
+        if node.handy() and (data := self.read_plain()) is not NOTHING:
+            return data
         node.enter()
         try:
             delivery = self.session.take_one()
@@ -359,15 +375,24 @@ class PeerHandle(Generic[M, R]):
 
     def read_plain(self) -> Any:
         """The short way of :meth:`read_nowait`, where the node is handy; NOTHING: that has to see to it."""
-        session = self.session
-        delivery = session.upcoming()
-        if delivery is None:
+        node = self.node
+        reading = self._short if self._read_in == node.turn else self.reading()
+        if reading is None or not reading.ready:
             return NOTHING
+        delivery = reading.ready[0]
         try:
-            data = delivery[2] if delivery[3] & _RAW else self.node.codec.decode(delivery[2])
+            data = delivery[2] if delivery[3] & _RAW else node.codec.decode(delivery[2])
         except Exception:  # it is decoded once more there, and what comes of it is told
             return NOTHING
-        return data if session.consume(delivery) else NOTHING
+        # a codec may have called the node
+        return data if self._read_in == node.turn and reading.consume(delivery) else NOTHING
+
+    def reading(self) -> Reading | None:
+        """Where the node is handy: the session's short way of reading in this turn of it, if there is one."""
+        turn = self.node.turn
+        if self._read_in != turn:
+            self._short, self._read_in = self.session.reading(), turn
+        return self._short
 
     def receiving(self) -> Operation[M]:
         """The next message, when it is there; the caller holds it."""

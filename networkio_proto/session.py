@@ -51,6 +51,7 @@ from .ledger import Failure, Ledger
 from .notices import Notice, Notices, Watch
 from .outbox import SMALL, Entry, Outbox
 from .progress import Progress
+from .reading import Reading
 from .receipts import ReceiptWaiters
 from .requests import Requests
 from .statistics import Counters, Statistics, statistics
@@ -321,24 +322,26 @@ class Session(Timed):
             connection.want_write(now)
         return sequence
 
+    def streaming(self) -> bool:
+        """Is a write due anyway?  Then :meth:`stream` may be used, until anything else is done with the core."""
+        connection, outbox, endpoint = self.connection, self.outbox, self._endpoint
+        return (
+            connection is not None
+            and connection.dirty
+            and outbox.first != outbox.next  # else it waits from now on
+            and not (self.closed or self.ending or self._draining or endpoint.closed or endpoint.followed)
+        )
+
     def stream(self, payload: bytes, raw: bool) -> int:
-        """The short way of :meth:`send`, for a plain small message while a write is due anyway; the hot path.
+        """The short way of :meth:`send`, for a plain small message while :meth:`streaming`; the hot path.
 
         Nothing but the outbox changes, so no effect comes of it, and the time does not matter.  0: :meth:`send` has to
         see to it, and nothing was changed.
         """
-        connection, outbox, endpoint = self.connection, self.outbox, self._endpoint
+        outbox, endpoint = self.outbox, self._endpoint
         config, cost, size = endpoint.config, outbox.cost, len(payload)
         if (
-            connection is None
-            or not connection.dirty
-            or outbox.first == outbox.next  # the first one waits from now on
-            or self.closed
-            or self.ending
-            or self._draining
-            or endpoint.closed
-            or endpoint.followed
-            or size > SMALL
+            size > SMALL
             or size > self._message_limit
             or cost >= config.outbox_limit
             or endpoint.outbox_cost >= config.outbox_node_limit
@@ -347,7 +350,7 @@ class Session(Timed):
         sequence = outbox.append(payload, raw)
         outbox.ledger.accepted += 1
         self._accounted = outbox.cost
-        endpoint.outbox_cost += outbox.cost - cost
+        endpoint.outbox_cost += size + COST_PER_MESSAGE
         return sequence
 
     def _follow(self, sequence: int, headers: Mapping[str, object]) -> None:
@@ -419,42 +422,18 @@ class Session(Timed):
                 return delivery
         return None
 
-    def _only_inbox(self) -> Inbox | None:
-        """The inbox, if there is no other, and reading in it has to be told to nobody but the peer; else None."""
+    def reading(self) -> Reading | None:
+        """The short way to :meth:`take_one` and :meth:`settle`, good until anything else is done with the core.
+
+        None: there is nothing to read, or somebody has to be told.
+        """
         boxes = self.inboxes.boxes
         if len(boxes) != 1 or self.connection is None or self.ending or self._endpoint.followed:
             return None
         inbox = boxes[0]
-        return None if inbox.returned or inbox.scattered or inbox.ranges else inbox
-
-    def exchange(self, held: Delivery | None) -> Delivery | None:
-        """The short way to :meth:`settle` what is held, if anything, and :meth:`take_one`; a hot path.
-
-        None: those have to see to it, and nothing was changed.
-        """
-        inbox = self._only_inbox()
-        if inbox is None or not inbox.ready:
+        if not inbox.ready or inbox.returned or inbox.scattered or inbox.ranges:
             return None
-        if held is not None:
-            if not (inbox.is_next(held) and self.acknowledger.put_off(inbox, COST_PER_MESSAGE + len(held[2]))):
-                return None
-            inbox.settle(held[1])
-            self.acknowledger.pending = True
-        return inbox.take()
-
-    def upcoming(self) -> Delivery | None:
-        """The next message, if :meth:`consume` can take and settle it; it is not taken yet."""
-        inbox = self._only_inbox()
-        if inbox is None or len(inbox.ready) < 2:  # the last one is told at once
-            return None
-        delivery = inbox.ready[0]
-        put_off = inbox.is_next(delivery) and self.acknowledger.put_off(inbox, COST_PER_MESSAGE + len(delivery[2]))
-        return delivery if put_off else None
-
-    def consume(self, delivery: Delivery) -> bool:
-        """The short way to take and :meth:`settle` what was :meth:`upcoming`; a hot path.  False: it is no longer."""
-        self.acknowledger.pending = True
-        return delivery[0].consume(delivery)
+        return Reading(inbox, self.acknowledger)
 
     def take_settled(self, limit: int, now: float) -> list[Delivery]:
         """Hand over up to ``limit`` messages and settle them at once."""

@@ -518,7 +518,7 @@ class Host:
         try:
             for payload in payloads:
                 world.steps.send += 1
-                sequence = session.stream(payload, raw) if plain else 0
+                sequence = session.stream(payload, raw) if plain and session.streaming() else 0
                 if not sequence:
                     sequence = session.send(payload, self.now, raw=raw, ttl=ttl, headers=headers, ack_now=ack_now)
                 sequences.append(sequence)
@@ -544,9 +544,9 @@ class Host:
         """Take and acknowledge everything that is there (or ``limit``)."""
         session = self.session(peer)
         self.world.steps.take_settled += 1
-        upcoming = session.upcoming() if limit == 1 else None
-        if upcoming is not None and session.consume(upcoming):
-            taken = [upcoming]
+        reading = session.reading() if limit == 1 else None
+        if reading is not None and reading.consume(first := reading.ready[0]):
+            taken = [first]
         else:
             taken = session.take_settled(limit, self.now)
         if taken:
@@ -562,7 +562,8 @@ class Host:
         """Take and hold."""
         self.world.steps.take += 1
         session = self.session(peer)
-        delivery = session.exchange(None) if limit == 1 else None
+        reading = session.reading() if limit == 1 else None
+        delivery = None if reading is None else reading.exchange(None)
         taken = session.take(limit) if delivery is None else [delivery]
         if taken:
             for handed_over in self.world.watchers.handed_over:

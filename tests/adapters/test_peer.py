@@ -466,6 +466,7 @@ async def test_an_iteration_that_is_cancelled_while_others_run_has_acknowledged_
         receipts = await send_many(pair.near, 2)
         await until(lambda: pair.far.unread == 2)
         monkeypatch.setattr("networkio_asyncio._node._BREATH", 1)
+        pair.far.node.breath = 1
         kept: list[BaseException] = []
         with anyio.CancelScope() as scope:
             try:

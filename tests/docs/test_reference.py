@@ -151,8 +151,8 @@ DRIVERS = {
     },
     "Peer": {
         "accept_or_none", "accept_within", "accepting", "draining", "handling", "iterate", "iteration_over", "judged",
-        "read_out", "read_plain", "receiving", "serve", "serving", "take", "take_or_none", "waiting_for", "wake",
-        "wake_everybody", "wake_unwritten",
+        "read_out", "read_plain", "reading", "receiving", "serve", "serving", "take", "take_or_none", "waiting_for",
+        "wake", "wake_everybody", "wake_unwritten",
     },
     "Message": {"finish", "handled", "peer", "undecodable"},
     "Receipt": {"done", "peer", "refusal", "refused", "sequence"},

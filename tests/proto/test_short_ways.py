@@ -47,7 +47,7 @@ class Application:
         """Some messages in one turn."""
         for number in range(count):
             payload = bytes([number]) * size
-            if self.short and self.sender.stream(payload, raw):
+            if self.short and self.sender.streaming() and self.sender.stream(payload, raw):
                 self.used += 1
                 continue
             try:
@@ -58,24 +58,22 @@ class Application:
 
     def advance(self) -> None:
         """As an iterator: settle the one in hand, take the next."""
-        if self.short:
-            delivery = self.reader.exchange(self.held)
-            if delivery is not None:
-                self.used += 1
-                self._take(delivery)
-                return
+        reading = self.reader.reading() if self.short else None
+        if reading is not None and (delivery := reading.exchange(self.held)) is not None:
+            self.used += 1
+            self._take(delivery)
+            return
         if self.held is not None:
             self.reader.settle(self.held, self.world.now)
         self._take(self.reader.take_one())
 
     def read(self) -> None:
         """Take and settle one."""
-        if self.short:
-            delivery = self.reader.upcoming()
-            if delivery is not None and self.reader.consume(delivery):
-                self.used += 1
-                self.heard.append(delivery[2])
-                return
+        reading = self.reader.reading() if self.short else None
+        if reading is not None and reading.consume(first := reading.ready[0]):
+            self.used += 1
+            self.heard.append(first[2])
+            return
         delivery = self.reader.take_one()
         if delivery is not None:
             self.heard.append(delivery[2])
@@ -163,6 +161,25 @@ def test_messages_of_one_turn_are_accepted_by_the_short_way() -> None:
     assert [here.read_nowait() for _ in range(4)] == [b"\xa1r", 2, 3, 4]
 
 
+def test_what_is_too_large_for_the_short_way_keeps_its_place_between_messages_that_are_not() -> None:
+    _, there, here = met(4)
+    sizes = [9, 5000, 9]
+    for size in sizes:
+        there.send_nowait(bytes(size))
+    there.node.net.run()
+    assert [here.read_nowait() for _ in range(3)] == [b"\xa1r", 2, 3]
+    assert [len(here.read_nowait()) for _ in sizes] == sizes
+
+
+def test_after_a_write_a_message_asks_for_the_next_one() -> None:
+    """The write comes with the effects, when the core is left: the short way is over then."""
+    _, there, here = met(5)
+    for number in (5, 6, 7):
+        there.send_nowait(number)
+        there.node.net.run()
+        assert here.unread == number
+
+
 def test_messages_are_read_by_the_short_way_but_the_last() -> None:
     _, _, here = met(5)
     assert [here.read_plain() for _ in range(3)] == [b"\xa1r", 2, 3]
@@ -210,6 +227,55 @@ class Odd(MsgpackCodec):
         if self._fails:
             raise ZeroDivisionError("odd")
         return None
+
+
+def test_who_drains_has_every_message_told_at_once() -> None:
+    reader, there, here = met(5)
+    with reader.inside as now:
+        here.session.drain(now)
+    reader.net.run()
+    assert there.unacknowledged == 4
+    assert here.read_plain() is NOTHING
+    assert here.read_nowait() == b"\xa1r"
+    reader.net.run()
+    assert there.unacknowledged == 3
+
+
+def test_nothing_is_looked_up_twice_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the short ways may do is asked once, until the core is entered again."""
+    reader, there, here = met(9)
+    with reader.inside:
+        pass
+    asked: list[str] = []
+
+    def counted(name: str) -> Callable[[Session], object]:
+        method = getattr(Session, name)
+
+        def call(session: Session) -> object:
+            asked.append(name)
+            return method(session)
+
+        return call
+
+    monkeypatch.setattr(Session, "reading", counted("reading"))
+    monkeypatch.setattr(Session, "streaming", counted("streaming"))
+    assert [here.read_plain() for _ in range(3)] == [b"\xa1r", 2, 3]
+    iteration = here.iterate()
+    for sequence in (5, 6):
+        message = iteration.step()
+        assert message is not None
+        assert message.sequence == sequence
+    assert asked == ["reading"]
+    with reader.inside:
+        pass
+    assert iteration.step() is not None
+    assert asked == ["reading"] * 2
+    asked.clear()
+    with there.node.inside as now:
+        there.session.send(b"\x01", now, raw=True)
+        for _ in range(3):
+            there.send_nowait(1)
+    assert asked == ["streaming"]
 
 
 def test_an_iteration_steps_from_message_to_message() -> None:
