@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from networkio_proto import Connection, NodeClosed
-from networkio_proto.links import LinkHandle, ListenerHandle
+from networkio_proto import NodeClosed
+from networkio_proto.links import Carried, LinkHandle, ListenerHandle
 from networkio_sockets import backlog_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class DirectLink(LinkHandle, asyncio.BufferedProtocol):
 
     __slots__ = ("_blocked", "_chunk", "_dropped", "_due", "_opening", "_shut", "_transport")
 
-    def __init__(self, node: Node, connection: Connection, sock: socket.socket) -> None:
+    def __init__(self, node: Node, connection: Carried, sock: socket.socket) -> None:
         super().__init__(node, connection)
         self._transport: asyncio.Transport | None = None
         #: the task that makes it

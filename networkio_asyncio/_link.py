@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
-from networkio_proto import Connection
-from networkio_proto.links import LinkHandle
+from networkio_proto.links import Carried, LinkHandle
 from networkio_sockets import backlog_of
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class Link(LinkHandle):
 
     __slots__ = ("_scope", "_stream", "_wake")
 
-    def __init__(self, node: Node, connection: Connection, stream: ByteStream) -> None:
+    def __init__(self, node: Node, connection: Carried, stream: ByteStream) -> None:
         super().__init__(node, connection)
         self._stream = stream
         self._wake = anyio.Event()

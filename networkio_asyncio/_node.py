@@ -18,8 +18,8 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskGroup
 
 from networkio_journal import SQLiteJournal
-from networkio_proto import Connection, Dial, Event, Ledger, Log, NodeClosed, Session, WrongThread
-from networkio_proto.links import ListenerHandle
+from networkio_proto import Dial, Event, Ledger, Log, NodeClosed, Session, WrongThread
+from networkio_proto.links import Carried, ListenerHandle
 from networkio_proto.nodes import Address, NodeHandle, in_use
 from networkio_proto.operations import Operation, Steps, T
 
@@ -94,6 +94,7 @@ class Node(NodeHandle[Peer]):
     ``auth``: how identities are proved; ``"insecure"`` spells out that nobody does, which only loopback gets unsaid.
     ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
     ``journal``: the file (or SQLiteJournal) that keeps what has to outlive the process; opening it raises JournalError.
+    ``tls``: encrypts all its streams (``networkio_tls.TLS``); with certificates of both sides these prove identities.
     Leaving the block waits up to ``config.drain_timeout`` until everything is read.
 
     All methods belong to the event loop's thread (else WrongThread).
@@ -366,7 +367,7 @@ class Node(NodeHandle[Peer]):
             del self._dials[dial]
         self.dialled(dial, stream, error)
 
-    def make_link(self, connection: Connection, stream: ByteStream | socket.socket) -> Link | DirectLink:
+    def make_link(self, connection: Carried, stream: ByteStream | socket.socket) -> Link | DirectLink:
         """What carries bytes between the two: a task, or for a socket the event loop."""
         if isinstance(stream, socket.socket):
             return DirectLink(self, connection, stream)

@@ -4,7 +4,7 @@ Start with :class:`Endpoint`; its module tells how to drive it.  ``docs/protocol
 """
 
 from . import errors, events
-from .auth import Authenticator, Insecure, Proof, TLSFacts
+from .auth import MTLS, Authenticator, Insecure, Proof, TLSFacts
 from .config import COST_PER_MESSAGE, Config, Limits, check_peer_id
 from .connection import Connection, ConnectionState
 from .endpoint import Endpoint
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "COST_PER_MESSAGE",
+    "MTLS",
     "Authenticator",
     "Codec",
     "Config",

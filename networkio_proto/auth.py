@@ -17,7 +17,7 @@ from typing import Protocol
 
 from .errors import ConfigurationError, printable
 
-__all__ = ["MAC_SIZE", "Authenticator", "Insecure", "Proof", "TLSFacts", "check_exposure", "is_loopback"]
+__all__ = ["MAC_SIZE", "MTLS", "Authenticator", "Insecure", "Proof", "TLSFacts", "check_exposure", "is_loopback"]
 
 MAC_SIZE = 32
 
@@ -82,6 +82,32 @@ class Insecure:
 
     def verify(self, proof: Proof, mac: bytes | None, tls: TLSFacts | None) -> bool:
         return mac is None
+
+
+class MTLS:
+    """Certificates of both sides prove who they are (P-AUTH-5); with ``psk``, a pre-shared key as well (``mtls+psk``).
+
+    The driver has verified the peer's certificate when it tells whom it names (:class:`TLSFacts`).
+    """
+
+    def __init__(self, psk: Authenticator | None = None) -> None:
+        self._psk = psk
+        self.name = "mtls" if psk is None else "mtls+psk"
+
+    def __repr__(self) -> str:
+        return "MTLS()" if self._psk is None else f"MTLS({self._psk!r})"
+
+    def key_id(self, peer_id: str | None) -> str | None:
+        return None if self._psk is None else self._psk.key_id(peer_id)
+
+    def sign(self, proof: Proof) -> bytes | None:
+        return None if self._psk is None else self._psk.sign(proof)
+
+    def verify(self, proof: Proof, mac: bytes | None, tls: TLSFacts | None) -> bool:
+        peer_id = proof.dialer_id if proof.role == b"D" else proof.acceptor_id
+        named = tls is not None and tls.identity == peer_id
+        proved = mac is None if self._psk is None else self._psk.verify(proof, mac, tls)
+        return named and proved
 
 
 def is_loopback(host: str) -> bool:

@@ -337,7 +337,7 @@ class Connection(Timed):
             if self.state is _LIVE:
                 self._run_live(now)
         except PeerFault as fault:
-            self.close(fault.code, fault.detail, now)
+            self.close(fault.code, fault.detail, now, private=fault.private)
 
     def _shake_hands(self, now: float) -> bool:
         """Work off what was fed as far as the handshake goes; False: it needs more, or is over."""
@@ -530,12 +530,13 @@ class Connection(Timed):
     # -- ending -------------------------------------------------------------------------------------------------
 
     def close(
-        self, code: CloseCode, detail: str, now: float, *, resumable: bool = True, retry_after: float = 0.0
+        self, code: CloseCode, detail: str, now: float, *, resumable: bool = True, retry_after: float = 0.0,
+        private: str = "",
     ) -> None:
-        """Say CLOSE and be done with it.  Idempotent."""
+        """Say CLOSE and be done with it.  Idempotent.  ``private``: what only this side is told."""
         if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
             return
-        error = failure_for(code, detail, resumable=resumable)
+        error = failure_for(code, detail or private, resumable=resumable)
         silent = self.state is ConnectionState.PREAMBLE and not self.dialer and self._decoder.position < len(PREAMBLE)
         # a stranger gets the code alone: no hint, and no more bytes than it sent
         text = detail if self.peer_id else ""
@@ -548,6 +549,19 @@ class Connection(Timed):
         self.say(encode_close(code, round(retry_after * 1000), text, resumable=resumable), now)
         self.state = ConnectionState.CLOSING
         self._ended(error, now, flush=True)
+        self.drop_at = now + self._endpoint.config.linger
+        self._endpoint.timers.schedule(self, self.drop_at)
+
+    def distrust(self, code: CloseCode, detail: str, now: float) -> None:
+        """From the channel under it: that cannot be trusted.  Nothing is said but what the channel itself still says.
+
+        A newcomer that proved nothing yet is refused by it, with ``code`` as if the handshake had failed here.
+        """
+        if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
+            return
+        self._control.clear()
+        self.state = ConnectionState.CLOSING
+        self._ended(failure_for(code, detail), now, flush=True)
         self.drop_at = now + self._endpoint.config.linger
         self._endpoint.timers.schedule(self, self.drop_at)
 

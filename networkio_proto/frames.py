@@ -142,12 +142,16 @@ _CLOSE = Struct(">IBBHQ")
 
 
 class PeerFault(Exception):
-    """The peer broke a rule.  Internal: it never leaves the core, it becomes a CLOSE with ``code``."""
+    """The peer broke a rule.  Internal: it never leaves the core, it becomes a CLOSE with ``code``.
 
-    def __init__(self, code: CloseCode, detail: str) -> None:
+    ``detail`` is told to both sides, ``private`` to this one only.
+    """
+
+    def __init__(self, code: CloseCode, detail: str, *, private: str = "") -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.private = private
 
 
 def frame_name(kind: int) -> str:

@@ -13,13 +13,14 @@ A driver's listener accepts streams.  When the operating system lets that fail, 
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
 
 from .connection import Connection
 from .events import Close, Log
 from .logbook import WARNING
 
-__all__ = ["LinkHandle", "ListenerHandle"]
+__all__ = ["Carried", "LinkHandle", "ListenerHandle", "Security"]
 
 S = TypeVar("S")
 
@@ -27,14 +28,50 @@ S = TypeVar("S")
 _ACCEPT_PAUSE = 0.1
 
 
+class Carried(Protocol):
+    """What a link carries bytes for: a core connection, or what stands around one; the calls are the connection's."""
+
+    backlog: Callable[[], int] | None
+
+    @property
+    def prompt(self) -> bool: ...
+
+    def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> None: ...
+
+    def data_to_send(self, now: float) -> list[bytes | memoryview]: ...
+
+    def connection_lost(self, now: float, exc: BaseException | None = None) -> None: ...
+
+
+class Channel(Carried, Protocol):
+    """What stands around a connection."""
+
+    #: what carries it; whoever made both says so before the first call
+    link: LinkHandle
+
+
+class Security(Protocol):
+    """What protects the streams of a node (``networkio_tls.TLS``)."""
+
+    @property
+    def verifies(self) -> bool:
+        """Does nobody get through but those whose certificate is good?"""
+
+    def channel(self, connection: Connection) -> Channel:
+        """What stands around this connection."""
+
+
 class LinkHandle:
     """One connection and its stream."""
 
-    __slots__ = ("closing", "connection", "node")
+    __slots__ = ("closing", "connection", "core", "node")
 
-    def __init__(self, node: Any, connection: Connection) -> None:
+    def __init__(self, node: Any, connection: Carried) -> None:
         self.node: Any = node
+        #: what the stream's bytes are for
         self.connection = connection
+        #: the core's connection in it
+        self.core: Any = connection
         #: the core is done with it: what it still says is to be written, then the stream is closed
         self.closing = False
 

@@ -214,7 +214,7 @@ class Negotiation:
         covered = raw if attach.mac is None else zero_mac(raw)
         proof = self._proof(b"A" if connection.dialer else b"D", covered)
         if not endpoint.auth.verify(proof, attach.mac, connection.tls):
-            raise PeerFault(CloseCode.AUTH_FAILED, "")
+            raise PeerFault(CloseCode.AUTH_FAILED, "", private=self._doubt())
         if attach.mac is not None and not raw.endswith(attach.mac):
             raise PeerFault(CloseCode.PROTOCOL, "ATTACH: mac is not the last thing in it")
         if not connection.dialer:
@@ -225,6 +225,15 @@ class Negotiation:
         connection.session = session
         connection.attached = attach
         endpoint.newcomer(connection, now)
+
+    def _doubt(self) -> str:
+        """What this side knows of a proof that is wrong; the peer is told the same whatever it is (P-AUTH-3)."""
+        connection = self._connection
+        named = None if connection.tls is None else connection.tls.identity
+        if "mtls" in self._endpoint.auth.name and named != connection.peer_id:
+            who = "no peer" if named is None else printable(named)
+            return f"the certificate names {who}, and its owner says it is {connection.peer_id}"
+        return f"whoever says it is {connection.peer_id} did not prove it"
 
     def _proof(self, role: bytes, attach: bytes) -> Proof:
         connection, hello = self._connection, self._hello

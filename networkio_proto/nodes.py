@@ -18,7 +18,7 @@ from itertools import islice
 from math import inf
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
-from .auth import Authenticator, Insecure, check_exposure
+from .auth import MTLS, Authenticator, Insecure, check_exposure
 from .config import Config
 from .connection import Connection
 from .endpoint import Endpoint
@@ -38,7 +38,7 @@ from .instrumentation import Instrumentation
 from .journal import JournalRecord, Store
 from .keeper import Keeper
 from .ledger import Ledger
-from .links import LinkHandle
+from .links import Carried, LinkHandle, Security
 from .logbook import ERROR
 from .operations import Operation, Token
 from .payload import Codec, MsgpackCodec
@@ -99,6 +99,21 @@ class Inside:
         self._node.leave()
 
 
+def _chosen(auth: Authenticator | Literal["insecure"] | None, tls: Security | None) -> Authenticator | None:
+    """How identities are proved; raises ConfigurationError for what would prove none, and look as if it did."""
+    verified = tls is not None and tls.verifies
+    if auth is None and verified:
+        return MTLS()
+    if auth is None and tls is not None:
+        raise ConfigurationError(
+            "this TLS encrypts, but nobody's certificate is verified, so it proves no identity: give TLS an authority, "
+            'or the node a pre-shared key (auth=PSK(...)), or say auth="insecure"'
+        )
+    if not isinstance(auth, str) and auth is not None and "mtls" in auth.name and not verified:
+        raise ConfigurationError(f"auth is {auth.name}, which rests on certificates: give TLS an authority as well")
+    return Insecure() if isinstance(auth, str) else auth
+
+
 class NodeHandle(Generic[P]):
     """One identity on the network.
 
@@ -106,6 +121,7 @@ class NodeHandle(Generic[P]):
     ``auth``: how identities are proved; ``"insecure"`` spells out that nobody does, which only loopback gets unsaid.
     ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
     ``journal``: the file, or the store, in which everything is kept that must outlive this process.
+    ``tls``: encrypts all its streams (``networkio_tls.TLS``); with certificates of both sides these prove identities.
     """
 
     #: how a node of this driver is opened ("with" or "async with"); empty if it needs no opening
@@ -125,8 +141,10 @@ class NodeHandle(Generic[P]):
         random: RandomSource | None = None,
         instrumentation: Instrumentation | None = None,
         journal: Store | str | PathLike | None = None,
+        tls: Security | None = None,
     ) -> None:
-        self._auth: Authenticator | None = Insecure() if auth == "insecure" else auth
+        self._auth: Authenticator | None = _chosen(auth, tls)
+        self._tls = tls
         self.codec: Codec = MsgpackCodec() if codec is None else codec
         #: the core
         self.endpoint = Endpoint(
@@ -191,7 +209,7 @@ class NodeHandle(Generic[P]):
         """The driver's own kind of peer."""
         raise NotImplementedError
 
-    def make_link(self, connection: Connection, stream: Any) -> LinkHandle:
+    def make_link(self, connection: Carried, stream: Any) -> LinkHandle:
         """Inside: begin to carry bytes between the two."""
         raise NotImplementedError
 
@@ -492,12 +510,17 @@ class NodeHandle(Generic[P]):
                 self.endpoint.dial_failed(dial, now, error or OSError("there is no stream"))
 
     def _link(self, connection: Connection, stream: Any) -> None:
-        self._links[connection] = self.make_link(connection, stream)
+        if self._tls is None:
+            self._links[connection] = self.make_link(connection, stream)
+            return
+        channel = self._tls.channel(connection)
+        self._links[connection] = channel.link = self.make_link(channel, stream)
+        channel.link.core = connection
 
     def unlink(self, link: LinkHandle) -> None:
         """Its stream is over."""
         with self.inside:
-            self._links.pop(link.connection, None)
+            self._links.pop(link.core, None)
             self.wake_watchers()
 
     def visit(self) -> None:

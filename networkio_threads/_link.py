@@ -15,8 +15,8 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-from networkio_proto import Close, Connection
-from networkio_proto.links import LinkHandle
+from networkio_proto import Close
+from networkio_proto.links import Carried, LinkHandle
 from networkio_sockets import backlog_of
 
 from ._loop import READ, WRITE
@@ -35,7 +35,7 @@ class Link(LinkHandle):
 
     __slots__ = ("_blocked", "_gone", "_left", "_shut", "_socket", "_token", "_wanted")
 
-    def __init__(self, node: Node, connection: Connection, sock: socket.socket) -> None:
+    def __init__(self, node: Node, connection: Carried, sock: socket.socket) -> None:
         super().__init__(node, connection)
         self._socket = sock
         connection.backlog = backlog_of(sock)

@@ -15,10 +15,10 @@ from time import monotonic
 from typing import Any, TypeAlias
 
 from networkio_journal import SQLiteJournal
-from networkio_proto import Connection, Dial, ForkedProcess, Log, NodeClosed, Session, WrongThread
+from networkio_proto import Dial, ForkedProcess, Log, NodeClosed, Session, WrongThread
 from networkio_proto.blocking import BlockingNode
 from networkio_proto.journal import JournalRecord
-from networkio_proto.links import ListenerHandle
+from networkio_proto.links import Carried, ListenerHandle
 from networkio_proto.nodes import in_use
 from networkio_proto.operations import Operation, Steps, T
 from networkio_proto.turns import Turns
@@ -100,6 +100,7 @@ class Node(BlockingNode[Peer]):
     ``auth``: how identities are proved; ``"insecure"`` spells out that nobody does, which only loopback gets unsaid.
     ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
     ``journal``: the file (or SQLiteJournal) that keeps what has to outlive the process; opening it raises JournalError.
+    ``tls``: encrypts all its streams (``networkio_tls.TLS``); with certificates of both sides these prove identities.
     Leaving the block waits up to ``config.drain_timeout`` until everything is read.
 
     Every method may be called from any thread.  What waits takes ``timeout`` (seconds) and raises TimeoutError.
@@ -418,7 +419,7 @@ class Node(BlockingNode[Peer]):
             return
         super().dialled(dial, sock, error)
 
-    def make_link(self, connection: Connection, sock: socket.socket) -> Link:
+    def make_link(self, connection: Carried, sock: socket.socket) -> Link:
         """The loop carries bytes between the two."""
         link = Link(self, connection, sock)
         self.loop.call(link.start)

@@ -19,12 +19,12 @@ UNSEEN: dict[str, tuple[str, str]] = {
         "tests/proto/test_frames.py::test_a_declared_length_holds_no_memory",
     ),
     "P-AUTH-5": (
-        "it binds those who offer mtls",
-        "no adapter offers it: the seam is networkio_proto.Authenticator",
+        "certificates are shown below the stream that a script plays on",
+        "tests/tls/test_channel.py::test_a_certificate_of_another_name_is_refused",
     ),
     "P-AUTH-6": (
-        "it binds those who offer TLS",
-        "no adapter offers it: a stream is handed over by serve_stream and connect_stream",
+        "TLS is below the stream that a script plays on",
+        "tests/tls/test_channel.py::test_tls_below_1_2_is_refused",
     ),
     "P-AUTH-9": (
         "it binds those who hand out keys",

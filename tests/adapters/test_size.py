@@ -15,7 +15,8 @@ import networkio_threads
 PROGRAMS = {"__main__.py"}
 #: statements and signatures of each adapter; that for asyncio has two ways to a socket: anyio's, and a direct one with
 #: links, accepting, dialling and waiting of its own (190), a way to the journal's thread and back (42), and what is
-#: written out for speed in ``send`` and ``read`` (3); that for threads brings what the other has from anyio: its loop, its dialling, and waiting that Ctrl-C and fork may strike
+#: written out for speed in ``send`` and ``read`` (3); that for threads brings what the other has from
+#: anyio: its loop, its dialling, and waiting that Ctrl-C and fork may strike
 BUDGETS = {networkio_asyncio: 637, networkio_threads: 732}
 
 

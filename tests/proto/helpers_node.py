@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from networkio_proto import Close, Config, Connection, Dial, Log, Session
+from networkio_proto import Close, Config, Dial, Log, Session
 from networkio_proto.handles import MessageHandle, ReceiptHandle
 from networkio_proto.journal import JournalBatch, JournalRecord, Store
-from networkio_proto.links import LinkHandle
+from networkio_proto.links import Carried, LinkHandle
 from networkio_proto.nodes import NodeHandle
 from networkio_proto.peers import PeerHandle
 from networkio_testing.node import Flag
@@ -31,7 +31,7 @@ class Stream:
 class Link(LinkHandle):
     """Moves bytes between the core and one end of a stream."""
 
-    def __init__(self, node: Driver, connection: Connection, stream: Stream) -> None:
+    def __init__(self, node: Driver, connection: Carried, stream: Stream) -> None:
         super().__init__(node, connection)
         self.stream = stream
         stream.link = self
@@ -113,14 +113,14 @@ class Driver(NodeHandle[Far]):
     """A node of a Net.  Nothing enters it twice."""
 
     def __init__(
-        self, net: Net, peer_id: str, config: Config | None = None, journal: Store | str | None = None
+        self, net: Net, peer_id: str, config: Config | None = None, journal: Store | str | None = None, **options: Any
     ) -> None:
         self.net = net
         self.entered = False
         #: dials that wait to be answered
         self.dials: list[Dial] = []
         self.lines: list[Log] = []
-        super().__init__(peer_id, config=config, journal=journal)
+        super().__init__(peer_id, config=config, journal=journal, **options)
         if self.keeper is not None:
             self.restore(self.keeper.open())
 
@@ -149,7 +149,7 @@ class Driver(NodeHandle[Far]):
         """A peer without a way of waiting."""
         return PeerHandle(self, session, MessageHandle, ReceiptHandle)
 
-    def make_link(self, connection: Connection, stream: Any) -> Link:
+    def make_link(self, connection: Carried, stream: Any) -> Link:
         """Begin to carry bytes."""
         assert self.entered
         return Link(self, connection, stream)
@@ -189,9 +189,11 @@ class Net:
         self.now = 1000.0
         self.nodes: dict[str, Driver] = {}
 
-    def node(self, peer_id: str, config: Config | None = None, journal: Store | str | None = None) -> Driver:
+    def node(
+        self, peer_id: str, config: Config | None = None, journal: Store | str | None = None, **options: Any
+    ) -> Driver:
         """A new node; its id is its address."""
-        node = self.nodes[peer_id] = Driver(self, peer_id, config, journal)
+        node = self.nodes[peer_id] = Driver(self, peer_id, config, journal, **options)
         return node
 
     def connected(self, dialer: Driver, acceptor: Driver) -> tuple[Far, Far]:

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from networkio_proto import (
+    MTLS,
     AuthenticationFailed,
     Authenticator,
+    CloseCode,
     Config,
     ConfigurationError,
     Connection,
@@ -276,3 +278,74 @@ def test_the_proof_binds_the_channel(seen_by_dialer: bytes, live: bool) -> None:
             sink.receive_data(b"".join(source.data_to_send(0.0)), 0.0)
     assert (dialled.state is accepted.state is ConnectionState.LIVE) is live
     assert isinstance(accepted.error, AuthenticationFailed) is not live
+
+
+# -- certificates -----------------------------------------------------------------------------------------------------
+
+
+@thorough
+@given(proofs, st.none() | st.just(bytes(32)), st.none() | st.sampled_from(["a", "b", "ab", None]))
+def test_certificates_prove_the_id_that_the_peer_states_and_nothing_else(
+    proof: Proof, mac: bytes | None, named: str | None
+) -> None:
+    claimed = proof.dialer_id if proof.role == b"D" else proof.acceptor_id
+    auth = MTLS()
+    assert auth.verify(proof, mac, TLSFacts(b"", named)) is (named == claimed and mac is None)
+    assert not auth.verify(proof, None, None)
+    assert auth.sign(proof) is None
+
+
+def test_a_key_beside_the_certificate_is_asked_for_as_well() -> None:
+    psk = HmacAuth(KEY, "k1")
+    auth = MTLS(psk)
+    proof = Proof(b"D", "a", "b", "k1", b"", b"", b"", b"")
+    mac = auth.sign(proof)
+    assert (auth.name, auth.key_id("b"), mac) == ("mtls+psk", "k1", mac_of(KEY, proof))
+    assert auth.verify(proof, mac, TLSFacts(b"", "a"))
+    for bad, facts in ((mac, TLSFacts(b"", "b")), (None, TLSFacts(b"", "a")), (bytes(32), TLSFacts(b"", "a"))):
+        assert not auth.verify(proof, bad, facts)
+    assert repr(auth) == f"MTLS({psk!r})"
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (TLSFacts(b"", "c"), "the certificate names c, and its owner says it is a"),
+        (TLSFacts(b"", None), "the certificate names no peer, and its owner says it is a"),
+        (None, "the certificate names no peer, and its owner says it is a"),
+    ],
+)
+def test_what_a_certificate_says_instead_is_told_to_this_side_only(facts: TLSFacts | None, words: str) -> None:
+    _, a, b = two(Named("b"), MTLS())
+    wire = joined(a, b)
+    here, there = ends(wire)
+    there.tls = facts
+    shake(wire)
+    assert words in str(there.error)
+    assert isinstance(here.error, AuthenticationFailed)
+    assert "certificate" not in str(here.error)
+
+
+class Named(MTLS):
+    """Whoever is there is believed."""
+
+    def __init__(self, peer_id: str) -> None:
+        super().__init__()
+        self._facts = TLSFacts(b"", peer_id)
+
+    def verify(self, proof: Proof, mac: bytes | None, tls: TLSFacts | None) -> bool:
+        return super().verify(proof, mac, self._facts)
+
+
+def test_a_channel_that_cannot_be_trusted_ends_its_connection_and_the_stream_lingers_for_its_last_words() -> None:
+    world, a, b = two()
+    wire = joined(a, b)
+    here, there = ends(wire)
+    there.distrust(CloseCode.AUTH_FAILED, "expired", world.now)
+    there.distrust(CloseCode.AUTH_FAILED, "once more", world.now)
+    b.pump()
+    assert there.state is ConnectionState.CLOSING
+    assert str(there.error).endswith("expired")
+    assert not wire.pipes[1].data, "the core itself says nothing"
+    world.run(Config().linger + 0.1)
+    assert (there.state, here.state) == (ConnectionState.CLOSED, ConnectionState.CLOSED)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
-from networkio_proto import Close, NodeClosed, PeerDisconnected
+from networkio_proto import MTLS, Close, ConfigurationError, Connection, Insecure, NodeClosed, PeerDisconnected
 from networkio_proto.links import LinkHandle, ListenerHandle
 from tests.proto.helpers import Waiting
 from tests.proto.helpers_node import Driver, Net, Stream
@@ -46,7 +49,7 @@ class Noting(LinkHandle):
 @pytest.mark.parametrize(("flush", "told"), [(True, "transmit"), (False, "drop")])
 def test_what_the_core_is_done_with_is_flushed_or_dropped(flush: bool, told: str) -> None:
     link = Noting(linked()[1])
-    link.close(Close(link.connection, flush))
+    link.close(Close(link.core, flush))
     assert (link.told, link.closing) == ([told], True)
 
 
@@ -56,7 +59,7 @@ def test_a_stream_that_is_closed_is_forgotten_and_nothing_more_is_wanted_of_it()
     link.told.clear()
     link.over(ConnectionResetError("reset"))
     assert (a.links, link.told) == ([], [])
-    assert "reset" in str(link.connection.error)
+    assert "reset" in str(link.core.error)
     assert not a.peer("b").connected
 
 
@@ -132,3 +135,84 @@ def test_a_stream_that_comes_too_late_is_refused() -> None:
     a.close()
     with pytest.raises(NodeClosed):
         listener.accepted(Stream(), "somewhere")
+
+
+class Around:
+    """A channel that does nothing but stand between; notes who calls."""
+
+    link: LinkHandle
+
+    def __init__(self, connection: Connection, calls: list[str]) -> None:
+        self.core = connection
+        self.calls = calls
+        self.backlog: Callable[[], int] | None = None
+
+    @property
+    def prompt(self) -> bool:
+        return self.core.prompt
+
+    def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> None:
+        self.calls.append("receive")
+        self.core.receive_data(data, now)
+
+    def data_to_send(self, now: float) -> list[bytes | memoryview]:
+        self.calls.append("send")
+        return self.core.data_to_send(now)
+
+    def connection_lost(self, now: float, exc: BaseException | None = None) -> None:
+        self.calls.append("lost")
+        self.core.connection_lost(now, exc)
+
+
+class Guard:
+    """Protects the streams of a node, after a fashion."""
+
+    def __init__(self) -> None:
+        self.verifies = True
+        self.made: list[Around] = []
+        self.calls: list[str] = []
+
+    def channel(self, connection: Connection) -> Around:
+        self.made.append(Around(connection, self.calls))
+        return self.made[-1]
+
+
+def test_with_tls_all_bytes_go_through_the_channel_that_it_makes() -> None:
+    guard, net = Guard(), Net()
+    a, b = net.node("a", tls=guard, auth="insecure"), net.node("b", auth="insecure")
+    to_b, to_a = net.connected(a, b)
+    (link,) = a.links
+    assert guard.made[0].link is link
+    assert link.connection is guard.made[0]
+    assert link.core is guard.made[0].core
+    guard.calls.clear()
+    to_a.send_nowait(1)
+    to_b.send_nowait(2)
+    net.run()
+    assert (to_b.read_nowait(), to_a.read_nowait()) == (1, 2)
+    assert {"receive", "send"} <= set(guard.calls)
+    link.over(ConnectionResetError("reset"))
+    assert guard.calls[-1] == "lost"
+    assert a.links == []
+
+
+@pytest.mark.parametrize(
+    ("auth", "tls", "words"),
+    [
+        (None, False, "proves no identity"),
+        (MTLS(), None, "rests on certificates"),
+        (MTLS(), False, "rests on certificates"),
+    ],
+)
+def test_what_would_prove_nobodys_identity_is_refused(auth: Any, tls: bool | None, words: str) -> None:
+    guard = None if tls is None else Guard()
+    if guard is not None:
+        guard.verifies = False
+    with pytest.raises(ConfigurationError, match=words):
+        Net().node("a", auth=auth, tls=guard)
+
+
+def test_certificates_that_are_verified_prove_identities_by_themselves() -> None:
+    assert isinstance(Net().node("a", tls=Guard()).endpoint.auth, MTLS)
+    assert isinstance(Net().node("a", tls=Guard(), auth="insecure").endpoint.auth, Insecure)
+    assert Net().node("a", tls=Guard(), auth=MTLS()).endpoint.auth.name == "mtls"

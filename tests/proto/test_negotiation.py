@@ -398,10 +398,10 @@ def test_a_wrong_key_is_refused_without_a_reason() -> None:
     dialer, acceptor = keyed(KEY, OTHER_KEY)
     lines = dialled(dialer, acceptor)
     exchange(*lines)
-    for line in lines:
-        assert isinstance(line.connection.error, AuthenticationFailed)
-        assert line.connection.error.detail == ""
-    assert not lines[1].connection.error.remote  # type: ignore[union-attr]
+    for line, remote, detail in zip(lines, (True, False), ("", "whoever says it is a did not prove it"), strict=True):
+        error = line.connection.error
+        assert isinstance(error, AuthenticationFailed)
+        assert (error.remote, error.detail) == (remote, detail)
     assert acceptor.endpoint.sessions == {}
 
 
@@ -434,9 +434,10 @@ def test_a_mac_is_there_exactly_where_the_method_has_one(role: str, auth: str) -
     else:
         line = node.claim(peer, role)
     line.say(peer.attach(mac=None if auth == "psk" else bytes(32)))
-    assert line.farewell() is CloseCode.AUTH_FAILED
+    close = line.heard()[-1]
+    assert (close.kind, close.body) == (CLOSE, CloseCode.AUTH_FAILED.to_bytes(2, "big") + bytes(8)), "a reason was told"
     assert line.connection.error is not None
-    assert line.connection.error.detail == ""
+    assert line.connection.error.detail == "whoever says it is a did not prove it"
 
 
 def test_a_handshake_with_any_byte_changed_on_the_way_makes_nobody_believe_it() -> None:

@@ -474,9 +474,9 @@ def test_every_effect_goes_where_it_belongs() -> None:
     a.lines.clear()
     line, target = Log(30, "%s happened", ("this",)), Target(a.endpoint, "somewhere", None)
     with a.inside as now:
-        a.endpoint.effects.extend([Transmit(to_b.connection), line])
+        a.endpoint.effects.extend([Transmit(to_b.core), line])
         a.endpoint.dial(target, now)
-        a.endpoint.effects.append(Close(to_c.connection, False))
+        a.endpoint.effects.append(Close(to_c.core, False))
     assert (to_b.told, to_c.told) == (["transmit"], ["drop"])
     assert (a.lines, a.dials) == ([line], [target.dial])
     with a.inside:
@@ -495,7 +495,7 @@ def test_effects_for_links_that_are_gone_are_passed_over() -> None:
     gone.told.clear()
     other.told.clear()
     with a.inside:
-        a.endpoint.effects.extend([Transmit(gone.connection), Close(gone.connection, True), Transmit(other.connection)])
+        a.endpoint.effects.extend([Transmit(gone.core), Close(gone.core, True), Transmit(other.core)])
     assert (gone.told, other.told) == ([], ["transmit"])
     a.unlink(gone)  # once more is harmless
     assert a.links == [other]
