@@ -46,7 +46,7 @@ define install
 	&& touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-core test-slow test-games test-searches test-rest fuzz machines networks exhaust model soak \
+.PHONY: help demo test test-core test-slow test-games test-searches test-rest fuzz machines networks hostile exhaust model soak \
 	compiled bench bench-peers bench-brokers check docs clean
 
 help:  ## show this list (the default)
@@ -101,6 +101,9 @@ machines: $(STAMP)  ## let the state machines of tests/fuzz play twenty times as
 
 networks: $(STAMP)  ## break real networks under both adapters, in full; takes root, and 12 minutes
 	@$(BIN)/python -W error -m tests.networks $(ARGS)
+
+hostile: $(STAMP)  ## besiege both adapters as strangers can, in full; takes some eight minutes
+	@$(BIN)/python -W error -m tests.siege $(ARGS)
 
 exhaust: $(STAMP)  ## try out everything that can be tried out to the end, and count it; this takes long
 	@NETWORKIO_EXHAUST=1 $(BIN)/python $(PYTEST) -q -s -o faulthandler_timeout=0 tests/exhaustive tests/scenarios

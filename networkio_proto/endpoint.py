@@ -20,7 +20,7 @@ and everything it made is the whole thread-safety rule.  Nothing in here blocks,
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,9 @@ _MAX_PROVISIONAL = 64
 
 #: from this share of ``max_pending`` on, newcomers are turned away at random, more of them the fuller it is
 _EARLY_DROP = 0.75
+
+#: a handshake that has taken this share of its time makes room for a newcomer then
+_SLOW = 0.5
 
 
 class Endpoint:
@@ -129,7 +132,8 @@ class Endpoint:
         self._wake = Wake(None)
         self._waking = False
         self._dials = 0
-        self._pending = 0
+        #: the handshakes that this node answers, the oldest first
+        self._answering: OrderedDict[Connection, None] = OrderedDict()
         self._pending_by_source: dict[str, int] = {}
         self._introduced: dict[str, dict[Connection, None]] = {}
         self._provisional: dict[str, Session] = {}
@@ -176,7 +180,7 @@ class Endpoint:
     @property
     def handshakes(self) -> int:
         """Connections that others dialled and that are shaking hands."""
-        return self._pending
+        return len(self._answering)
 
     # -- targets ------------------------------------------------------------------------------------------------
 
@@ -324,14 +328,25 @@ class Endpoint:
         """
         connection = Connection(self, now, source=source, tls=tls)
         self.connections[connection] = None
-        self._pending += 1
+        self._answering[connection] = None
         self._pending_by_source[source] = self._pending_by_source.get(source, 0) + 1
-        most, fill = self.config.max_pending, self._pending / self.config.max_pending
-        if self.closed or self._pending > most or self._pending_by_source[source] > self.config.max_pending_per_source:
+        most, fill = self.config.max_pending, len(self._answering) / self.config.max_pending
+        if self.closed or self._pending_by_source[source] > self.config.max_pending_per_source:
             connection.close(CloseCode.OVERLOAD, "", now)
-        elif fill > _EARLY_DROP:
-            connection.overloaded = self.random.random() < (fill - _EARLY_DROP) / (1 - _EARLY_DROP)
+        elif fill > _EARLY_DROP and not self._make_room(now):
+            if len(self._answering) > most:
+                connection.close(CloseCode.OVERLOAD, "", now)
+            else:
+                connection.overloaded = self.random.random() < (fill - _EARLY_DROP) / (1 - _EARLY_DROP)
         return connection
+
+    def _make_room(self, now: float) -> bool:
+        """Close the oldest handshake under way if it is slow: whoever holds one open keeps nobody else out for long."""
+        oldest = next(iter(self._answering))
+        if now < oldest.negotiation.begun + self.config.handshake_timeout * _SLOW:
+            return False
+        oldest.close(CloseCode.OVERLOAD, "", now, retry_after=1.0 + 4.0 * self.random.random())
+        return True
 
     def introduced(self, connection: Connection) -> None:
         """It claims to be ``connection.peer_id``; kept so that a take-over can find it."""
@@ -496,7 +511,7 @@ class Endpoint:
                 del self._introduced[connection.peer_id]
         if not connection.dialer and not connection.counted_out:
             connection.counted_out = True
-            self._pending -= 1
+            del self._answering[connection]
             left = self._pending_by_source[connection.source] - 1
             if left:
                 self._pending_by_source[connection.source] = left

@@ -47,11 +47,13 @@ __all__ = ["Negotiation"]
 class Negotiation:
     """One connection's handshake.  What it finds out about the peer stands on the connection."""
 
-    __slots__ = ("_connection", "_deadline", "_endpoint", "_hello", "_mac", "_transcript")
+    __slots__ = ("_connection", "_deadline", "_endpoint", "_hello", "_mac", "_transcript", "begun")
 
     def __init__(self, connection: Connection, endpoint: Endpoint, now: float) -> None:
         self._connection = connection
         self._endpoint = endpoint
+        #: when the stream was there
+        self.begun = now
         self._deadline = now + endpoint.config.handshake_timeout
         #: the dialer's HELLO
         self._hello: Hello | None = None

@@ -21,6 +21,10 @@ from math import inf
 __all__ = ["Timed", "Timers"]
 
 
+#: so many owners are served in one go
+_AT_ONCE = 64
+
+
 class Timed:
     """Something that wants to be called at a time."""
 
@@ -92,13 +96,13 @@ class Timers:
         return None if told == inf else told
 
     def run(self, now: float) -> None:
-        """Serve everything that is due, each owner at most once."""
+        """Serve what is due, each owner at most once; of very many the rest is left due, so that others have a turn."""
         acks = self._acks
         while acks and acks[0][0] <= now:
             acks.popleft()[1].on_ack_timer(now)
         due: list[Timed] = []
         heap = self._heap
-        while heap and heap[0][0] <= now:
+        while heap and heap[0][0] <= now and len(due) < _AT_ONCE:
             deadline, _, owner = heapq.heappop(heap)
             if owner.timer_at == deadline:
                 owner.timer_at = inf

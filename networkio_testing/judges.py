@@ -1004,7 +1004,7 @@ class Judge(Watcher):
                     demand(known, "I25", "{} repeats its rejections to {} for ever", host, peer)
             demand(not endpoint.starved, "I25", "{} keeps {} waiting for room", host, list(endpoint.starved))
             strangers = [c for c in endpoint.connections if c.state is not ConnectionState.LIVE]
-            pending = (endpoint._pending, endpoint._pending_by_source, endpoint._introduced)
+            pending = (endpoint._answering, endpoint._pending_by_source, endpoint._introduced)
             demand(not strangers and not any(pending), "I25", "{} still shakes hands: {}", host, strangers)
             self.pumped(host)
             self.audit(host)

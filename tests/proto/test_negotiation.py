@@ -376,6 +376,27 @@ def test_newcomers_are_turned_away_at_random_and_ever_more_of_them_before_it_is_
     assert 0 < sum(refused[75:88]) < sum(refused[88:])
 
 
+def test_a_handshake_that_has_taken_half_of_its_time_makes_room_for_a_newcomer() -> None:
+    """Those who hold theirs open keep nobody else out for long, however many sources they have."""
+    node = Node(config=Config(max_pending=8, handshake_timeout=5.0))
+    said = [node.accept(f"source {number}") for number in range(4)]
+    for number, line in enumerate(said):
+        line.say(PREAMBLE, Peer(f"x{number}").hello())
+        line.heard()
+    silent = [node.accept(f"source {number}") for number in range(4, 8)]
+    assert node.accept("too early").ended() is CloseCode.OVERLOAD
+    node.advance(2.5)
+    for number in range(8):
+        assert node.connect(Peer(f"guest{number}")).live
+    turned_away = [line for line in (*said, *silent) if line.closed is not None]
+    assert said[0] in turned_away
+    assert len(turned_away) < 8, "no more than there was need for"
+    assert all(line.written == 0 for line in silent)
+    close = said[0].heard()[-1]
+    assert (close.kind, said[0].connection.error.code) == (CLOSE, CloseCode.OVERLOAD)  # type: ignore[union-attr]
+    assert 1000 <= int.from_bytes(close.body[2:10], "big") <= 5000
+
+
 # -- proof ------------------------------------------------------------------------------------------------------------
 
 

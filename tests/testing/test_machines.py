@@ -192,7 +192,7 @@ MISTAKES = {
         ("I11", "I14", "I20"),
     ),
     "stranger_floods: shakes every hand": Mistake(
-        (("endpoint", "self._pending > most or ", ""),
+        (("endpoint", "if len(self._answering) > most:", "if self.closed:"),
          ("endpoint", "or self._pending_by_source[source] > self.config.max_pending_per_source", "")),
         {"stranger": "open", "configs": [{}, {"max_pending": 4}]},
         (*START, ("stranger_floods", "b", "first frame", 30), ("run", 0.3)),
