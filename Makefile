@@ -28,7 +28,7 @@ BROKERS := nats-server mosquitto redis-server
 
 # The directories that are there and hold Python: mypy refuses an empty one.
 SOURCES = $(foreach directory,networkio_proto networkio_asyncio networkio_threads networkio_command networkio_testing \
-	networkio_metrics networkio_sockets networkio_journal networkio_tls networkio_pytest tests examples benchmarks,\
+	networkio_metrics networkio_sockets networkio_journal networkio_keys networkio_tls networkio_pytest tests examples benchmarks,\
 	$(if $(shell find $(directory) -name '*.py' 2>/dev/null),$(directory)))
 
 PYTEST  := -m pytest --no-header -W error

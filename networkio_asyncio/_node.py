@@ -95,6 +95,8 @@ class Node(NodeHandle[Peer]):
     ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
     ``journal``: the file (or SQLiteJournal) that keeps what has to outlive the process; opening it raises JournalError.
     ``tls``: encrypts all its streams (``networkio_tls.TLS``); with certificates of both sides these prove identities.
+    ``authorize(identity)`` is asked about every peer that has proved who it is: it may return a Refusal, must not call
+    the node, and refuses if it raises.
     Leaving the block waits up to ``config.drain_timeout`` until everything is read.
 
     All methods belong to the event loop's thread (else WrongThread).

@@ -12,10 +12,11 @@ from networkio_proto import ConfigurationError, NetworkioError, __version__
 from networkio_proto.config import Limits
 from networkio_testing.proxy import Chaos
 
-from . import _chat, _demo, _listen, _ping, _proxy, _send
+from . import _chat, _demo, _genkey, _listen, _ping, _proxy, _send
 from ._arguments import address, names_host, number, peer_id, positive_seconds, seconds, size
 from ._bridge import ADAPTERS
 from ._terminal import INTERRUPTED, CommandError, one_line
+from ._trust import add_trust_options, trust_of
 
 __all__ = ["main"]
 
@@ -76,6 +77,12 @@ away wait for it; what they wait for, restarts and lines that will not come are 
 Ctrl-D says that nothing follows, and leaves when all that was said is read.  A pipe instead of a terminal stays until
 the other side has nothing more to say either."""
 
+_GENKEY = """\
+Make a random key for two peers, one line of text.  Both machines need the same line: copy it, or the FILE, in a way
+that shows it to nobody else.  With --keys FILE the other commands take the lines that name their --id.  Of several keys
+of the same two, the last is used to dial with, and all are accepted: add a new one there and here, then take the old
+one out."""
+
 _PROXY = """\
 Carry TCP connections from LISTEN to TARGET, for any programs, and break them on purpose.  The address it listens on is
 printed first; with port 0 a free one is taken.  It ends with Ctrl-C, and then prints what it did."""
@@ -135,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"networkio {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Command)
-    for add in (_add_listen, _add_send, _add_ping, _add_chat, _add_proxy, _add_demo):
+    for add in (_add_listen, _add_send, _add_ping, _add_chat, _add_genkey, _add_proxy, _add_demo):
         add(commands)
     return parser
 
@@ -156,10 +163,7 @@ def _add_node_options(command: Any) -> None:
     command.add_argument(
         "--id", type=peer_id, required=True, metavar="ID", dest="peer_id", help="the name of this node on the network"
     )
-    command.add_argument(
-        "--insecure", action="store_true",
-        help="talk to other machines, although nobody's identity is proved and nothing encrypted",
-    )
+    add_trust_options(command)
     command.add_argument(
         "--adapter", choices=ADAPTERS, default="asyncio", help="the library's driver to use (default: %(default)s)"
     )
@@ -174,7 +178,7 @@ def _add_peer_option(command: Any) -> None:
 def _add_listen(commands: Any) -> None:
     command = _add(
         commands, "listen", lambda a: _listen.run(
-            a.adapter, a.address, a.peer_id, form=a.form, path=a.output, insecure=a.insecure
+            a.adapter, a.address, a.peer_id, form=a.form, path=a.output, trust=trust_of(a)
         ),
         help="write down every message that comes", about=_LISTEN, end=_examples(
             "networkio listen 8080 --id server-001",
@@ -201,7 +205,7 @@ def _add_send(commands: Any) -> None:
     command = _add(
         commands, "send", lambda a: _send.run(
             a.adapter, a.address, a.peer_id, to=a.to, path=a.file, form=a.form, chunk=a.chunk, stage=a.wait,
-            insecure=a.insecure,
+            trust=trust_of(a),
         ),
         help="send a file or standard input", about=_SEND, end=_examples(
             "networkio send localhost:8080 --id client-123 notes.txt",
@@ -239,7 +243,7 @@ def _add_ping(commands: Any) -> None:
     command = _add(
         commands, "ping", lambda a: _ping.run(
             a.adapter, a.address, a.peer_id, to=a.to, count=a.count, interval=a.interval, timeout=a.timeout,
-            insecure=a.insecure,
+            trust=trust_of(a),
         ),
         help="measure round trips of acknowledged messages", about=_PING, end=_examples(
             "networkio ping localhost:8080 --id client-123",
@@ -265,7 +269,7 @@ def _add_chat(commands: Any) -> None:
     command = _add(
         commands, "chat", lambda a: _chat.run(
             a.adapter, address(a.address), a.peer_id, to=a.to, listens=a.listen or not names_host(a.address),
-            insecure=a.insecure,
+            trust=trust_of(a),
         ),
         help="talk with somebody", about=_CHAT, end=_examples(
             "networkio chat 8080 --id alice",
@@ -283,6 +287,22 @@ def _chat_address(text: str) -> str:
     """Complains about what is no address, and leaves it as it is: whether a host was named matters."""
     address(text)
     return text
+
+
+def _add_genkey(commands: Any) -> None:
+    command = _add(
+        commands, "genkey", lambda a: _genkey.run(a.one, a.other, a.key_id, a.file),
+        help="make a pre-shared key for two peers", about=_GENKEY, end=_examples(
+            "networkio genkey client-123 server-001 keys",
+            "networkio genkey client-123 server-001 --key-id 2027 keys",
+        ),
+    )
+    command.add_argument("one", type=peer_id, metavar="ID", help="one of the two peers")
+    command.add_argument("other", type=peer_id, metavar="ID", help="the other one")
+    command.add_argument("file", nargs="?", metavar="FILE", help="append to FILE (default: standard output)")
+    command.add_argument(
+        "--key-id", default="k1", metavar="NAME", help="tells several keys of the two apart (default: %(default)s)"
+    )
 
 
 def _add_proxy(commands: Any) -> None:

@@ -23,6 +23,8 @@ from networkio_proto import Config, ConnectionFailure, Event, Failure, Ledger
 from networkio_proto.handles import MessageHandle
 from networkio_proto.peers import PeerHandle
 
+from ._trust import Trust
+
 __all__ = ["ADAPTERS", "Node", "Peer", "PeerFacts", "Receipt", "of_peer", "open_node"]
 
 ADAPTERS = ("asyncio", "threads")
@@ -169,9 +171,9 @@ class Node(Protocol):
 
 
 @contextmanager
-def open_node(adapter: str, peer_id: str, *, insecure: bool) -> Iterator[Node]:
+def open_node(adapter: str, peer_id: str, *, trust: Trust) -> Iterator[Node]:
     """A node for the length of a block, driven by ``adapter``; raises ConfigurationError."""
-    options: dict[str, Any] = {"config": _CONFIG, "auth": "insecure" if insecure else None}
+    options: dict[str, Any] = {"config": _CONFIG, **trust.options(peer_id)}
     if adapter == "asyncio":
         from ._on_asyncio import asyncio_node
 

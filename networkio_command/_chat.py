@@ -42,6 +42,7 @@ from ._dial import hopeless
 from ._input import Lines
 from ._listen import as_text, is_ping
 from ._terminal import BEAT, INTERRUPTED, Interrupted, Interrupts, StatusLine, harmless, plural, told
+from ._trust import Trust
 
 __all__ = ["run"]
 
@@ -269,13 +270,13 @@ def run(
     *,
     to: str | None,
     listens: bool,
-    insecure: bool,
+    trust: Trust,
 ) -> int:
     """The ``chat`` command; returns its exit code.  Raises NetworkioError, OSError."""
     host, port = address
     if to == peer_id:
         raise ConfigurationError(f"--to {to} is this side's own --id")
-    with Interrupts() as interrupts, open_node(adapter, peer_id, insecure=insecure) as node:
+    with Interrupts() as interrupts, open_node(adapter, peer_id, trust=trust) as node:
         screen = Screen()
         chat = Chat(node, interrupts, screen)
         try:

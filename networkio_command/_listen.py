@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 from networkio_proto import Gap, MessagesReady, PeerConnected, PeerRestarted
@@ -20,7 +21,8 @@ from networkio_proto.handles import MessageHandle
 
 from ._bridge import Node, Peer, open_node
 from ._output import Output
-from ._terminal import BEAT, INTERRUPTED, CommandError, Interrupted, Interrupts, StatusLine, harmless, plural
+from ._terminal import BEAT, INTERRUPTED, CommandError, Interrupted, Interrupts, Refused, StatusLine, harmless, plural
+from ._trust import Trust
 
 __all__ = ["FORMS", "as_text", "is_ping", "run"]
 
@@ -151,10 +153,10 @@ class Listening:
 
 
 def run(
-    adapter: str, address: tuple[str, int], peer_id: str, *, form: str, path: str | None, insecure: bool
+    adapter: str, address: tuple[str, int], peer_id: str, *, form: str, path: str | None, trust: Trust
 ) -> int:
     """The ``listen`` command; returns its exit code.  Raises CommandError, NetworkioError, OSError."""
-    with Interrupts() as interrupts, open_node(adapter, peer_id, insecure=insecure) as node:
+    with Interrupts() as interrupts, open_node(adapter, peer_id, trust=trust) as node:
         host, port = address
         port = node.listen(host, port)  # before the file is touched: somebody else may be writing to it
         output = Output(path, lines=form != "raw")
@@ -167,7 +169,8 @@ def run(
             status.say(f"{peer_id} listens on {host} port {port}")
             listening = Listening(form, output, status)
             try:
-                _listen(node, listening, interrupts)
+                with Refused() as refused:
+                    _listen(node, listening, interrupts, partial(refused.tell, status))
             except Interrupted:
                 status.say(f"interrupted: {listening}")
                 return INTERRUPTED
@@ -175,11 +178,12 @@ def run(
             output.close()
 
 
-def _listen(node: Node, listening: Listening, interrupts: Interrupts) -> NoReturn:
+def _listen(node: Node, listening: Listening, interrupts: Interrupts, look: Callable[[], None]) -> NoReturn:
     """Until Interrupted."""
     ready: deque[Peer] = deque()
     while True:
         interrupts.check()
+        look()
         notice = node.next_notice(0 if ready else BEAT)
         if isinstance(notice, MessagesReady) and notice.peer not in ready:
             ready.append(notice.peer)

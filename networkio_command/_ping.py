@@ -16,6 +16,7 @@ from networkio_proto import DeliveryFailure
 from ._bridge import open_node
 from ._dial import Link, meet
 from ._terminal import INTERRUPTED, Interrupted, Interrupts, StatusLine
+from ._trust import Trust
 
 __all__ = ["PING", "run", "summary"]
 
@@ -35,13 +36,13 @@ def run(
     count: int,
     interval: float,
     timeout: float,
-    insecure: bool,
+    trust: Trust,
 ) -> int:
     """The ``ping`` command; returns its exit code.  Raises NetworkioError."""
     status = StatusLine()
     trips: list[float] = []
     sent = 0
-    with Interrupts() as interrupts, open_node(adapter, peer_id, insecure=insecure) as node:
+    with Interrupts() as interrupts, open_node(adapter, peer_id, trust=trust) as node:
         try:
             peer = meet(node, address, to, interrupts, status)
             link = Link(node, peer, status)

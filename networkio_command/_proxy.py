@@ -9,8 +9,8 @@ from contextlib import ExitStack
 
 from anyio.from_thread import start_blocking_portal
 
-from networkio_proto import AddressError
-from networkio_proto.auth import Insecure, check_exposure
+from networkio_proto import AddressError, ConfigurationError
+from networkio_proto.auth import is_loopback
 from networkio_proto.errors import printable
 from networkio_testing.proxy import Chaos, ChaosProxy
 
@@ -22,7 +22,8 @@ __all__ = ["run"]
 def run(listen: tuple[str, int], target: tuple[str, int], chaos: Chaos, seed: int, *, insecure: bool) -> int:
     """The ``proxy`` command; returns its exit code.  Raises AddressError, ConfigurationError."""
     for host, _ in (listen, target):  # the program behind the proxy sees only loopback, and would not refuse
-        check_exposure(host, Insecure() if insecure else None)
+        if not insecure and not is_loopback(host):
+            raise ConfigurationError(f"{printable(host)} is not loopback: others come through; --insecure lets them")
     status = StatusLine()
     proxy = ChaosProxy(*target, host=listen[0], port=listen[1], chaos=chaos, seed=seed)
     with Interrupts() as interrupts, ExitStack() as stack:

@@ -31,6 +31,7 @@ from ._terminal import (
     plural,
     told,
 )
+from ._trust import Trust
 
 __all__ = ["Stage", "run"]
 
@@ -134,13 +135,13 @@ def run(
     form: Literal["text", "json", "raw"],
     chunk: int,
     stage: Stage,
-    insecure: bool,
+    trust: Trust,
 ) -> int:
     """The ``send`` command; returns its exit code.  Raises NetworkioError, OSError."""
     descriptor, size = open_input(path)
     status = StatusLine()
     try:
-        with Interrupts() as interrupts, open_node(adapter, peer_id, insecure=insecure) as node:
+        with Interrupts() as interrupts, open_node(adapter, peer_id, trust=trust) as node:
             try:
                 peer = meet(node, address, to, interrupts, status)
                 source = _source(descriptor, form, chunk)

@@ -11,11 +11,13 @@ The bar is one line that is drawn over and over, on terminals only.  Whatever el
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 import sys
 import time
+from collections import deque
 from concurrent.futures import Future, wait
 from types import FrameType
 from typing import Any, Self, TypeVar
@@ -26,6 +28,7 @@ from networkio_proto.ledger import Ledger
 __all__ = [
     "BEAT",
     "INTERRUPTED",
+    "Refused",
     "CommandError",
     "Interrupted",
     "Interrupts",
@@ -138,6 +141,33 @@ class StatusLine:
         self._width = len(text)
 
 
+class Refused(logging.Handler):
+    """Whoever dialled and did not get in, as the library logs it; kept for whoever looks at it, inside of ``with``."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._lines: deque[str] = deque(maxlen=100)
+        self._logger = logging.getLogger("networkio")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """From any thread."""
+        text = record.getMessage()
+        if record.levelno == logging.WARNING and "handshake" in text:
+            self._lines.append(text)
+
+    def tell(self, status: StatusLine) -> None:
+        """A line for each that is new."""
+        while self._lines:
+            status.say(self._lines.popleft())
+
+    def __enter__(self) -> Self:
+        self._logger.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+
+
 def bar(part: float) -> str:
     """A share, drawn."""
     done = "#" * int(20 * part)
@@ -151,14 +181,22 @@ def harmless(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\t" else printable(c) for c in text)
 
 
+#: how this command says what the library's errors say in Python
+_HINTS = {
+    'auth="insecure"': "--keys FILE; --certificate FILE --authority FILE; --insecure",
+    "has to know whom it dials": "--to PEER",
+}
+
+
 def one_line(error: BaseException) -> str:
     """What an exception says, or the operating system: for whoever typed the command."""
     if isinstance(error, OSError) and error.strerror:
         name = f"{printable(error.filename)}: " if error.filename is not None else ""
         return name + error.strerror
     text = str(error)
-    if 'auth="insecure"' in text:
-        text += " (for this command: --insecure)"
+    for words, options in _HINTS.items():
+        if words in text:
+            text += f" (for this command: {options})"
     return text
 
 

@@ -4,7 +4,7 @@ Start with :class:`Endpoint`; its module tells how to drive it.  ``docs/protocol
 """
 
 from . import errors, events
-from .auth import MTLS, Authenticator, Insecure, Proof, TLSFacts
+from .auth import MTLS, Authenticator, Identity, Insecure, Proof, Refusal, TLSFacts
 from .config import COST_PER_MESSAGE, Config, Limits, check_peer_id
 from .connection import Connection, ConnectionState
 from .endpoint import Endpoint
@@ -16,6 +16,7 @@ from .instrumentation import HandedOver, Instrumentation
 from .ledger import Failure, Ledger
 from .notices import Notice, Watch
 from .payload import Codec, MsgpackCodec
+from .psk import MIN_KEY, PSK, stretched
 from .randomness import RandomSource, SystemRandomSource
 from .reconnect import RetryClass, Target, TargetState
 from .session import Session
@@ -25,7 +26,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "COST_PER_MESSAGE",
+    "MIN_KEY",
     "MTLS",
+    "PSK",
     "Authenticator",
     "Codec",
     "Config",
@@ -37,6 +40,7 @@ __all__ = [
     "Endpoint",
     "Failure",
     "HandedOver",
+    "Identity",
     "Insecure",
     "Instrumentation",
     "Ledger",
@@ -46,6 +50,7 @@ __all__ = [
     "Notice",
     "Proof",
     "RandomSource",
+    "Refusal",
     "RetryClass",
     "Session",
     "SkipReason",
@@ -56,6 +61,7 @@ __all__ = [
     "TargetState",
     "Watch",
     "check_peer_id",
+    "stretched",
 ]
 __all__ += errors.__all__
 __all__ += events.__all__

@@ -13,11 +13,23 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from .errors import ConfigurationError, printable
+from .errors import CloseCode, ConfigurationError, printable
 
-__all__ = ["MAC_SIZE", "MTLS", "Authenticator", "Insecure", "Proof", "TLSFacts", "check_exposure", "is_loopback"]
+__all__ = [
+    "MAC_SIZE",
+    "MTLS",
+    "Authenticator",
+    "Identity",
+    "Insecure",
+    "Proof",
+    "Refusal",
+    "Revocable",
+    "TLSFacts",
+    "check_exposure",
+    "is_loopback",
+]
 
 MAC_SIZE = 32
 
@@ -57,7 +69,7 @@ class Authenticator(Protocol):
         ...
 
     def key_id(self, peer_id: str | None) -> str | None:
-        """The key to announce when dialling ``peer_id``."""
+        """The key to announce when dialling ``peer_id``; raises ConfigurationError where nobody can be dialled so."""
         ...
 
     def sign(self, proof: Proof) -> bytes | None:
@@ -67,6 +79,42 @@ class Authenticator(Protocol):
     def verify(self, proof: Proof, mac: bytes | None, tls: TLSFacts | None) -> bool:
         """Is the peer who it says it is?"""
         ...
+
+
+@runtime_checkable
+class Revocable(Protocol):
+    """An authenticator whose credentials may end while a connection stands that was proved by them."""
+
+    def good(self, peer_id: str, key_id: str | None) -> bool:
+        """Would the peer be believed now, by this key?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who has just proved to be there; what ``authorize`` of a node is asked about."""
+
+    peer_id: str
+    #: where it comes from (an address without its port), or which address was dialled
+    source: str
+    #: did this side dial it?
+    dialled: bool
+    #: by which key, if keys prove identities and have ids
+    key_id: str | None
+    #: whom its certificate names, if certificates prove identities
+    certificate: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What ``authorize`` returns of somebody who is not wanted.
+
+    ``code`` is told to it, and decides how it tries again: AUTH_FAILED slowly, OVERLOAD after ``retry_after`` seconds.
+    ``reason`` stays here.
+    """
+
+    code: CloseCode = CloseCode.AUTH_FAILED
+    reason: str = ""
+    retry_after: float = 0.0
 
 
 class Insecure:
@@ -103,6 +151,9 @@ class MTLS:
     def sign(self, proof: Proof) -> bytes | None:
         return None if self._psk is None else self._psk.sign(proof)
 
+    def good(self, peer_id: str, key_id: str | None) -> bool:
+        return not isinstance(self._psk, Revocable) or self._psk.good(peer_id, key_id)
+
     def verify(self, proof: Proof, mac: bytes | None, tls: TLSFacts | None) -> bool:
         peer_id = proof.dialer_id if proof.role == b"D" else proof.acceptor_id
         named = tls is not None and tls.identity == peer_id
@@ -124,6 +175,7 @@ def check_exposure(host: str, auth: Authenticator | None) -> None:
     """Refuse to meet strangers unprotected, unless somebody spelled it out; raises ConfigurationError."""
     if auth is None and not is_loopback(host):
         raise ConfigurationError(
-            f"{printable(host)} is not loopback: whoever reaches it could claim any peer id. "
-            'Use an address of 127.0.0.0/8 or ::1, or say auth="insecure" where everyone on the network is trusted'
+            f"{printable(host)} is not loopback: whoever reaches it could claim any peer id. There are three ways: "
+            "pre-shared keys (auth=PSK(...)), TLS with certificates of both sides (tls=TLS(...)), or, where everybody "
+            'on the network is trusted, auth="insecure"'
         )

@@ -142,6 +142,7 @@ class Connection(Timed):
         "first_told",
         "generation",
         "inbox_told",
+        "key_id",
         "liveness",
         "negotiation",
         "outbox_told",
@@ -183,6 +184,8 @@ class Connection(Timed):
         self.counted_out = False
         # what the handshake finds out
         self.peer_id = ""
+        #: of the key that proved it
+        self.key_id: str | None = None
         self.peer_incarnation = b""
         self.peer_limits = PeerLimits(8192, 1, 45.0)
         self.attached: Attach | None = None

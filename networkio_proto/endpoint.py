@@ -21,11 +21,11 @@ and everything it made is the whole thread-safety rule.  Nothing in here blocks,
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .arbiter import Decision
-from .auth import Authenticator, Insecure, TLSFacts
+from .auth import Authenticator, Identity, Insecure, Refusal, Revocable, TLSFacts
 from .config import Config, check_peer_id
 from .connection import Connection, ConnectionState
 from .errors import (
@@ -54,7 +54,10 @@ from .timers import Timers
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Endpoint"]
+__all__ = ["Authorize", "Endpoint"]
+
+#: what an application says of somebody who has proved to be there; None: welcome
+Authorize: TypeAlias = Callable[[Identity], Refusal | None]
 
 #: newcomers of other incarnations that wait for one probe; the newest are kept
 _MAX_PARKED = 4
@@ -75,6 +78,7 @@ class Endpoint:
     ``peer_id`` names this node.  ``auth`` proves identities; ``codec`` is the name of the payload codec that both sides
     must use; ``features`` and ``require`` are optional protocol features offered and demanded (version 1 has none).
     ``journal``: the driver keeps a durable store behind :mod:`~networkio_proto.journal`'s seam.
+    ``authorize`` is asked about everybody who has proved to be there, and may refuse them.
     ``instrumentation`` is told of every message (:mod:`~networkio_proto.instrumentation`).
 
     Raises ConfigurationError for an unusable peer id.
@@ -92,10 +96,12 @@ class Endpoint:
         random: RandomSource | None = None,
         journal: bool = False,
         instrumentation: Instrumentation | None = None,
+        authorize: Authorize | None = None,
     ) -> None:
         self.peer_id = check_peer_id(peer_id)
         self.config = Config() if config is None else config
         self.auth: Authenticator = Insecure() if auth is None else auth
+        self.authorize = authorize
         self.codec = codec
         self.features = features
         self.require = require
@@ -191,6 +197,7 @@ class Endpoint:
         """
         if self.closed:
             raise NodeClosed(f"node {self.peer_id} is closed")
+        self.auth.key_id(to)  # raises where there is no way to prove anything to that peer
         session = None if to is None else self.session(to, now)
         target = Target(self, key, to)
         self.targets[target] = None
@@ -319,7 +326,29 @@ class Endpoint:
         if target not in session.targets:
             session.targets.append(target)
 
+    def key_id(self, to: str | None) -> str | None:
+        """The key to announce to whoever is dialled; one that has gone meanwhile is as good as a wrong one."""
+        try:
+            return self.auth.key_id(to)
+        except ConfigurationError:
+            return None
+
     # -- connections --------------------------------------------------------------------------------------------
+
+    def recheck(self, now: float) -> list[str]:
+        """Close the live connections of peers that would not be believed any more; returns their peer ids.
+
+        Raises ConfigurationError if credentials of this method do not end.
+        """
+        auth, closed = self.auth, []
+        if not isinstance(auth, Revocable):
+            raise ConfigurationError(f"what proves identities here ({auth.name}) cannot be revoked")
+        for connection in list(self.live()):
+            if not auth.good(connection.peer_id, connection.key_id):
+                private = f"the key of {connection.peer_id} is no longer good"
+                connection.close(CloseCode.AUTH_FAILED, "", now, private=private)
+                closed.append(connection.peer_id)
+        return closed
 
     def accept(self, now: float, *, source: str = "", tls: TLSFacts | None = None) -> Connection:
         """Somebody dialled us.  ``source`` groups strangers for the cap per source (an address without its port).

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .auth import Proof
+from .auth import Identity, Proof, Refusal
 from .errors import CloseCode, printable
 from .frames import HELLO, HELLO_ACK, PREAMBLE, PeerFault
 from .handshake import (
@@ -39,7 +39,7 @@ from .handshake import (
 
 if TYPE_CHECKING:
     from .connection import Connection
-    from .endpoint import Endpoint
+    from .endpoint import Authorize, Endpoint
 
 __all__ = ["Negotiation"]
 
@@ -94,7 +94,7 @@ class Negotiation:
             features=endpoint.features,
             require=endpoint.require,
             auth=endpoint.auth.name,
-            key_id=endpoint.auth.key_id(to),
+            key_id=endpoint.key_id(to),
             limits=self._own_limits(),
             codec=endpoint.codec,
         )
@@ -219,6 +219,11 @@ class Negotiation:
             raise PeerFault(CloseCode.AUTH_FAILED, "", private=self._doubt())
         if attach.mac is not None and not raw.endswith(attach.mac):
             raise PeerFault(CloseCode.PROTOCOL, "ATTACH: mac is not the last thing in it")
+        connection.key_id = None if self._hello is None else self._hello.key_id
+        if endpoint.authorize is not None and (refusal := self._unwanted(endpoint.authorize)) is not None:
+            reason = f"{connection.peer_id} is refused by authorize: {printable(refusal.reason) or 'no reason given'}"
+            connection.close(refusal.code, "", now, retry_after=refusal.retry_after, private=reason)
+            return
         if not connection.dialer:
             self._mac = attach.mac or b""
         session = connection.session or endpoint.provisional(connection.peer_id, now)
@@ -227,6 +232,17 @@ class Negotiation:
         connection.session = session
         connection.attached = attach
         endpoint.newcomer(connection, now)
+
+    def _unwanted(self, authorize: Authorize) -> Refusal | None:
+        """Ask the application about whoever has proved to be there; what it raises is a refusal."""
+        connection, tls = self._connection, self._connection.tls
+        source = str(connection.target.key) if connection.target is not None else connection.source
+        named = None if tls is None else tls.identity
+        identity = Identity(connection.peer_id, source, connection.dialer, connection.key_id, named)
+        try:
+            return authorize(identity)
+        except Exception as error:  # the application may raise anything
+            return Refusal(reason=f"it raised {type(error).__name__}: {error}")
 
     def _doubt(self) -> str:
         """What this side knows of a proof that is wrong; the peer is told the same whatever it is (P-AUTH-3)."""

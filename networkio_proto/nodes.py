@@ -21,7 +21,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast, runtime_check
 from .auth import MTLS, Authenticator, Insecure, check_exposure
 from .config import Config
 from .connection import Connection
-from .endpoint import Endpoint
+from .endpoint import Authorize, Endpoint
 from .errors import (
     AddressError,
     ConfigurationError,
@@ -122,6 +122,8 @@ class NodeHandle(Generic[P]):
     ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
     ``journal``: the file, or the store, in which everything is kept that must outlive this process.
     ``tls``: encrypts all its streams (``networkio_tls.TLS``); with certificates of both sides these prove identities.
+    ``authorize(identity)`` is asked about every peer that has proved who it is; it may return a Refusal, must not call
+    the node, and refuses if it raises.
     """
 
     #: how a node of this driver is opened ("with" or "async with"); empty if it needs no opening
@@ -142,6 +144,7 @@ class NodeHandle(Generic[P]):
         instrumentation: Instrumentation | None = None,
         journal: Store | str | PathLike | None = None,
         tls: Security | None = None,
+        authorize: Authorize | None = None,
     ) -> None:
         self._auth: Authenticator | None = _chosen(auth, tls)
         self._tls = tls
@@ -149,7 +152,7 @@ class NodeHandle(Generic[P]):
         #: the core
         self.endpoint = Endpoint(
             peer_id, config, auth=self._auth, journal=journal is not None, codec=self.codec.name, random=random,
-            instrumentation=instrumentation,
+            instrumentation=instrumentation, authorize=authorize,
         )  # fmt: skip
         #: from any thread that is not inside: have this called soon, where the node may be entered
         self.post: Callable[[Callable[[], object]], object] = _at_once
@@ -258,6 +261,15 @@ class NodeHandle(Generic[P]):
         """
         with self.inside as now:
             return self.endpoint.statistics(now, peers)
+
+    def recheck(self) -> list[str]:
+        """After keys were taken away (``PSK.replace``): close the live connections that rest on them; their peer ids.
+
+        Both sides are told so.  What was sent waits in its outbox.  Raises ConfigurationError if what proves identities
+        here cannot be taken away, WrongThread.
+        """
+        with self.inside as now:
+            return self.endpoint.recheck(now)
 
     def check_open(self) -> None:
         """Raise NodeClosed before the beginning and after the end."""

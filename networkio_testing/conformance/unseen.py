@@ -27,15 +27,15 @@ UNSEEN: dict[str, tuple[str, str]] = {
         "tests/tls/test_channel.py::test_tls_below_1_2_is_refused",
     ),
     "P-AUTH-9": (
-        "it binds those who hand out keys",
-        "no adapter offers psk: the seam is networkio_proto.Authenticator",
+        "how a key was made does not show in what is proved by it",
+        "tests/proto/test_psk.py::test_what_is_no_key_is_refused_and_not_shown",
     ),
     "P-AUTH-10": (
-        "it binds those who hand out keys",
-        "no adapter offers psk: the seam is networkio_proto.Authenticator",
+        "a script has one key, and no view of whom else it would let in",
+        "tests/proto/test_psk.py::test_a_key_is_that_of_the_other_side_and_of_the_announced_id",
     ),
     "P-AUTH-12": (
         "how long a comparison takes cannot be told from outside",
-        "no adapter offers psk: the seam is networkio_proto.Authenticator",
+        "tests/proto/test_psk.py::test_macs_are_compared_in_constant_time_and_those_of_nobody_too",
     ),
 }

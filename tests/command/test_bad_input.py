@@ -18,6 +18,7 @@ import pytest
 from networkio_command.__main__ import main
 from networkio_command._arguments import address, number, peer_id, positive_seconds, seconds, size
 from networkio_command._bridge import open_node
+from networkio_command._trust import Trust
 from networkio_proto import PeerConnected
 from tests.command.helpers import COMMAND, PATIENCE, ROOT, listening, run, running
 
@@ -37,7 +38,7 @@ def taken() -> Iterator[int]:
     [
         ("listen {taken} --id x", 1, "cannot listen on 127.0.0.1 port {taken}: the address is in use by another proc"),
         ("listen {nowhere}:0 --id x", 1, "cannot listen on {nowhere} port 0: the host name does not resolve"),
-        ("listen 0.0.0.0:0 --id x", 2, '0.0.0.0 is not loopback: .* auth="insecure" .*: --insecure\\)'),
+        ("listen 0.0.0.0:0 --id x", 2, '0.0.0.0 is not loopback: .*auth=PSK.*tls=TLS.*auth="insecure" .*: --keys .*'),
         ("listen 0 --id x --output {tmp}/no/such", 1, "{tmp}/no/such: No such file or directory"),
         ("listen 0 --id x --output {tmp}", 1, "{tmp}: Is a directory"),
         ("listen {taken} --id x --adapter threads", 1, "cannot listen on 127.0.0.1 port {taken}: the address is in"),
@@ -48,7 +49,7 @@ def taken() -> Iterator[int]:
         ("send {nowhere}:80 --id x", 1, "dialling failed: {nowhere}:80: .*not known"),
         ("send {nowhere}:80 --id x --to y", 1, "dialling failed: {nowhere}:80: .*not known"),
         ("send 0 --id x", 2, "0 is not a port"),
-        ("send 192.0.2.1:80 --id x", 2, '192.0.2.1 is not loopback: .* auth="insecure" .*: --insecure\\)'),
+        ("send 192.0.2.1:80 --id x", 2, '192.0.2.1 is not loopback: .*three ways.* auth="insecure" .*; --insecure\\)'),
         ("ping {nowhere}:80 --id x", 1, "dialling failed: {nowhere}:80: .*not known"),
         ("chat {taken} --id x", 1, "cannot listen on 127.0.0.1 port {taken}: "),
         ("chat {nowhere}:80 --id x", 1, "dialling failed: {nowhere}:80: .*not known"),
@@ -56,8 +57,8 @@ def taken() -> Iterator[int]:
         ("chat 8080 --id x --to x", 2, "--to x is this side's own --id"),
         ("proxy {taken} 80", 1, "there can be no proxy on 127.0.0.1 port {taken}, for .*: Address already in use"),
         ("proxy 0 {nowhere}:80", 1, "there can be no proxy on 127.0.0.1 port 0, for .*not known"),
-        ("proxy 0.0.0.0:0 80", 2, "0.0.0.0 is not loopback: .*: --insecure\\)"),
-        ("proxy 0 192.0.2.1:80", 2, "192.0.2.1 is not loopback: .*: --insecure\\)"),
+        ("proxy 0.0.0.0:0 80", 2, "0.0.0.0 is not loopback: .*--insecure"),
+        ("proxy 0 192.0.2.1:80", 2, "192.0.2.1 is not loopback: .*--insecure"),
     ],
 )
 def test_command_fails_with_one_line(
@@ -92,7 +93,7 @@ def test_peer_that_is_replaced_by_another_ends_the_sending_with_the_ledger() -> 
             first.output.expect("^x: a")
             first.process.kill()
             first.wait()
-            with open_node("asyncio", "second", insecure=False) as node:
+            with open_node("asyncio", "second", trust=Trust()) as node:
                 node.listen("127.0.0.1", port)
                 sender.type("b")
                 sender.input.close()
@@ -110,7 +111,7 @@ def test_sender_waits_for_a_peer_that_is_not_there_yet_and_says_what_for() -> No
         sender.type("a")
         sender.input.close()
         sender.errors.expect(rf"^networkio: waiting: dialling failed: 127\.0\.0\.1:{port}: ")
-        with open_node("asyncio", "late", insecure=False) as node:
+        with open_node("asyncio", "late", trust=Trust()) as node:
             node.listen("127.0.0.1", port)
             while not isinstance(notice := node.next_notice(20), PeerConnected):
                 assert notice is not None

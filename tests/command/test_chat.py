@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from networkio_command._bridge import open_node
+from networkio_command._trust import Trust
 from tests.command.helpers import COMMAND, ROOT, Running, proxied, run, running
 
 
@@ -43,7 +44,7 @@ def test_lines_are_shown_and_ticked_on_both_sides_and_both_leave_when_both_have_
 
 
 def test_one_tick_is_received_and_two_are_read() -> None:
-    with open_node("asyncio", "slow", insecure=False) as node:
+    with open_node("asyncio", "slow", trust=Trust()) as node:
         port = node.listen("127.0.0.1", 0)
         with running("chat", f"127.0.0.1:{port}", "--id", "bob") as bob:
             bob.type("are you there?")

@@ -6,6 +6,7 @@ import re
 
 from networkio_command._bridge import open_node
 from networkio_command._ping import PING, summary
+from networkio_command._trust import Trust
 from networkio_proto import MessagesReady
 from tests.command.helpers import listening, run, running
 
@@ -23,7 +24,7 @@ def test_pings_are_read_and_leave_no_trace_in_the_output() -> None:
 
 
 def test_application_that_does_not_read_is_noticed() -> None:
-    with open_node("asyncio", "silent", insecure=False) as node:
+    with open_node("asyncio", "silent", trust=Trust()) as node:
         port = node.listen("127.0.0.1", 0)
         result = run("ping", port, "--id", "pinger", "--count", 2, "--interval", 0, "--timeout", "0.3")
         assert result.returncode == 1
@@ -35,7 +36,7 @@ def test_application_that_does_not_read_is_noticed() -> None:
 
 
 def test_another_application_gets_a_message_with_a_header_and_nothing_in_it() -> None:
-    with open_node("asyncio", "other", insecure=False) as node:
+    with open_node("asyncio", "other", trust=Trust()) as node:
         port = node.listen("127.0.0.1", 0)
         with running("ping", port, "--id", "pinger", "--count", 1) as ping:
             while not isinstance(notice := node.next_notice(20), MessagesReady):

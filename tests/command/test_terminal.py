@@ -132,4 +132,6 @@ def test_words_for_numbers() -> None:
 def test_words_for_errors() -> None:
     assert one_line(FileNotFoundError(2, "No such file or directory", "a\nb")) == "a\\nb: No such file or directory"
     assert one_line(BrokenPipeError(32, "Broken pipe")) == "Broken pipe"
-    assert one_line(ValueError('say auth="insecure"')) == 'say auth="insecure" (for this command: --insecure)'
+    hint = "--keys FILE; --certificate FILE --authority FILE; --insecure"
+    assert one_line(ValueError('say auth="insecure"')) == f'say auth="insecure" (for this command: {hint})'
+    assert one_line(ValueError("it has to know whom it dials")).endswith("(for this command: --to PEER)")

@@ -12,6 +12,7 @@ import pytest
 
 from networkio_command._bridge import ADAPTERS, Peer, open_node
 from networkio_command._output import Output
+from networkio_command._trust import Trust
 from networkio_proto import Ledger
 from tests.command.helpers import listening, proxied, real_text, run, running
 
@@ -237,7 +238,7 @@ WRITTEN = {
 def test_message_without_a_place_in_the_form_is_rejected_and_the_others_are_written(form: tuple[str, ...]) -> None:
     output, rejected = WRITTEN[form]
     with listening(*form) as (listener, port):
-        with open_node("asyncio", "sender", insecure=False) as node:
+        with open_node("asyncio", "sender", trust=Trust()) as node:
             peer = node.connect("127.0.0.1", port, None).result(20)
             count, receipt = peer.send_some(OBJECTS, raw=False, timeout=20)
             assert (count, receipt) != (0, None)
@@ -286,7 +287,7 @@ def test_only_the_first_rejections_are_told_one_by_one() -> None:
 
 @pytest.mark.parametrize("stage", ["received", pytest.param("accepted", marks=pytest.mark.slow)])
 def test_sender_that_need_not_wait_for_readers_leaves_without_one(stage: str) -> None:
-    with open_node("asyncio", "silent", insecure=False) as node:
+    with open_node("asyncio", "silent", trust=Trust()) as node:
         port = node.listen("127.0.0.1", 0)
         result = run("send", port, "--id", "sender", "--wait", stage, data=b"a\nb\n")
         assert result.returncode == 0
@@ -295,7 +296,7 @@ def test_sender_that_need_not_wait_for_readers_leaves_without_one(stage: str) ->
 
 
 def test_sender_that_is_interrupted_tells_what_was_not_read() -> None:
-    with open_node("asyncio", "slow", insecure=False) as node:
+    with open_node("asyncio", "slow", trust=Trust()) as node:
         port = node.listen("127.0.0.1", 0)
         with running("send", port, "--id", "sender") as sender:
             sender.type("a")
