@@ -241,6 +241,25 @@ def test_who_drains_has_every_message_told_at_once() -> None:
     assert there.unacknowledged == 3
 
 
+def test_while_an_acknowledgement_is_about_to_go_any_number_may_be_settled() -> None:
+    reader, there, here = met(200)
+    with reader.inside as now:
+        here.session.acknowledger.hurry(now)
+        assert here.read_plain() == b"\xa1r"
+        assert [here.read_plain() for _ in range(190)] == list(range(2, 192))
+    reader.net.run()
+    assert there.unacknowledged == 200 - 192
+
+
+def test_what_the_short_way_does_not_take_goes_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, there, here = met(3)
+    monkeypatch.setattr(Session, "streaming", lambda session: True)
+    monkeypatch.setattr(Session, "stream", lambda session, payload, raw: 0)
+    assert there.send_nowait("x").sequence == 4
+    there.node.net.run()
+    assert [here.read_nowait() for _ in range(3)] == [b"\xa1r", 2, "x"]
+
+
 def test_nothing_is_looked_up_twice_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the short ways may do is asked once, until the core is entered again."""
     reader, there, here = met(9)
