@@ -60,11 +60,13 @@ def test_two_with_the_same_key_file_talk(keys: Path, adapter: str, tls: list[obj
     assert transfer(["--keys", keys, *tls], ["--keys", keys, *tls], adapter=adapter) == b"hello\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["asyncio", "threads"])
 def test_two_with_certificates_talk(authority: Authority, adapter: str) -> None:
     assert transfer(certified(authority, "server"), certified(authority, "client"), adapter=adapter) == b"hello\n"
 
 
+@pytest.mark.slow
 def test_an_address_of_all_machines_needs_no_insecure_with_keys(keys: Path) -> None:
     with running("listen", "0.0.0.0:0", "--id", "server", "--keys", keys) as listener:
         listener.errors.expect("0.0.0.0")
@@ -107,6 +109,7 @@ def test_key_and_certificates_can_be_asked_for_together(authority: Authority, ke
 # -- refused, in one clear line on both sides --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_changed_key_is_refused(keys: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     append_key(other, key_line("server", "client"))
@@ -116,12 +119,14 @@ def test_a_changed_key_is_refused(keys: Path, tmp_path: Path) -> None:
         assert "whoever says it is client did not prove it" in there
 
 
+@pytest.mark.slow
 def test_a_wrong_name_is_refused(authority: Authority) -> None:
     here, there = refused(certified(authority, "server"), certified(authority, "other"))
     assert "authentication failed" in here
     assert "the certificate names other, and its owner says it is client" in there
 
 
+@pytest.mark.slow
 def test_an_expired_certificate_is_refused(authority: Authority) -> None:
     authority.sign("expired", "networkio:client", days=-1)
     here, there = refused(certified(authority, "server"), certified(authority, "expired"))

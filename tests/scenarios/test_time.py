@@ -126,7 +126,8 @@ def test_a_timer_of_the_past_is_served_once_the_present_one_too_and_a_far_one_no
 
 
 @pytest.mark.slow
-def test_ten_thousand_timers_of_one_instant_are_each_served_once_and_in_one_call() -> None:
+def test_ten_thousand_timers_of_one_instant_are_each_served_once_and_a_few_in_each_call() -> None:
+    """So whoever drives the endpoint can see to its streams in between."""
     endpoint = Endpoint("a")
     told: list[str] = []
     for number in range(10_000):
@@ -136,9 +137,14 @@ def test_ten_thousand_timers_of_one_instant_are_each_served_once_and_in_one_call
     assert len(endpoint.timers) == 10_000
     endpoint.handle_timer(6.999)
     assert not told
-    endpoint.handle_timer(7.0)
+    calls, before = 0, 0
+    while (due := endpoint.get_timer()) is not None:
+        assert due == 7.0
+        endpoint.handle_timer(7.0)
+        assert 0 < len(told) - before <= 100
+        calls, before = calls + 1, len(told)
     assert told == [f"p{number}" for number in range(10_000)]  # in the order in which they were asked for
-    assert endpoint.get_timer() is None
+    assert calls >= 100
     assert not any(session.unacknowledged for session in endpoint.sessions.values())
 
 
