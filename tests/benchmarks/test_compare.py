@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -386,3 +388,13 @@ def test_the_page_is_made_anew_and_the_rest_of_it_is_left(tmp_path: Path, fake: 
 def test_a_part_that_nobody_makes_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="nothing generates 'tabels'"):
         page.rewrite("<!-- generated: tabels -->\n<!-- end -->\n", {"tables": str})
+
+
+def test_the_parts_of_a_messages_way_are_measured() -> None:
+    command = [sys.executable, "-W", "error", str(Path(compare.__file__).parent / "path.py"), "--rounds", "3"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env=os.environ | {"PYTHONPATH": str(Path(compare.__file__).parents[1])}, check=True
+    )
+    figures = dict(re.findall(r"^(\S.*?) +([\d.]+) us$", done.stdout, re.MULTILINE))
+    assert {"send", "read", "whole", "a call"} <= set(figures)
+    assert float(figures["whole"]) > float(figures["send"]) > 0
