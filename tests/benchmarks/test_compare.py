@@ -391,10 +391,11 @@ def test_a_part_that_nobody_makes_is_a_mistake() -> None:
 
 
 def test_the_parts_of_a_messages_way_are_measured() -> None:
-    command = [sys.executable, "-W", "error", str(Path(compare.__file__).parent / "path.py"), "--rounds", "3"]
+    program = Path(compare.__file__).parent / "path.py"
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env=os.environ | {"PYTHONPATH": str(Path(compare.__file__).parents[1])}, check=True
-    )
+        [sys.executable, "-W", "error", str(program), "--rounds", "3"],
+        capture_output=True, text=True, timeout=60, env=os.environ | {"PYTHONPATH": str(program.parents[1])}, check=True,
+    )  # fmt: skip
     figures = dict(re.findall(r"^(\S.*?) +([\d.]+) us$", done.stdout, re.MULTILINE))
     assert {"send", "read", "whole", "a call"} <= set(figures)
     assert float(figures["whole"]) > float(figures["send"]) > 0
