@@ -394,7 +394,8 @@ def test_the_parts_of_a_messages_way_are_measured() -> None:
     program = Path(compare.__file__).parent / "path.py"
     done = subprocess.run(
         [sys.executable, "-W", "error", str(program), "--rounds", "3"],
-        capture_output=True, text=True, timeout=60, env=os.environ | {"PYTHONPATH": str(program.parents[1])}, check=True,
+        capture_output=True, text=True, timeout=60, check=True,
+        env=os.environ | {"PYTHONPATH": str(program.parents[1])},
     )  # fmt: skip
     figures = dict(re.findall(r"^(\S.*?) +([\d.]+) us$", done.stdout, re.MULTILINE))
     assert {"send", "read", "whole", "a call"} <= set(figures)
