@@ -69,12 +69,13 @@ SCHEMA: Final[dict[str, str]] = {
     "networkio_message": "id INTEGER PRIMARY KEY, flags INTEGER, fin INTEGER, skip INTEGER, crc INTEGER, "
     "headers BLOB, payload BLOB",
     "networkio_inbox": "id INTEGER PRIMARY KEY, outbox_id BLOB, run BLOB, received INTEGER, read INTEGER, "
-    "first INTEGER, fin INTEGER, rejects BLOB, crc INTEGER",
+    "first INTEGER, fin INTEGER, rejects BLOB, settled BLOB, crc INTEGER",
     "networkio_ended": "id INTEGER PRIMARY KEY, outbox_id BLOB, run BLOB, received INTEGER, read INTEGER, "
     "first INTEGER, why INTEGER, crc INTEGER",
 }
 
 _REJECT = Struct(">qqI")
+_RANGE = Struct(">qq")
 
 
 class Damage(Exception):
@@ -196,16 +197,18 @@ def inbox_row(number: int, place: int, moved: InboxMoved) -> Row:
         for sequence, code, text in moved.rejects
         for reason in [text.encode("utf-8", "surrogatepass")]
     )
+    settled = b"".join(_RANGE.pack(*each) for each in moved.settled)
     numbers = (at, facts.received, facts.read, facts.first, moved.fin)
-    crc = _checksum(5, numbers, facts.outbox_id, facts.run, rejects)
-    return at, facts.outbox_id, facts.run, facts.received, facts.read, facts.first, moved.fin, rejects, crc
+    crc = _checksum(5, numbers, facts.outbox_id, facts.run, rejects, settled)
+    return at, facts.outbox_id, facts.run, facts.received, facts.read, facts.first, moved.fin, rejects, settled, crc
 
 
 def inbox_of(row: Row, peer_id: str, what: str) -> InboxMoved:
-    _check(row, (int, bytes, bytes, int, int, int, int, bytes, int), what)
-    at, outbox_id, run, received, read, first, fin, rejects, crc = row
-    _agree(crc, _checksum(5, (at, received, read, first, fin), outbox_id, run, rejects), what)
-    return InboxMoved(peer_id, InboxFacts(outbox_id, run, received, read, first), _rejects(rejects), fin)
+    _check(row, (int, bytes, bytes, int, int, int, int, bytes, bytes, int), what)
+    at, outbox_id, run, received, read, first, fin, rejects, settled, crc = row
+    _agree(crc, _checksum(5, (at, received, read, first, fin), outbox_id, run, rejects, settled), what)
+    facts, ranges = InboxFacts(outbox_id, run, received, read, first), tuple(_RANGE.iter_unpack(settled))
+    return InboxMoved(peer_id, facts, _rejects(rejects), fin, ranges)
 
 
 def _rejects(data: bytes) -> tuple[tuple[int, int, str], ...]:

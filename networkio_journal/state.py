@@ -114,7 +114,7 @@ class Draft:
         peer, outbox_id = self.peer, moved.facts.outbox_id
         if outbox_id == _NO_OUTBOX:
             peer.inboxes, peer.present = {}, False
-        elif moved.facts.read and all(ended.outbox_id != outbox_id for ended in peer.ended):
+        elif (moved.facts.read or moved.settled) and all(ended.outbox_id != outbox_id for ended in peer.ended):
             last = max(peer.inboxes, default=0)
             place = last if last and peer.inboxes[last].facts.outbox_id == outbox_id else last + 1
             others = {at: box for at, box in peer.inboxes.items() if box.facts.outbox_id != outbox_id}

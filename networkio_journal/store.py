@@ -301,7 +301,7 @@ class Store:
             execute("DELETE FROM networkio_inbox WHERE id = ?", (key(number, place),))
         for (place, moved), row in zip(peer.inboxes.items(), inboxes, strict=True):
             if before.inboxes.get(place) is not moved:
-                execute(f"REPLACE INTO networkio_inbox VALUES ({_MARKS[9]})", row)
+                execute(f"REPLACE INTO networkio_inbox VALUES ({_MARKS[10]})", row)
         ended = [ended_row(number, place, item) for place, item in enumerate(peer.ended, 1)]
         if peer.ended != before.ended:
             ends = (key(number, 0), key(number, LAST_SEQUENCE))
@@ -310,7 +310,7 @@ class Store:
         return positions(inboxes, ended)
 
 
-_MARKS: Final = {count: ", ".join("?" * count) for count in (8, 9, 10)}
+_MARKS: Final = {count: ", ".join("?" * count) for count in (8, 10)}
 
 
 # -- a new file -------------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ class Assembly:
         decoder = self._decoder
         buffer, position = decoder.buffer, decoder.position
         size = len(buffer)
-        if position + 14 > size or self._special or inbox.telling or inbox.fin:
+        if position + 14 > size or self._special or inbox.telling or inbox.fin or inbox.known > inbox.received:
             return 0
         limit, append = self._limits.frame, inbox.ready.append
         before = received = inbox.received

@@ -128,12 +128,12 @@ class Attachment:
         """Does the peer claim messages of the present run that were never transmitted (P-ACK-3)?"""
         outbox = self._session.outbox
         most = max(outbox.first - 1, outbox.transmitted, outbox.received)
-        claims: list[InboxFacts | Ended] = [*attach.ended]
+        claims: list[tuple[InboxFacts | Ended, int]] = [(claim, claim.received) for claim in attach.ended]
         if attach.inbox is not None:
-            claims.append(attach.inbox)
+            claims.append((attach.inbox, max(attach.inbox.received, attach.inbox.seen)))
         return any(
-            claim.outbox_id == outbox.outbox_id and claim.run == outbox.run and most < claim.received < outbox.next
-            for claim in claims
+            claim.outbox_id == outbox.outbox_id and claim.run == outbox.run and most < last < outbox.next
+            for claim, last in claims
         )
 
     def _resume_outbox(self, connection: Connection, attach: Attach, now: float) -> Verdict:

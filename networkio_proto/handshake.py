@@ -112,6 +112,8 @@ class InboxFacts:
     read: int
     #: the highest ``first`` seen from that outbox
     first: int
+    #: the last sequence that it settled, where that lies beyond ``received``: an earlier process did; else 0
+    seen: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,7 @@ def encode_attach(attach: Attach, sign: Callable[[bytes], bytes | None]) -> byte
             "received": inbox.received,
             "read": inbox.read,
             "first": inbox.first,
+            **({"seen": inbox.seen} if inbox.seen else {}),
         },
         "ended": [
             {
@@ -422,7 +425,10 @@ def _positions(fields: _Fields) -> tuple[int, int, int]:
 
 def _inbox_facts(fields: _Fields) -> InboxFacts:
     received, read, first = _positions(fields)
-    return InboxFacts(fields.binary("outbox", 16), fields.binary("run", 16), received, read, first)
+    seen = fields.uint("seen", 1, MAX_SEQUENCE) if fields.has("seen") else 0
+    if 0 < seen <= received:
+        raise fields.fault("seen", f"{seen} is not greater than received {received}")
+    return InboxFacts(fields.binary("outbox", 16), fields.binary("run", 16), received, read, first, seen)
 
 
 def _ended(fields: _Fields) -> Ended:

@@ -3,9 +3,11 @@
 Theory of operation
 -------------------
 Messages come in order and wait in ``ready``; the application takes them (they are then *held*) and settles them in any
-order.  ``received`` is the last sequence that came; ``read`` is the end of the settled prefix.  Sequences settled
-ahead of it wait in ``scattered``, and ranges that settle themselves (SKIP, FIN) in ``ranges``, so that a SKIP over
-2^60 sequences costs one tuple.
+order.  ``received`` is the last sequence that came; ``read`` is the end of the settled prefix.  What is settled ahead
+of it, by the application or by itself (SKIP, FIN), waits in ``ahead``.
+
+With a journal, ``ahead`` outlives the process: then some of it comes again, up to ``known``, is taken in and not handed
+over.  There are never more ranges in it than messages that wait or are held, and one: the window bounds both.
 
 Credit is one formula: the peer may have sent ``used + window - unsettled`` since the connection began, where ``used``
 counts everything that came on it, duplicates too, so that a duplicate's cost is back at once.
@@ -26,6 +28,7 @@ from .errors import CloseCode, MessageNotHeld
 from .events import GapRange, Positions
 from .frames import MAX_SEQUENCE, PeerFault
 from .handshake import InboxFacts
+from .ranges import Ranges
 from .requests import reply_to
 
 __all__ = ["Delivery", "Details", "Inbox", "Reject", "message_id"]
@@ -89,6 +92,7 @@ class Inbox:
     """One inbox.  The session drives it."""
 
     __slots__ = (
+        "ahead",
         "allowed",
         "base",
         "durable_read",
@@ -99,9 +103,9 @@ class Inbox:
         "gap",
         "held",
         "barred",
+        "known",
         "outbox_id",
         "partial",
-        "ranges",
         "read",
         "ready",
         "received",
@@ -110,9 +114,9 @@ class Inbox:
         "restarted",
         "returned",
         "run",
-        "scattered",
         "turn",
         "unsettled",
+        "unwritten",
         "used",
     )
 
@@ -131,8 +135,12 @@ class Inbox:
         self.held: dict[int, Delivery] = {}
         #: replies that just came; they are held, and wait for the session to pass them on
         self.replies: list[Delivery] = []
-        self.scattered: set[int] = set()
-        self.ranges: deque[tuple[int, int]] = deque()
+        #: settled beyond ``read``
+        self.ahead = Ranges()
+        #: the last of what an earlier process settled ahead; 0: nothing
+        self.known = 0
+        #: was something settled ahead, and no record made of it yet?
+        self.unwritten = False
         self.rejects: dict[int, Reject] = {}
         #: cost of what is neither settled nor (if rejected) known to be so
         self.unsettled = 0
@@ -176,7 +184,7 @@ class Inbox:
     @property
     def idle(self) -> bool:
         """Is everything that came settled, and known to be?"""
-        return self.read == self.received and not self.rejects
+        return self.read == self.received >= self.known and not self.rejects
 
     @property
     def finished(self) -> bool:
@@ -195,7 +203,8 @@ class Inbox:
 
     def facts(self) -> InboxFacts:
         """What ATTACH says of this inbox."""
-        return InboxFacts(self.outbox_id, self.run, self.received, self.told_read, self.first)
+        seen = self.known if self.known > self.received else 0
+        return InboxFacts(self.outbox_id, self.run, self.received, self.told_read, self.first, seen)
 
     @classmethod
     def restored(cls, facts: InboxFacts) -> Inbox:
@@ -257,6 +266,8 @@ class Inbox:
         if (sequence != self.received + 1 or self.fin) and not self.expect(sequence):
             return False
         self.received = sequence
+        if sequence <= self.known and self._settled_before(sequence):
+            return False
         self.unsettled += cost
         details = self._details(None) if self.telling else None
         self.ready.append((self, sequence, payload, flags, details))
@@ -266,16 +277,25 @@ class Inbox:
         """Take in any message; its cost was admitted and its sequence is the expected one.
 
         False: it is a reply, and no part of the stream that is read; what there is to tell of those before it is left
-        to the next message of the stream.
+        to the next message of the stream.  Or an earlier process has settled it.
         """
         self.received = sequence
         self.partial = 0
+        if sequence <= self.known and self._settled_before(sequence):
+            return False
         self.unsettled += COST_PER_MESSAGE + details.headers_size + len(payload)
         if reply_to(details.headers) is not None:
             self.held[sequence] = reply = (self, sequence, payload, flags, details)
             self.replies.append(reply)
             return False
         self.ready.append((self, sequence, payload, flags, self._details(details) if self.telling else details))
+        return True
+
+    def _settled_before(self, sequence: int) -> bool:
+        """Has an earlier process settled what came just now?  Then it is not handed over again."""
+        if sequence not in self.ahead:
+            return False
+        self._advance()
         return True
 
     def _details(self, details: Details | None) -> Details:
@@ -311,12 +331,8 @@ class Inbox:
         self._settle_range(sequence, sequence)
 
     def _settle_range(self, first: int, last: int) -> None:
-        if self.read + 1 == first:
-            self.read = last
-        elif self.ranges and self.ranges[-1][1] + 1 == first:
-            self.ranges[-1] = (self.ranges[-1][0], last)
-        else:
-            self.ranges.append((first, last))
+        self.ahead.add(first, last)
+        self._advance()
 
     def passed(self, first: int) -> bool:
         """The peer's ``first``: rejections below it are known to it.  True if there was one."""
@@ -368,7 +384,7 @@ class Inbox:
             self.unsettled -= COST_PER_MESSAGE + len(delivery[2])
         else:
             self.unsettled -= _cost(delivery)
-        if sequence == self.read + 1 and not self.scattered and not self.ranges:
+        if sequence == self.read + 1 and not self.ahead.firsts:
             self.read = sequence
         else:
             self._settled(sequence)
@@ -411,19 +427,16 @@ class Inbox:
         raise MessageNotHeld(f"message {sequence} is not held: it was acknowledged, rejected or released before")
 
     def _settled(self, sequence: int) -> None:
-        if sequence != self.read + 1:
-            self.scattered.add(sequence)
-            return
-        read = sequence
-        while True:
-            if read + 1 in self.scattered:
-                read += 1
-                self.scattered.discard(read)
-            elif self.ranges and self.ranges[0][0] == read + 1:
-                read = self.ranges.popleft()[1]
-            else:
-                break
-        self.read = read
+        if sequence == self.read + 1:
+            self.read = sequence
+            self._advance()
+        else:
+            self.ahead.add(sequence, sequence)
+            self.unwritten = True
+
+    def _advance(self) -> None:
+        """What is settled may have joined; what has not come again yet has to do that first."""
+        self.read = self.ahead.pass_over(self.read, self.received)
 
 
 def _sequence(delivery: Delivery) -> int:

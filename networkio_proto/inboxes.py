@@ -113,8 +113,12 @@ class Inboxes:
         return any(ended.outbox_id == outbox_id for _, ended in self._ended)
 
     def _record(self, f: InboxFacts, why: int, now: float) -> None:
-        """The final positions of an inbox that is dropped, to be told as ``ended``."""
-        self._ended.insert(0, (now, Ended(f.outbox_id, f.run, f.received, f.read, f.first, why)))
+        """The final positions of an inbox that is dropped, to be told as ``ended``.
+
+        What an earlier process settled ahead had come, and everything before it.
+        """
+        received = max(f.received, f.seen)
+        self._ended.insert(0, (now, Ended(f.outbox_id, f.run, received, f.read, f.first, why)))
         del self._ended[MAX_ENDED:]
 
     # -- from outbox to outbox ----------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from .errors import JournalError
 from .handshake import Ended, InboxFacts
 from .inbox import Inbox, Reject
 from .outbox import Entry, Outbox
+from .ranges import Ranges
 
 if TYPE_CHECKING:
     from .handles import ReceiptHandle
@@ -109,12 +110,14 @@ class InboxMoved:
     """Where the inbox stands: ``facts.read`` is everything settled; rejections that the peer may not know of.
 
     ``fin``: the peer's outbox ended there, and that is read; the peer does not say it again.
+    ``settled``: ranges beyond ``read``, in order; what is settled out of turn is settled for good.
     """
 
     peer_id: str
     facts: InboxFacts
     rejects: tuple[tuple[int, int, str], ...]
     fin: int = 0
+    settled: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +272,9 @@ class SessionJournal:
             return InboxMoved(session.peer_id, InboxFacts(_NO_OUTBOX, _NO_OUTBOX, 0, 0, 1), ())
         facts = InboxFacts(inbox.outbox_id, inbox.run, inbox.read, inbox.read, inbox.first)
         rejects = tuple((reject.sequence, reject.code, reject.text) for reject in inbox.rejects.values())
-        return InboxMoved(session.peer_id, facts, rejects, inbox.fin if inbox.fin <= inbox.read else 0)
+        inbox.unwritten = False
+        fin = inbox.fin if inbox.fin <= inbox.read else 0
+        return InboxMoved(session.peer_id, facts, rejects, fin, tuple(inbox.ahead))
 
     def written(self, record: JournalRecord) -> None:
         """It is durable: what rested on it may happen."""
@@ -370,15 +375,18 @@ def _restore_inbox(session: Session, record: InboxMoved) -> None:
         session.inboxes.boxes, session.inboxes.present = [], None
         return
     read = record.facts.read
-    if not read:  # nothing before it was settled: what was rejected comes again with the rest
+    if not read and not record.settled:  # nothing was settled
         return
     if session.inboxes.is_ended(record.facts.outbox_id):  # its sender stated it once more
         return
     inbox = Inbox.restored(record.facts)
     inbox.durable_read = inbox.read
     inbox.fin = record.fin
-    # Of what comes again the application decides anew: nobody knows whether its number still means the same message.
-    kept = [Reject(sequence, code, text, 0) for sequence, code, text in record.rejects if sequence <= read]
+    inbox.ahead = Ranges(record.settled)
+    inbox.known = inbox.ahead.lasts[-1] if record.settled else 0
+    # Of what comes again the application decides anew.
+    settled = [reject for reject in record.rejects if reject[0] <= read or reject[0] in inbox.ahead]
+    kept = [Reject(sequence, code, text, 0) for sequence, code, text in settled]
     inbox.rejects = {reject.sequence: reject for reject in kept}
     inbox.durable_rejects = frozenset(inbox.rejects)
     left = [box for box in session.inboxes if box.outbox_id != inbox.outbox_id]

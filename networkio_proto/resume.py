@@ -65,7 +65,7 @@ def judge(
         return Verdict.FORGOT, None
     if inbox.outbox_id != mine.outbox_id:
         return Verdict.NEW_OUTBOX, None
-    if _impossible(mine, inbox.run, inbox.received, inbox.first):
+    if _impossible(mine, inbox.run, max(inbox.received, inbox.seen), inbox.first):
         return Verdict.ROLLED_BACK, None
     if inbox.received < mine.first - 1:
         return Verdict.HOLE, None

@@ -431,7 +431,7 @@ class Session(Timed):
         if len(boxes) != 1 or self.connection is None or self.ending or self._endpoint.followed:
             return None
         inbox = boxes[0]
-        if not inbox.ready or inbox.returned or inbox.scattered or inbox.ranges:
+        if not inbox.ready or inbox.returned or inbox.ahead.firsts:
             return None
         return Reading(inbox, self.acknowledger)
 
@@ -722,11 +722,11 @@ class Session(Timed):
             journal.message(sequence)
 
     def _journal_inbox(self) -> None:
-        """``read`` or a rejection is to be told: not before it is on disk."""
+        """``read`` or a rejection is to be told: not before it is on disk.  So is what was settled out of turn."""
         journal, inbox = self.journal, self.inboxes.present
         if journal is not None and inbox is not None:
             unwritten = inbox.rejects.keys() - inbox.durable_rejects
-            if inbox.read != inbox.durable_read or unwritten:
+            if inbox.read != inbox.durable_read or inbox.unwritten or unwritten:
                 journal.want(InboxMoved)
 
     def journaled(self, now: float) -> None:

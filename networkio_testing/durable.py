@@ -32,7 +32,7 @@ What restarts may legitimately do is weaker in these places, each named where it
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from struct import Struct
@@ -81,8 +81,9 @@ class _Kept:
     messages: dict[int, MessageAccepted] = field(default_factory=dict)
     receiver: bytes | None = None
     marked: int = 0
-    #: ``read`` of each inbox, and the rejections that are kept with it
+    #: ``read`` of each inbox, what is settled beyond, and the rejections that are kept with it
     inboxes: dict[bytes, int] = field(default_factory=dict)
+    settled: dict[bytes, frozenset[int]] = field(default_factory=dict)
     rejects: dict[bytes, frozenset[int]] = field(default_factory=dict)
     #: the last positions of inboxes that are no more
     ended: tuple[Ended, ...] = ()
@@ -107,14 +108,16 @@ class _Kept:
         elif isinstance(record, InboxesEnded):
             self.ended = record.ended
             for outbox_id in {ended.outbox_id for ended in record.ended} & self.inboxes.keys():
-                del self.inboxes[outbox_id], self.rejects[outbox_id]
+                del self.inboxes[outbox_id], self.settled[outbox_id], self.rejects[outbox_id]
         elif any(record.facts.outbox_id == ended.outbox_id for ended in self.ended):
             pass  # its sender stated once more what has ended
         elif record.facts.outbox_id != bytes(16):
             self.inboxes[record.facts.outbox_id] = record.facts.read
+            self.settled[record.facts.outbox_id] = _numbers(record.settled)
             self.rejects[record.facts.outbox_id] = frozenset(sequence for sequence, _, _ in record.rejects)
         else:
             self.inboxes.clear()
+            self.settled.clear()
             self.rejects.clear()
 
     def read(self, outbox_id: bytes) -> int:
@@ -201,10 +204,11 @@ class DurableJudge(Judge):
             kept.add(record)
 
     def _note_read(self, host: Host, record: InboxMoved, kept: _Kept) -> None:
-        """What the application acknowledged is on disk now, and never comes again."""
+        """What the application acknowledged is on disk now, and never comes again, be it out of turn."""
         pair, facts = (host.name, record.peer_id), record.facts
         log = self._outboxes.get(facts.outbox_id)
-        for sequence in range(kept.inboxes.get(facts.outbox_id, 0) + 1, facts.read + 1):
+        ahead = _numbers(record.settled) - kept.settled.get(facts.outbox_id, frozenset())
+        for sequence in sorted(ahead.union(range(kept.inboxes.get(facts.outbox_id, 0) + 1, facts.read + 1))):
             for message in () if log is None else self._candidates(log, sequence, facts.outbox_id):
                 if any(where[1] == facts.outbox_id for where in message.settled_by):
                     self._done[pair].setdefault(message.turn, set()).add(facts.outbox_id)
@@ -386,16 +390,18 @@ class DurableJudge(Judge):
 
     def _restored_inboxes(self, host: Host, session: Session, kept: _Kept) -> None:
         """An inbox goes on behind what was read, and the rest comes again."""
-        stand = {inbox.outbox_id: inbox.read for inbox in session.inboxes}
-        journal = {outbox_id: read for outbox_id, read in kept.inboxes.items() if read}
+        stand = {inbox.outbox_id: (inbox.read, _numbers(inbox.ahead)) for inbox in session.inboxes}
+        inboxes = ((outbox_id, (read, kept.settled[outbox_id])) for outbox_id, read in kept.inboxes.items())
+        journal = {outbox_id: where for outbox_id, where in inboxes if where[0] or where[1]}
         self._demand(stand == journal, "I10", "{} begins with {}, its journal has {}", host, stand, journal)
         ended = session.inboxes.ended(-inf)
         self._demand(ended == kept.ended, "I10", "{} begins with {} ended, its journal has {}", host, ended, kept.ended)
         incarnation = host.endpoint.incarnation
         for inbox in session.inboxes:
             self._held[(incarnation, inbox.outbox_id)] = (inbox.read, inbox.read)
-            self._reader(incarnation, inbox.outbox_id).last = inbox.read
-            rejects = {sequence for sequence in kept.rejects[inbox.outbox_id] if sequence <= inbox.read}
+            reader, settled = self._reader(incarnation, inbox.outbox_id), kept.settled[inbox.outbox_id]
+            reader.last, reader.known = inbox.read, settled
+            rejects = {number for number in kept.rejects[inbox.outbox_id] if number <= inbox.read or number in settled}
             same = set(inbox.rejects) == rejects
             self._demand(same, "I10", "{} rejects {}, in its journal {}", host, list(inbox.rejects), rejects)
 
@@ -641,6 +647,11 @@ class DurableJudge(Judge):
         connection = wire.ends[end]
         receiver = None if connection is None else connection.peer_incarnation
         demand(receiver == kept.receiver, "I10", "{} sends {} to a process that is not on disk", host, sequence)
+
+
+def _numbers(ranges: Iterable[tuple[int, int]]) -> frozenset[int]:
+    """All that are in the ranges."""
+    return frozenset(number for first, last in ranges for number in range(first, last + 1))
 
 
 def _retained(outbox: Outbox, log: _Log) -> dict[int, int]:

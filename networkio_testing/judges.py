@@ -225,6 +225,8 @@ class _Reader:
     process: frozenset[bytes]
     key: frozenset[tuple[bytes, bytes]]
     last: int = 0
+    #: what an earlier process has settled out of turn
+    known: frozenset[int] = frozenset()
     returned: list[int] = field(default_factory=list)
     attempts: dict[int, int] = field(default_factory=dict)
 
@@ -455,6 +457,7 @@ class Judge(Watcher):
         """Between two messages of one outbox everything is told as gap; before an inbox began, everything has ended."""
         told = {number for first, last in gaps for number in range(max(first, reader.last + 1), last + 1)}
         missing = {number for number in range(reader.last + 1, sequence) if not log.is_reply(number)} - told
+        missing -= reader.known
         if reader.last:
             self._demand(not missing, "I2", "{} from {} comes without a word on {}", sequence, log.sender, missing)
         for number in missing | told:

@@ -77,7 +77,7 @@ def _entry(entry: Entry) -> tuple[Any, ...]:
 
 
 def _inbox(inbox: Inbox) -> dict[str, Any]:
-    return {name: getattr(inbox, name) for name in Inbox.__slots__}
+    return {name: getattr(inbox, name) for name in Inbox.__slots__} | {"ahead": tuple(inbox.ahead)}
 
 
 def assert_same(left: Sequence[JournalRecord], right: Sequence[JournalRecord]) -> None:
@@ -224,7 +224,8 @@ class History:
             for _ in range(chance.choice([0, 0, 2]))
         )
         facts = InboxFacts(self._name(), chance.randbytes(16), read, read, chance.randint(1, 9))
-        return InboxMoved(peer, facts, rejects, chance.choice([0, 0, read]))
+        settled = tuple((read + 2 + 3 * place, read + 3 + 3 * place) for place in range(chance.choice([0, 0, 1, 4])))
+        return InboxMoved(peer, facts, rejects, chance.choice([0, 0, read]), settled)
 
     def ended(self, peer: str) -> InboxesEnded:
         names = self.chance.sample(range(65, 70), self.chance.randint(0, 3))

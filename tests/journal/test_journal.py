@@ -52,6 +52,7 @@ ONE_OF_EACH: list[JournalRecord] = [
     MessageAccepted("b", 5, b"", b"", 0, fin=True),
     OutboxTrimmed("b", 2),
     InboxMoved("b", InboxFacts(b"theirs".ljust(16), b"r".ljust(16), 7, 7, 2), ((3, 65535, "no \u2603"),), 7),
+    InboxMoved("b", InboxFacts(b"theirs".ljust(16), b"r".ljust(16), 0, 0, 1), (), 0, ((2, 2), (4, 2**60))),
     InboxesEnded("b", (Ended(b"old".ljust(16), b"r".ljust(16), 9, 8, 7, 1),)),
 ]
 

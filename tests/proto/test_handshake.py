@@ -312,6 +312,7 @@ def attach_with(**changes: object) -> bytes:
         (attach_with(first=11), "first 11 is greater than next 10"),
         (attach_with(next=2**63), "next"),
         (attach_with(inbox={**POSITIONS_MAP, "read": 10}), "inbox: read 10 is greater than received 9"),
+        (attach_with(inbox={**POSITIONS_MAP, "seen": 9}), "inbox: seen 9 is not greater than received 9"),
         (attach_with(ended=[{**POSITIONS_MAP, "read": 10, "why": 1}]), "ended: read 10 is greater than received 9"),
         (attach_with(ended=[{**POSITIONS_MAP, "why": 1}] * 17), "ended has more than 16"),
         (attach_with(generation=1), "generation and seen: exactly one"),
@@ -404,6 +405,10 @@ def positions(draw: st.DrawFn) -> tuple[bytes, bytes, int, int, int]:
     return draw(sixteen), draw(sixteen), received, draw(st.integers(0, received)), draw(st.integers(1, TOP))
 
 
+def inbox_facts(facts: Any, seen: int) -> InboxFacts:
+    return InboxFacts(*facts, seen=seen if seen > facts[2] else 0)
+
+
 @st.composite
 def attaches(draw: st.DrawFn) -> Attach:
     following = draw(st.integers(1, TOP))
@@ -414,7 +419,7 @@ def attaches(draw: st.DrawFn) -> Attach:
         run=draw(sixteen),
         first=draw(st.integers(1, following)),
         next=following,
-        inbox=draw(st.none() | positions().map(lambda facts: InboxFacts(*facts))),
+        inbox=draw(st.none() | st.builds(inbox_facts, positions(), st.integers(0, 2**63 - 1))),
         ended=tuple(Ended(*facts, draw(st.integers(0, 255))) for facts in draw(st.lists(positions(), max_size=3))),
         durable=draw(st.booleans()),
         expiry=draw(st.none() | milliseconds),
@@ -485,7 +490,7 @@ def test_the_greatest_facts_fit_a_frame_of_the_handshake() -> None:
         run=b"\xff" * 16,
         first=TOP,
         next=TOP,
-        inbox=InboxFacts(b"\xff" * 16, b"\xff" * 16, TOP, TOP, TOP),
+        inbox=InboxFacts(b"\xff" * 16, b"\xff" * 16, TOP - 1, TOP - 1, TOP, TOP),
         ended=(widest,) * MAX_ENDED,
         durable=True,
         expiry=2**48 / 1000,

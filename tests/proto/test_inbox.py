@@ -27,6 +27,7 @@ from networkio_proto.events import GapRange, Positions
 from networkio_proto.frames import DataFlag, PeerFault
 from networkio_proto.handshake import InboxFacts
 from networkio_proto.inbox import GAP_RANGES, Delivery, Details, Inbox, Reject
+from networkio_proto.ranges import Ranges
 
 OUTBOX, RUN = b"o" * 16, b"r" * 16
 PLENTY = 1 << 40
@@ -301,7 +302,7 @@ class InboxMachine(RuleBasedStateMachine):
     def what_is_settled_leaves_nothing_behind(self) -> None:
         """A range of any width is one tuple, and goes when the prefix has reached it."""
         ahead = [stretch for stretch in self.stretches if stretch.last > self.read]
-        assert len(self.inbox.scattered) + len(self.inbox.ranges) <= len(ahead)
+        assert len(self.inbox.ahead) <= len(ahead)
 
 
 @pytest.mark.slow
@@ -410,15 +411,63 @@ def test_read_moves_over_what_was_settled_ahead_of_it_and_over_ranges() -> None:
         reads.append(inbox.read)
     assert reads == [0, 0, WIDE + 7]
     assert inbox.finished
-    assert not inbox.scattered
-    assert not inbox.ranges
+    assert not inbox.ahead.firsts
+
+
+def after_a_crash(read: int, *settled: tuple[int, int]) -> Inbox:
+    """Up to ``read`` everything is settled, and beyond it these ranges: by an earlier process."""
+    inbox = Inbox.restored(InboxFacts(OUTBOX, RUN, read, read, 1))
+    inbox.ahead, inbox.known = Ranges(settled), settled[-1][1]
+    inbox.attach(PLENTY)
+    return inbox
+
+
+def test_what_an_earlier_process_settled_out_of_turn_is_not_handed_over_again() -> None:
+    inbox = after_a_crash(1, (3, 3), (5, 6))
+    assert (inbox.facts().seen, inbox.idle, inbox.empty) == (6, False, False)
+    came = [inbox.accept(sequence, b"x", 0) for sequence in (2, 3, 4)]
+    came += [inbox.accept_special(5, b"x", 0, Details(headers={".reply": b"n" * 16})), inbox.accept(6, b"x", 0)]
+    assert came == [True, False, True, False, False]
+    assert (inbox.replies, inbox.unsettled, inbox.facts().seen) == ([], 2 * 65, 0)
+    assert order(inbox) == [(2, 1), (4, 1)]
+    inbox.settle(2)
+    assert inbox.read == 3
+    inbox.settle(4)
+    assert (inbox.read, inbox.idle) == (6, True)
+
+
+def test_read_does_not_pass_what_has_not_come_again() -> None:
+    inbox = after_a_crash(0, (2, 4))
+    inbox.accept(1, b"x", 0)
+    order(inbox)
+    inbox.settle(1)
+    assert (inbox.received, inbox.read, inbox.facts().seen) == (1, 1, 4)
+    reads = [(inbox.accept(sequence, b"x", 0), inbox.read) for sequence in (2, 3, 4, 5)]
+    assert reads == [(False, 2), (False, 3), (False, 4), (True, 4)]
+
+
+def test_a_skip_over_what_an_earlier_process_settled_leaves_nothing_of_it_behind() -> None:
+    inbox = after_a_crash(1, (3, 3), (5, 9))
+    inbox.skip(2, 6, 1)
+    assert (inbox.received, inbox.read, list(inbox.ahead)) == (6, 6, [(7, 9)])
+    inbox.finish(7)
+    assert (inbox.received, inbox.read, inbox.finished) == (7, 7, True)
+
+
+def test_what_is_settled_in_turn_needs_no_record_of_what_is_ahead() -> None:
+    inbox = with_messages(3)
+    order(inbox)
+    inbox.settle(1)
+    assert not inbox.unwritten
+    inbox.settle(3)
+    assert inbox.unwritten
 
 
 def test_neighbouring_ranges_wait_as_one() -> None:
     inbox = with_messages(1)
     for sequence in range(2, 1000):
         inbox.skip(sequence, sequence, 2 + sequence % 2)
-    assert len(inbox.ranges) == 1
+    assert len(inbox.ahead) == 1
 
 
 def test_neighbouring_gaps_of_one_reason_are_told_as_one() -> None:

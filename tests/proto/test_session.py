@@ -630,7 +630,9 @@ def test_what_was_settled_is_told_when_that_is_on_disk() -> None:
     world.run(1.0)
     read, last, bad = b.take("a", 3)
     b.settle("a", last)
-    assert b.endpoint.journal_request() is None  # ``read`` has not moved
+    disk.write()  # it is on disk, and ``read`` has not moved
+    world.run(1.0)
+    assert a.session("b").unacknowledged == 3
     b.settle("a", read)
     b.settle("a", bad, reject=(3, "no"))
     world.run(1.0)

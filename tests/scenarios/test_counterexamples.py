@@ -362,7 +362,7 @@ RULES = {
     ),
     "ended positions stop below a rejection": Rule(
         test_the_last_positions_of_a_session_do_not_pass_a_rejection_that_was_never_told,
-        "inbox", "self.received, self.told_read, self.first)", "self.received, self.stated_read, self.first)",
+        "inbox", "self.received, self.told_read,", "self.received, self.stated_read,",
     ),
     "rejections of an outbox that was left hold no credit": Rule(
         test_rejections_of_a_dead_process_s_messages_leave_its_successor_its_window,

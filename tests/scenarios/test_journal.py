@@ -12,7 +12,16 @@ from collections.abc import Callable
 
 import pytest
 
-from networkio_proto import CloseCode, Config, DuplicateIdentity, Outcome, PeerConnected, PeerDisconnected, Session
+from networkio_proto import (
+    CloseCode,
+    Config,
+    Delivery,
+    DuplicateIdentity,
+    Outcome,
+    PeerConnected,
+    PeerDisconnected,
+    Session,
+)
 from networkio_proto.frames import SkipReason
 from networkio_proto.journal import InboxMoved, JournalRecord, MessageAccepted, OutboxTrimmed
 from networkio_testing import World
@@ -162,6 +171,72 @@ def test_an_old_copy_of_the_receiver_s_journal_gets_a_gap_over_what_it_had_read(
     assert delivery[4] is not None
     assert [(gap.first, gap.last, gap.reason) for gap in delivery[4].gap] == [(2, 3, SkipReason.ALREADY_READ)]
     assert desk.ends(1, 2, 3) == [Outcome.READ] * 3
+
+
+def test_what_is_settled_out_of_turn_does_not_come_again_however_often_the_receiver_dies() -> None:
+    desk = Desk()
+    desk.send(*(b"%d" % number for number in range(1, 8)))
+    desk.connect(1.0)
+    settled: list[bytes] = []
+    for which in (1, 2, 2, 1):  # never the first that is left, but for the last
+        taken = desk.r.host.take("b", 9)
+        settled.append(taken[which][2])
+        desk.r.host.settle("b", taken[which])
+        desk.r.restart()
+        desk.connect()
+        assert desk.verdict() == "B"
+    assert settled == [b"2", b"4", b"5", b"3"]
+    taken = desk.r.host.take("b", 9)
+    assert payloads(taken) == [b"1", b"6", b"7"]
+    assert flags(taken) == [True, True, True]
+    for delivery in taken:
+        desk.r.host.settle("b", delivery)
+    desk.connect(1.0)
+    assert desk.ends(*range(1, 8)) == [Outcome.READ] * 7
+
+
+def test_a_message_that_got_the_number_of_one_settled_out_of_turn_is_not_dropped_for_it() -> None:
+    """The receiver has 3 on disk as settled, and not 2; the sender is put back to before 3, and goes on with another.
+    The run is one that it knows, and what was received begins anew: only what was seen tells."""
+    desk = Desk()
+    desk.send(b"1", b"2")
+    desk.connect(1.0)
+    copy = list(desk.s.records)
+    desk.send(b"old 3")
+    desk.connect(1.0)
+    taken = desk.r.host.take("b", 9)
+    for delivery in (taken[2], taken[0]):
+        desk.r.host.settle("b", delivery)
+    desk.r.host.crash()
+    desk.s.restart(copy)
+    desk.send(b"new 3")
+    desk.r.restart()
+    desk.connect()
+    assert desk.verdict() in "CE"
+    taken = desk.r.host.take("b", 9)
+    assert payloads(taken) == [b"1", b"2", b"new 3"]
+    assert flags(taken) == [True, True, False]
+
+
+def test_that_story_notices_a_sender_that_does_not_look_at_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    drop_rule(monkeypatch, [("resume", "max(inbox.received, inbox.seen)", "inbox.received")])
+    with pytest.raises(AssertionError):
+        test_a_message_that_got_the_number_of_one_settled_out_of_turn_is_not_dropped_for_it()
+
+
+def test_what_was_settled_out_of_turn_is_told_with_the_end_of_an_inbox() -> None:
+    """The session is over before everything has come again: what follows what was seen goes on, and that does not."""
+    desk = Desk()
+    desk.send(b"1", b"2", b"3", b"4")
+    desk.connect(1.0)
+    taken = desk.r.host.take("b", 9)
+    desk.r.host.settle("b", taken[2])
+    desk.r.restart()
+    desk.r.host.abort("b")
+    desk.connect()
+    assert desk.verdict() == "G"
+    assert desk.ends(1, 2, 3) == [Outcome.ABANDONED] * 3
+    assert desk.read() == [b"4"]
 
 
 def test_a_receiver_that_crashes_before_a_new_run_is_on_its_disk_may_echo_the_one_before() -> None:
@@ -382,6 +457,8 @@ class Jumble:
         self.accepted: dict[str, set[bytes]] = {"a": set(), "b": set()}
         self.seen: dict[str, set[bytes]] = {"a": set(), "b": set()}
         self.count = 0
+        #: what was taken, and is settled out of turn or later
+        self.held: dict[str, list[Delivery]] = {"a": [], "b": []}
         self.dial()
 
     def session(self, name: str) -> Session:
@@ -406,10 +483,13 @@ class Jumble:
             self.accepted[name].add(payload)
 
     def take(self, name: str) -> None:
-        host, peer = self.disks[name].host, self.other[name]
-        for delivery in host.take(peer, self.chance.randint(1, 3)):
-            self.seen[name].add(delivery[2])
-            host.settle(peer, delivery, (7, "no") if self.chance.random() < 0.2 else None)
+        host, peer, held = self.disks[name].host, self.other[name], self.held[name]
+        taken = host.take(peer, self.chance.randint(1, 3))
+        self.seen[name] |= {delivery[2] for delivery in taken}
+        held += taken
+        self.chance.shuffle(held)
+        while held and (not taken or self.chance.random() < 0.7):
+            host.settle(peer, held.pop(), (7, "no") if self.chance.random() < 0.2 else None)
 
     def network(self, name: str) -> None:
         for wire in self.world.open_wires():
@@ -421,6 +501,7 @@ class Jumble:
     def restart(self, name: str) -> None:
         """A new process, half of the time over an old copy; what its outbox does not have was never accepted."""
         disk = self.disks[name]
+        self.held[name] = []
         whole = self.chance.random() < 0.5
         disk.restart(disk.records if whole else disk.records[: self.chance.randint(0, len(disk.records))])
         outbox = self.session(name).outbox
@@ -448,7 +529,7 @@ class Jumble:
             self.dial()
             self.world.run(40.0)
             for name in "ab":
-                while self.session(name).unread:
+                while self.session(name).unread or self.held[name]:
                     self.take(name)
 
 

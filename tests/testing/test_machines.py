@@ -114,6 +114,28 @@ MISTAKES = {
          ("send_many", "ab", 20, 8)),
         ("I1", "I3", "I5", "I20", "AttributeError", "IndexError"),
     ),
+    "hands over again what was settled out of turn": Mistake(
+        (("inbox", "        if sequence not in self.ahead:\n            return False\n", "        return False\n"),),
+        {"durable": "b"},
+        (*START, ("take", "ba", 2), ("settle", "ba", 1), ("run", 0.3), ("crash", "b", True), ("run", 0.3),
+         ("read", "ba", 3)),
+        ("I4",),
+    ),
+    "forgets what was settled out of turn": Mistake(
+        (("journal", "    inbox.ahead = Ranges(record.settled)\n", "    record = replace(record, settled=())\n"),
+         ("journal", "import dataclass\n", "import dataclass, replace\n")),
+        {"durable": "b"},
+        (*START, ("take", "ba", 2), ("settle", "ba", 1), ("run", 0.3), ("crash", "b", True)),
+        ("I10",),
+    ),
+    "old_copy: takes a new message for one that was settled out of turn": Mistake(
+        (("resume", "max(inbox.received, inbox.seen)", "inbox.received"),),
+        {"durable": "ab"},
+        (("send_many", "ab", 20, 3), ("run", 0.3), ("send", "ab", 20), ("run", 0.3), ("take", "ba", 4),
+         ("settle", "ba", 3), ("run", 0.3), ("crash", "b", True, False), ("old_copy", "a", 0.9), ("send", "ab", 20),
+         ("restart", "b"), ("run", 9.0), ("read", "ba", 9), ("run", 0.3)),
+        ("I5", "I22"),
+    ),
     "acknowledges as read what is not on disk": Mistake(
         (("inbox", "return self.read if self.durable_read is None else min(self.read, self.durable_read)",
           "return self.read"),),
