@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from math import inf
@@ -104,6 +104,7 @@ class Node(NodeHandle[Peer]):
 
     opened_by = "async with"
     store_in = SQLiteJournal
+    receipts = Receipt
 
     def prepare(self) -> None:
         """Set up what is this adapter's own; nothing is open yet."""
@@ -393,6 +394,29 @@ class Node(NodeHandle[Peer]):
         while (notice := await self.run(self._noticing_to_the_end())) is not None:
             yield notice
             await self.breathe()
+
+    async def commit(self, messages: Iterable[Message], function: Callable[[Any], T]) -> T:
+        """Call ``function(db)`` and acknowledge these messages, which are held, in one transaction; its value.
+
+        ``db`` is the journal's ``sqlite3.Connection``, and the function (a plain one) is called in the journal's
+        thread: it writes the application's own tables and waits for nothing.  When this returns, all of it is on disk.
+
+        Whatever it raises comes out here; then nothing was written and the messages are still held.  So it is with
+        JournalFull and JournalFailed, MessageNotHeld, UsageError (the function ended the transaction, or touched what
+        is networkio's), ConfigurationError (there is no journal), NodeClosed.  Cancelled before it has begun, nothing
+        was done; later, it is carried out, or undone and the messages are released.
+        """
+        return await self.run(self._committing(messages, function))
+
+    async def transaction(self, function: Callable[[Any, Any], T], *, messages: Iterable[Message] = ()) -> T:
+        """Call ``function(db, send)``: what it writes and what it sends is on disk together, or nothing is; its value.
+
+        ``send(peer, data, *, headers=None, raw=False)`` takes a peer or its id and returns the receipt, which is good
+        when this has returned.  ``messages``, which are held, are acknowledged in the same transaction.  Where an
+        outbox is full the function is undone, and called again when there is room.  Else as :meth:`commit`; raises
+        what ``Peer.send`` raises, too.
+        """
+        return await self.run(self._transacting(function, messages))
 
     async def serve(self, handler: Handler, *, max_attempts: int | None = None) -> None:
         """Call ``handler(message)`` for every message of every peer: in order and one at a time for each peer.

@@ -5,7 +5,7 @@ Everything that decides is in the core (:mod:`networkio_proto.peers`, :mod:`netw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -14,6 +14,7 @@ import anyio
 
 from networkio_proto import Ledger, NoMoreMessages, Session
 from networkio_proto.handles import IteratorHandle, MessageHandle, ReceiptHandle
+from networkio_proto.operations import T
 from networkio_proto.peers import NOTHING, PeerHandle
 
 if TYPE_CHECKING:
@@ -34,6 +35,13 @@ class Message(MessageHandle):
         """
         receipt: Receipt = await self.peer.node.run(self._replying(data, headers, raw))
         return receipt
+
+    async def commit(self, function: Callable[[Any], T]) -> T:
+        """Call ``function(db)`` and acknowledge the message, in one transaction of the journal; its value.
+
+        As ``Node.commit`` with this one message.
+        """
+        return await self.peer.node.commit([self], function)
 
     async def __aenter__(self) -> Self:
         return self

@@ -4,8 +4,9 @@ Theory of operation
 -------------------
 A table of defects: the versions that have it, as half-open ranges, and what a program must do to meet it.  A journal
 has one connection to its file, which no other program can open meanwhile (``locking_mode=EXCLUSIVE``), and sets no
-savepoint.  So it meets none of those that stand here, and :func:`warnings_for` has nothing to say; it is asked at
-each opening all the same, with what the journal really does.
+savepoint.  (The function of an application may do that, and cannot set ``temp_store``.)  So it meets none of those that
+stand here, and :func:`warnings_for` has nothing to say; it is asked at each opening all the same, with what the journal
+really does.
 """
 
 from __future__ import annotations

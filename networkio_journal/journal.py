@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 SQLite blocks, so everything that touches the file happens in one thread, which :meth:`SQLiteJournal.open` starts.  A
 batch goes there over a queue; its callback is called there too, as soon as the transaction is on disk or has failed.
-While one is written, the core forms the next: that is the group commit, and the queue is never long.
+While one is written, the core forms the next: that is the group commit, and the queue is never long.  An application's
+function goes there in the same way, and has the transaction open until its batch comes.
 
 The store lives in that thread's frame and nowhere else.  So no other thread ever frees its connection, and neither does
 a forked child, in which that thread does not exist: freed there, it would write to the parent's file.
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from networkio_proto.errors import ConfigurationError, JournalLocked, UsageError
 from networkio_proto.journal import JournalBatch, JournalRecord
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["SQLiteJournal"]
 
 Done: TypeAlias = Callable[[BaseException | None], None]
+Job: TypeAlias = "Callable[[Store], None]"
 
 _SYNCHRONOUS: Final = {"full": "FULL", "os": "NORMAL"}
 
@@ -61,7 +63,7 @@ class SQLiteJournal:
         self.durability = durability
         self.limit = limit
         self._thread: threading.Thread | None = None
-        self._queue: SimpleQueue[tuple[JournalBatch, Done] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
         #: the connection is made by this, if tests put something in its place
         self._connect: Connect | None = None
 
@@ -91,13 +93,32 @@ class SQLiteJournal:
     def write(self, batch: JournalBatch, done: Done) -> None:
         """Hand a batch over; returns at once.
 
-        ``done`` is called in the journal's thread: with None when the batch is durable, else with a JournalFull (the
-        batch failed whole, and a later one may succeed) or a JournalFailed (this and all that follow).  Raises
-        UsageError if the journal is not open.
+        ``done`` is called in the journal's thread: with None when the batch is durable, and what :meth:`run` has left
+        open with it, else with a JournalFull (it failed whole, and a later one may succeed) or a JournalFailed (this
+        and all that follow).  Raises UsageError if the journal is not open.
         """
+        self._put(lambda store: _tell(done, _error(store.commit, batch)))
+
+    def run(self, call: Callable[[Any], object], done: Done) -> None:
+        """Have ``call(connection)`` called in a transaction, in the journal's thread; returns at once.
+
+        ``done`` is called there with what it raised, and all is undone; or with None, and the transaction waits for the
+        next :meth:`write` or :meth:`undo`.  Raises UsageError if the journal is not open.
+        """
+        self._put(lambda store: _tell(done, _error(store.run, call)))
+
+    def undo(self) -> None:
+        """What :meth:`run` has left open comes to nothing; returns at once."""
+        self._put(lambda store: store.undo())
+
+    def here(self) -> bool:
+        """Is this the journal's thread?"""
+        return self._thread is threading.current_thread()
+
+    def _put(self, job: Job) -> None:
         if self._thread is None:
             raise UsageError(f"the journal {self.path} is not open")
-        self._queue.put((batch, done))
+        self._queue.put(job)
 
     def close(self) -> None:
         """Wait for what was handed over, and give file and lock back; once more does nothing.
@@ -120,7 +141,7 @@ class SQLiteJournal:
 def _serve(
     make: Callable[[str], Store],
     node_id: str,
-    queue: SimpleQueue[tuple[JournalBatch, Done] | None],
+    queue: SimpleQueue[Job | None],
     opened: Future[list[JournalRecord]],
 ) -> None:
     """The journal's thread."""
@@ -133,18 +154,17 @@ def _serve(
     opened.set_result(records)
     del records, opened
     try:
-        while (item := queue.get()) is not None:
-            batch, done = item
-            _tell(done, _commit(store, batch))
-            del item, batch, done
+        while (job := queue.get()) is not None:
+            job(store)
+            del job
             store.tidy()
     finally:
         store.close()
 
 
-def _commit(store: Store, batch: JournalBatch) -> BaseException | None:
+def _error(call: Callable[[Any], None], argument: object) -> BaseException | None:
     try:
-        store.commit(batch)
+        call(argument)
     except BaseException as error:
         return error
     return None

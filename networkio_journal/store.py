@@ -14,6 +14,10 @@ and every later batch gets the same error.
 
 SQLite copies its log back into the file when asked to, not by itself: it would not tell of a sync that failed.  It is
 asked between batches, when about :data:`_LOG` bytes are in the log, after the batch has been reported.
+
+:meth:`Store.run` begins the transaction early, for a function of the application, which a :class:`~.guard.Guard` keeps
+from what is not its own.  The next commit ends it.  How much such a function writes is not known, so from the first one
+on the log's size is looked at, and the log is cut when it has been copied.
 """
 
 from __future__ import annotations
@@ -22,8 +26,9 @@ import os
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from networkio_proto.errors import (
     JournalDamaged,
@@ -31,11 +36,13 @@ from networkio_proto.errors import (
     JournalFailed,
     JournalFull,
     JournalLocked,
+    UsageError,
     printable,
 )
 from networkio_proto.journal import JournalBatch, JournalRecord
 
 from .defects import warnings_for
+from .guard import Guard
 from .load import MIGRATIONS, VERSION, identify, load
 from .lock import LockFile
 from .rows import (
@@ -67,6 +74,10 @@ _PER_RECORD: Final = 100
 #: codes of SQLite for bytes that make no sense, as opposed to those that could not be had
 _CORRUPT: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT}
 
+_ENDED: Final = (
+    "a statement of the function ended the transaction (a conflict resolved by ROLLBACK?), and so all of it was undone"
+)
+
 Connect = Callable[[str], sqlite3.Connection]
 
 
@@ -96,6 +107,8 @@ class Store:
         self.poison: JournalFailed | None = None
         self._connect = connect
         self._logged = 0
+        #: does an application write here too?
+        self._shared = False
         for text in warnings_for(sqlite3.sqlite_version_info):
             warnings.warn(text, RuntimeWarning, stacklevel=2)
         self._lock = LockFile(self.path)
@@ -199,35 +212,83 @@ class Store:
 
     # -- writing --------------------------------------------------------------------------------------------------
 
+    def run(self, call: Callable[[Any], object]) -> None:
+        """Begin a transaction and call ``call(connection)`` in it; it is left open for :meth:`commit` or :meth:`undo`.
+
+        Raises what that raises, with everything undone: JournalFull for want of room, JournalFailed if the disk failed,
+        UsageError if it was kept from what is not its own.
+        """
+        if self.poison is not None:
+            raise self.poison
+        connection, guard = self._connection, Guard()
+        self._shared = True
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.set_authorizer(guard)
+            try:
+                call(connection)
+            finally:
+                connection.set_authorizer(None)
+                connection.row_factory, connection.text_factory = None, str
+            if not connection.in_transaction:
+                raise UsageError(_ENDED)
+        except BaseException as error:
+            self._roll_back()
+            meant = self._of_function(error, guard)
+            if meant is error:
+                raise
+            raise meant from error
+
+    def _of_function(self, error: BaseException, guard: Guard) -> BaseException:
+        """What an error in a function means."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF if isinstance(error, sqlite3.Error) else 0
+        if code == sqlite3.SQLITE_AUTH:
+            return UsageError(f"a function may not do that in the journal {self.path}: {guard.refused}")
+        if code == sqlite3.SQLITE_FULL:
+            return self._full()
+        if code == sqlite3.SQLITE_IOERR or code in _CORRUPT - {sqlite3.SQLITE_ERROR}:
+            return self._poisoned(error)
+        return error
+
+    def undo(self) -> None:
+        """What :meth:`run` left open comes to nothing."""
+        self._roll_back()
+
     def commit(self, batch: JournalBatch) -> None:
-        """Make a batch durable, whole.  Raises JournalFull, after which the store goes on; else JournalFailed."""
+        """Make a batch durable, whole, and what :meth:`run` left open with it.
+
+        Raises JournalFull, after which the store goes on; else JournalFailed.
+        """
         if self.poison is not None:
             raise self.poison
         try:
             drafts = self._drafts(batch.records)
-            self._connection.execute("BEGIN IMMEDIATE")
+            if not self._connection.in_transaction:
+                self._connection.execute("BEGIN IMMEDIATE")
             self._write(drafts)
             self._connection.execute("COMMIT")
         except JournalFull:
+            self._roll_back()
             raise
         except Exception as error:
             self._roll_back()
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-                raise JournalFull(
-                    f"the journal {self.path} has no room left, on the disk or below its limit; nothing was written. "
-                    f"Make room, or wait until peers have read what waits for them"
-                ) from error
+                raise self._full() from error
             raise self._poisoned(error) from error
         self.peers |= {draft.peer.peer_id: draft.peer for draft in drafts}
         size = sum(len(message.payload) + len(message.headers) for draft in drafts for message in draft.messages)
         self._logged += size + _PER_COMMIT + _PER_RECORD * len(batch.records)
+        if self._shared:
+            with suppress(OSError):
+                self._logged = os.path.getsize(self.path + "-wal")
 
     def tidy(self) -> None:
         """Copy the log into the file, if there is enough of it.  What fails is told to the next batch."""
-        if self._logged < _LOG or self.poison is not None:
+        if self._logged < _LOG or self.poison is not None or self._connection.in_transaction:
             return
         try:
-            busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            how = "TRUNCATE" if self._shared else "RESTART"
+            busy, _, _ = self._connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
             self._logged = self._logged if busy else 0
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_FULL:  # then it stays in the log for now
@@ -240,7 +301,13 @@ class Store:
         finally:
             self._lock.release()
 
-    def _poisoned(self, error: Exception) -> JournalFailed:
+    def _full(self) -> JournalFull:
+        return JournalFull(
+            f"the journal {self.path} has no room left, on the disk or below its limit; nothing was written. "
+            f"Make room, or wait until peers have read what waits for them"
+        )
+
+    def _poisoned(self, error: BaseException) -> JournalFailed:
         self.poison = JournalFailed(
             f"writing to the journal {self.path} failed ({printable(error)}), and nobody knows what is on the disk. "
             f"It takes no more; look after the disk, then start the process again"

@@ -11,7 +11,7 @@ How to open and end what drives the node is the driver's: :meth:`BlockingNode.st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -54,6 +54,14 @@ class BlockingMessage(MessageHandle, Generic[P, R]):
         """
         receipt: R = self.peer.node.run(self._replying(data, headers, raw), timeout)
         return receipt
+
+    def commit(self, function: Callable[[Any], T], timeout: float | None = None) -> T:
+        """Call ``function(db)`` and acknowledge the message, in one transaction of the journal; its value.
+
+        As ``Node.commit`` with this one message.
+        """
+        value: T = self.peer.node.commit([self], function, timeout)
+        return value
 
     def __enter__(self) -> Self:
         return self
@@ -259,6 +267,33 @@ class BlockingNode(NodeHandle[P]):
         Meanwhile no peer takes new messages.
         """
         return self.run(self._draining(), timeout)
+
+    # -- transactions ---------------------------------------------------------------------------------------------
+
+    def commit(self, messages: Iterable[Any], function: Callable[[Any], T], timeout: float | None = None) -> T:
+        """Call ``function(db)`` and acknowledge these messages, which are held, in one transaction; its value.
+
+        ``db`` is the journal's ``sqlite3.Connection``, and the function is called in the journal's thread: it writes
+        the application's own tables and waits for nothing.  When this returns, all of it is on disk.
+
+        Whatever it raises comes out here; then nothing was written and the messages are still held.  So it is with
+        JournalFull and JournalFailed, MessageNotHeld, UsageError (the function ended the transaction, or touched what
+        is networkio's), ConfigurationError (there is no journal), NodeClosed, and TimeoutError if it had not begun.  If
+        it had, it is carried out, or undone and the messages are released.
+        """
+        return self.run(self._committing(messages, function), timeout)
+
+    def transaction(
+        self, function: Callable[[Any, Any], T], timeout: float | None = None, *, messages: Iterable[Any] = ()
+    ) -> T:
+        """Call ``function(db, send)``: what it writes and what it sends is on disk together, or nothing is; its value.
+
+        ``send(peer, data, *, headers=None, raw=False)`` takes a peer or its id and returns the receipt, which is good
+        when this has returned.  ``messages``, which are held, are acknowledged in the same transaction.  Where an
+        outbox is full the function is undone, and called again when there is room.  Else as :meth:`commit`; raises
+        what ``Peer.send`` raises, too.
+        """
+        return self.run(self._transacting(function, messages), timeout)
 
     # -- notices --------------------------------------------------------------------------------------------------
 

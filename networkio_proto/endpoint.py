@@ -593,9 +593,12 @@ class Endpoint:
 
     # -- the journal's seam ---------------------------------------------------------------------------------------
 
-    def journal_request(self) -> JournalBatch | None:
-        """What is to be made durable next: one batch at a time, one token, however many messages it holds."""
-        return None if self.journal is None else self.journal.request()
+    def journal_request(self, *, empty: bool = False) -> JournalBatch | None:
+        """What is to be made durable next: one batch at a time, one token, however many messages it holds.
+
+        ``empty``: a batch is made even if there is nothing to write.
+        """
+        return None if self.journal is None else self.journal.request(empty=empty)
 
     def journal_done(self, token: int, now: float, error: BaseException | None = None) -> None:
         """The batch with this token is durable, or (``error``) failed whole.  Raises ValueError for another token."""

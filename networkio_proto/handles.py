@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
-from .errors import DecodeError, JournalError, MessageNotHeld, NotARequest, Outcome, printable
+from .errors import DecodeError, JournalError, MessageNotHeld, NotARequest, Outcome, UsageError, printable
 from .events import GapRange, Positions
 from .frames import DataFlag
-from .inbox import Delivery, Details, message_id
+from .inbox import Delivery, Details, Inbox, message_id
 from .ledger import Failure
 from .operations import Operation
 from .requests import REPLY, request_of
@@ -27,6 +27,7 @@ __all__ = ["Iteration", "IteratorHandle", "MessageHandle", "ReceiptHandle"]
 M = TypeVar("M", bound="MessageHandle")
 
 _NOTHING = Details()
+_COMMITTING = "committing"
 _UNDECODED: Any = object()
 
 #: as a plain number: operators of a flag are functions of Python, and slow
@@ -47,7 +48,7 @@ class MessageHandle:
         self.peer: Any = peer
         self._delivery = delivery
         self._data: Any = _UNDECODED
-        self._end = ""  # how it was settled
+        self._end = ""  # how it was settled, or what is about to settle it
 
     def __repr__(self) -> str:
         return f"<Message {self.sequence} from {self.peer.id}: {len(self.raw)} bytes {self._end or 'held'}>"
@@ -124,7 +125,7 @@ class MessageHandle:
 
     @property
     def held(self) -> bool:
-        """Neither settled nor released yet?"""
+        """Neither settled nor released yet, nor being committed?"""
         return not self._end
 
     @property
@@ -165,13 +166,38 @@ class MessageHandle:
         """How it ends here ("acknowledged", "rejected" or "released"); for the driver, between enter and leave."""
         if self._end == end:
             return
-        if self._end:
-            raise MessageNotHeld(f"message {self.sequence} from {self.peer.id} was {self._end} before")
+        self.check_held()
         if end == "released":
             self.peer.session.release(self._delivery, now)
         else:
             self.peer.session.settle(self._delivery, now, reject=reject)
         self._end = end
+
+    def check_held(self) -> None:
+        """Raise MessageNotHeld if it is not."""
+        if self._end:
+            how = "is being committed" if self._end == _COMMITTING else f"was {self._end} before"
+            raise MessageNotHeld(f"message {self.sequence} from {self.peer.id} {how}")
+
+    # -- for transactions -----------------------------------------------------------------------------------------
+
+    @property
+    def inbox(self) -> Inbox:
+        """Where it came."""
+        return self._delivery[0]
+
+    def reserve(self) -> None:
+        """A transaction is going to settle it, and nobody else may."""
+        self._end = _COMMITTING
+
+    def unreserve(self) -> None:
+        """It came to nothing."""
+        self._end = ""
+
+    def committed(self) -> Delivery:
+        """It is on disk: what is to be settled now."""
+        self._end = "acknowledged"
+        return self._delivery
 
     def handled(self, failed: bool) -> None:
         """The end of ``with message``: acknowledged on success, released on an exception, unless it has its end."""
@@ -199,17 +225,19 @@ class ReceiptHandle:
     def __init__(self, peer: Any, sequence: int) -> None:
         #: the peer that it was sent to
         self.peer: Any = peer
-        #: its number in the outbox to that peer; it never changes
+        #: its number in the outbox to that peer; it never changes.  0: its transaction is not over yet
         self.sequence = sequence
 
     def __repr__(self) -> str:
         outcome = self.outcome
         state = outcome.value if outcome else "refused by the journal" if self.refused else "under way"
-        return f"<Receipt {self.sequence} to {self.peer.id}: {state}>"
+        return f"<Receipt {self.sequence} to {self.peer.id if self.peer else 'a new peer'}: {state}>"
 
     @property
     def outcome(self) -> Outcome | None:
         """How it ended; None while it is under way (promise G3)."""
+        if not self.sequence:
+            return None
         with self.peer.node.looking:
             outcome: Outcome | None = None if self.refused else self.peer.session.outcome(self.sequence)
         return outcome
@@ -217,11 +245,14 @@ class ReceiptHandle:
     @property
     def failure(self) -> Failure | None:
         """The record of its end, if it was not read."""
+        if not self.sequence:
+            return None
         with self.peer.node.looking:
             failure: Failure | None = None if self.refused else self.peer.session.failure(self.sequence)
         return failure
 
     def _cancel(self) -> bool:
+        self._check_sent()
         node = self.peer.node
         now = node.enter()
         try:
@@ -232,6 +263,7 @@ class ReceiptHandle:
 
     def _until(self, *, read: bool) -> Operation[None]:
         """Wait until it is received, or read; raises the typed DeliveryFailure if it ended otherwise."""
+        self._check_sent()
         while not self.done(read=read):
             yield from self.peer.waiting_for(self.sequence, read=read)
 
@@ -248,10 +280,16 @@ class ReceiptHandle:
         outbox = self.peer.session.outbox
         return bool(self.sequence <= (outbox.read if read else max(outbox.received, outbox.read)))
 
+    def _check_sent(self) -> None:
+        if not self.sequence:
+            refusal = getattr(self, "refusal", None)
+            text = "it is sent when its transaction is on disk" if refusal is None else f"it was not sent: {refusal}"
+            raise UsageError(f"this receipt has no message: {text}")
+
     @property
     def refused(self) -> bool:
         """Could it not be written to the journal?  Then it was never accepted, and its number is another message's."""
-        return self.peer.node.keeper is not None and hasattr(self, "refusal")
+        return (self.peer is None or self.peer.node.keeper is not None) and hasattr(self, "refusal")
 
 
 class Iteration(Generic[M]):

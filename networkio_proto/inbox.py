@@ -95,6 +95,7 @@ class Inbox:
         "ahead",
         "allowed",
         "base",
+        "committing",
         "durable_read",
         "durable_rejects",
         "fin",
@@ -139,6 +140,8 @@ class Inbox:
         self.ahead = Ranges()
         #: the last of what an earlier process settled ahead; 0: nothing
         self.known = 0
+        #: held, and in the records settled already: a transaction that is under way settles it
+        self.committing: set[int] = set()
         #: was something settled ahead, and no record made of it yet?
         self.unwritten = False
         self.rejects: dict[int, Reject] = {}
@@ -432,7 +435,17 @@ class Inbox:
             self._advance()
         else:
             self.ahead.add(sequence, sequence)
-            self.unwritten = True
+            if sequence not in self.committing:
+                self.unwritten = True
+
+    def outlook(self) -> tuple[int, Ranges]:
+        """``read``, and what is settled beyond, with what is being committed."""
+        if not self.committing:
+            return self.read, self.ahead
+        ahead = Ranges(self.ahead)
+        for sequence in self.committing:
+            ahead.add(sequence, sequence)
+        return ahead.pass_over(self.read, self.received), ahead
 
     def _advance(self) -> None:
         """What is settled may have joined; what has not come again yet has to do that first."""

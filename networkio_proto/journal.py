@@ -13,6 +13,8 @@ it says so with ``Endpoint.journal_done``.  Until then nothing that rests on the
 
 The last positions of a session that is over are kept too (:class:`InboxesEnded`), for a peer that has not heard them.
 
+A transaction of the application goes with a batch (:mod:`~networkio_proto.transactions`).
+
 A failed batch fails whole, and with it every message accepted since: they were never sendable, and their sequences are
 used again.  Positions of a failed batch are asked for again with the next one.  A message that has its outcome before
 its batch is made (the session was aborted) is in no batch: the ``first`` of the next record passes its number.  At the
@@ -26,7 +28,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from .errors import JournalError
 from .handshake import Ended, InboxFacts
@@ -146,7 +148,23 @@ class Store(Protocol):
         """Everything that is on disk, oldest first.  May take long.  Raises JournalError."""
 
     def write(self, batch: JournalBatch, done: Callable[[BaseException | None], None]) -> None:
-        """Begin to make the batch durable; ``done(error)`` is called in any thread when that is over."""
+        """Begin to make the batch durable, and what :meth:`run` has left open with it.
+
+        ``done(error)`` is called in any thread when that is over; all of it is durable then, or nothing.
+        """
+
+    def run(self, call: Callable[[Any], object], done: Callable[[BaseException | None], None]) -> None:
+        """Begin a transaction, and call ``call(db)`` in it with the database, in the store's own thread.
+
+        What that returns from is left open for the next :meth:`write`, or for :meth:`undo`; what it raises is handed to
+        ``done``, and nothing is left open.  ``call`` may write whatever is not the store's own.
+        """
+
+    def undo(self) -> None:
+        """What :meth:`run` has left open comes to nothing."""
+
+    def here(self) -> bool:
+        """Is this the store's own thread?  It waits for nobody, so nothing may be waited for in it."""
 
     def close(self) -> None:
         """Nothing is written any more.  May take long.  Idempotent."""
@@ -166,9 +184,9 @@ class JournalQueue:
         """Something is to be written; what exactly is looked up when the batch is made."""
         self._pending.append((journal, kind, sequence))
 
-    def request(self) -> JournalBatch | None:
-        """The next batch; None while one is under way, or when there is nothing to write."""
-        if self._under_way is not None or not self._pending:
+    def request(self, *, empty: bool = False) -> JournalBatch | None:
+        """The next batch; None while one is under way, or when there is nothing to write (``empty``: then too)."""
+        if self._under_way is not None or not (self._pending or empty):
             return None
         pending, self._pending = self._pending, []
         self._under_way = [
@@ -270,11 +288,11 @@ class SessionJournal:
         inbox = session.inbox
         if inbox is None:  # the session is over
             return InboxMoved(session.peer_id, InboxFacts(_NO_OUTBOX, _NO_OUTBOX, 0, 0, 1), ())
-        facts = InboxFacts(inbox.outbox_id, inbox.run, inbox.read, inbox.read, inbox.first)
+        read, settled = inbox.outlook()
+        facts = InboxFacts(inbox.outbox_id, inbox.run, read, read, inbox.first)
         rejects = tuple((reject.sequence, reject.code, reject.text) for reject in inbox.rejects.values())
         inbox.unwritten = False
-        fin = inbox.fin if inbox.fin <= inbox.read else 0
-        return InboxMoved(session.peer_id, facts, rejects, fin, tuple(inbox.ahead))
+        return InboxMoved(session.peer_id, facts, rejects, inbox.fin if inbox.fin <= read else 0, tuple(settled))
 
     def written(self, record: JournalRecord) -> None:
         """It is durable: what rested on it may happen."""

@@ -7,6 +7,9 @@ leaves the core.  While nothing is being written, that hands the core's next bat
 for meanwhile is in the one after it, so the busier the node, the more each of them holds.  When the store is done, in a
 thread of its own, the driver's ``post`` brings the news inside.
 
+A transaction of the application comes before the next batch, which ends it: first its function is run by the store,
+then it is prepared, then the batch is made and written.  One is under way at a time.
+
 Where there was no room the batch has failed, and after a while what is still wanted of it is asked for again.  Any
 other error is the last: nobody knows what is on disk, so nothing is written any more.  While the store cannot write,
 nothing is accepted; what comes in is read and stays unacknowledged; the connections stay.
@@ -14,15 +17,17 @@ nothing is accepted; what comes in is read and stays unacknowledged; the connect
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 from typing import Any
 
-from .errors import JournalError, JournalFailed, JournalFull, printable
+from .errors import JournalError, JournalFailed, JournalFull, NodeClosed, printable
 from .events import Log
 from .journal import JournalRecord, Store
 from .logbook import ERROR, INFO
 from .operations import Operation
 from .timers import Timed
+from .transactions import Transaction
 
 __all__ = ["Keeper"]
 
@@ -33,7 +38,7 @@ _RETRY = 0.5
 class Keeper(Timed):
     """The driver's part of one node's journal."""
 
-    __slots__ = ("_count", "_failing", "_node", "_open", "_store", "busy", "error")
+    __slots__ = ("_count", "_failing", "_node", "_open", "_store", "_transaction", "_waiting", "busy", "error")
 
     def __init__(self, node: Any, store: Store) -> None:
         super().__init__()
@@ -45,15 +50,22 @@ class Keeper(Timed):
         #: something is being written
         self.busy = False
         self._count = 0
+        #: the transaction that is under way, and those that wait for their turn
+        self._transaction: Transaction | None = None
+        self._waiting: deque[Transaction] = deque()
         #: why nothing can be written now
         self.error: JournalError | None = None
 
-    def check(self, peer_id: str) -> None:
-        """Raise the JournalError for which no message is accepted now, if there is one; NodeClosed."""
+    def check(self, what: str) -> None:
+        """Raise the JournalError for which nothing is accepted now (for ``what``), if there is one; NodeClosed."""
         self._node.check_open()
         if self.error is not None:
-            again = type(self.error)(f"nothing is accepted for {peer_id}: {self.error}")
+            again = type(self.error)(f"nothing is accepted for {what}: {self.error}")
             raise again from self.error
+
+    def here(self) -> bool:
+        """Is this the store's thread, in which nothing may wait?"""
+        return self._store.here()
 
     def open(self) -> list[JournalRecord]:
         """For the driver, not inside: what the node begins with.  May take long.  Raises JournalError."""
@@ -71,12 +83,18 @@ class Keeper(Timed):
             self._node.post(self._give_up)
 
     def _give_up(self) -> None:
-        with self._node.inside:
+        with self._node.inside as now:
             self._node.wake_unwritten()
+            self._fail_transactions(NodeClosed(f"node {self._node.id} is closed; the transaction was undone"), now)
 
     def serve(self) -> None:
         """Inside: hand over what waits to be written."""
         if self.busy or self.error is not None or not self._open:
+            return
+        if self._waiting:
+            self.busy = True
+            self._transaction = self._waiting.popleft()
+            self._store.run(self._transaction.call, self._ran)
             return
         batch = self._node.endpoint.journal_request()
         if batch is not None:
@@ -96,7 +114,60 @@ class Keeper(Timed):
                 self._failing = False
                 self._node.log(Log(INFO, "node %s: its journal is written again", (self._node.id,)))
             self._node.endpoint.journal_done(token, now, self.error)
+            transaction = self._transaction
+            if self.error is not None:
+                self._fail_transactions(self.error, now)
+            elif transaction is not None:
+                self._transaction = None
+                transaction.done(now)
             self._node.wake_watchers()
+
+    # -- transactions -----------------------------------------------------------------------------------------------
+
+    def begin(self, transaction: Transaction) -> None:
+        """Inside: it is carried out when it is its turn."""
+        self._waiting.append(transaction)
+
+    def withdraw(self, transaction: Transaction) -> bool:
+        """Inside: do not carry it out; False if it has begun."""
+        if transaction not in self._waiting:
+            return False
+        self._waiting.remove(transaction)
+        transaction.failed(TimeoutError("it was given up before it began"), self._node.time)
+        return True
+
+    def _ran(self, error: BaseException | None) -> None:
+        self._node.post(partial(self._go_on, error))
+
+    def _go_on(self, error: BaseException | None) -> None:
+        """The function has returned, or raised."""
+        transaction = self._transaction
+        with self._node.inside as now:
+            if transaction is None:  # the journal was closed
+                return
+            if error is None:
+                try:
+                    transaction.prepare()
+                    batch = self._node.endpoint.journal_request(empty=True)
+                    self._store.write(batch, partial(self._done, batch.token))
+                    return
+                except Exception as unprepared:
+                    self._store.undo()
+                    error = unprepared
+            self.busy = False
+            self._count += 1
+            self._transaction = None
+            transaction.failed(error, now)
+            self._node.wake_watchers()
+
+    def _fail_transactions(self, error: Exception, now: float) -> None:
+        """The one that is under way, and those that wait, come to nothing."""
+        transaction, self._transaction = self._transaction, None
+        waiting, self._waiting = self._waiting, deque()
+        for each in [*([] if transaction is None else [transaction]), *waiting]:
+            each.failed(error, now)
+
+    # -- what the disk says -----------------------------------------------------------------------------------------
 
     def _fail(self, error: BaseException, now: float) -> None:
         self.error = error if isinstance(error, JournalError) else JournalFailed(printable(error))
@@ -111,7 +182,7 @@ class Keeper(Timed):
 
     def catching_up(self) -> Operation[None]:
         """Until everything that was asked for by now is written, or failed; what is read here is told only then."""
-        through = self._count + 2  # the batch under way, and the one after it
+        through = self._count + 2 + len(self._waiting)  # the batch under way, and those after it
         while self.busy and self._count < through:
             yield from self._node.changing()
 

@@ -33,19 +33,20 @@ from .errors import (
     printable,
 )
 from .events import Abandon, Close, Dial, Event, Log, Transmit, Wake
-from .handles import MessageHandle
+from .handles import MessageHandle, ReceiptHandle
 from .instrumentation import Instrumentation
 from .journal import JournalRecord, Store
 from .keeper import Keeper
 from .ledger import Ledger
 from .links import Carried, LinkHandle, Security
 from .logbook import ERROR
-from .operations import Operation, Token
+from .operations import Operation, T, Token
 from .payload import Codec, MsgpackCodec
 from .randomness import RandomSource
 from .reconnect import RetryClass, Target, TargetState, retry_class
 from .session import Session
 from .statistics import NodeStatistics
+from .transactions import transacting
 from .turns import Turns
 
 __all__ = ["Address", "NodeHandle", "address_error", "in_use"]
@@ -130,6 +131,8 @@ class NodeHandle(Generic[P]):
     opened_by = ""
     #: makes the store that is kept in a file
     store_in: Callable[[Any], Store]
+    #: the driver's own kind of receipt
+    receipts: type[ReceiptHandle] = ReceiptHandle
     #: what guards a mere look at the core, where several threads may be in it
     looking: AbstractContextManager[Any] = nullcontext()
 
@@ -315,6 +318,10 @@ class NodeHandle(Generic[P]):
         self.meet()
         peer: P = self._peers[peer_id]
         return peer
+
+    def peer_if_known(self, peer_id: str) -> P | None:
+        """From any thread: the peer of that id, if there is one."""
+        return self._peers.get(peer_id)
 
     @property
     def peers(self) -> list[P]:
@@ -630,6 +637,22 @@ class NodeHandle(Generic[P]):
         if self.closed:
             return 0.0
         return self.config.drain_timeout if timeout is None else timeout
+
+    # -- transactions ---------------------------------------------------------------------------------------------
+
+    def _committing(self, messages: Iterable[Any], function: Callable[[Any], T]) -> Operation[T]:
+        """Call ``function(db)`` in one transaction with the acknowledgement of held messages; its value."""
+        return transacting(self, function, messages, sends=False)
+
+    def _transacting(self, function: Callable[[Any, Any], T], messages: Iterable[Any]) -> Operation[T]:
+        """The same with ``function(db, send)``."""
+        return transacting(self, function, messages, sends=True)
+
+    def finding_room(self, session: Session) -> Operation[None]:
+        """Until the outbox of a session has room."""
+        while not session.has_room:
+            self.endpoint.starved[session.peer_id] = session
+            yield from session.handle.room()
 
     def _draining(self) -> Operation[Ledger]:
         """Wait until every peer has read everything accepted so far, or time is up; the ledger."""

@@ -252,6 +252,10 @@ class PeerHandle(Generic[M, R]):
             except OutboxFull:
                 yield from self._waiting(Watch.ROOM)
 
+    def room(self) -> Operation[None]:
+        """Until there may be room."""
+        yield from self._waiting(Watch.ROOM)
+
     def _persisting(self, receipts: list[R]) -> Operation[None]:
         """Until these messages, which were accepted last, are on disk; raises the JournalError for which they are not.
 

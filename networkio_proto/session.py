@@ -98,6 +98,7 @@ class Session(Timed):
         "journal",
         "notices",
         "outbox",
+        "overfull",
         "parked",
         "peer_dials",
         "peer_expiry",
@@ -164,6 +165,8 @@ class Session(Timed):
         #: both FINs are read; as dialer we stay only to hear the acceptor say so
         self.finished = False
         self._draining = 0
+        #: what is sent now is part of a transaction, and gets its place whether there is room or not
+        self.overfull = False
         self._waking = False
         self._wake = Wake(self)
         self._accounted = 0
@@ -360,6 +363,11 @@ class Session(Timed):
         if self._endpoint.observer is not None:
             self._endpoint.observer.accepted(self.peer_id, sequence, headers)
 
+    def check_open(self) -> None:
+        """Raise SessionClosed or NodeClosed where :meth:`send` would."""
+        if not self.can_send:
+            self._refuse()
+
     def check_size(self, payload: bytes, headers: Mapping[str, object] | None = None) -> None:
         """Raise MessageTooLarge or EncodeError where :meth:`send` would, and send nothing."""
         size = len(payload) + (len(encode_headers(headers)) if headers else 0)
@@ -374,6 +382,8 @@ class Session(Timed):
 
     def _make_room(self, now: float) -> None:
         config = self._endpoint.config
+        if self.overfull:
+            return
         if config.overflow == "drop_oldest":
             while not self.has_room and self.outbox.drop_oldest():
                 self.account()

@@ -110,6 +110,7 @@ class Node(BlockingNode[Peer]):
 
     opened_by = "with"
     store_in = SQLiteJournal
+    receipts = Receipt
 
     def prepare(self) -> None:
         """Set up what is this adapter's own; nothing is open yet."""
@@ -301,6 +302,8 @@ class Node(BlockingNode[Peer]):
         """Raise WrongThread in the node's own thread."""
         if self._loop is not None and self._loop.here:
             raise WrongThread(f"the thread of node {self.id} must not wait; wake a thread of your own")
+        if self.keeper is not None and self.keeper.here():
+            raise WrongThread(f"the function of a transaction of node {self.id} must not wait; use its send() and db")
 
     def due(self) -> float:
         """For the loop: when ``tick`` must be called next."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from networkio_proto.journal import JournalBatch, JournalRecord, MessageAccepted
 
@@ -32,6 +33,15 @@ class Shelf:
     def write(self, batch: JournalBatch, done: Callable[[BaseException | None], None]) -> None:
         assert self._thread is not None
         self._thread.submit(self._write, batch, done)
+
+    def run(self, call: Callable[[Any], object], done: Callable[[BaseException | None], None]) -> None:
+        raise NotImplementedError
+
+    def undo(self) -> None:
+        raise NotImplementedError
+
+    def here(self) -> bool:
+        return False
 
     def close(self) -> None:
         self.going.set()

@@ -17,7 +17,7 @@ PROGRAMS = {"__main__.py"}
 #: links, accepting, dialling and waiting of its own (190), a way to the journal's thread and back (42), and what is
 #: written out for speed in ``send`` and ``read`` (3); that for threads brings what the other has from
 #: anyio: its loop, its dialling, and waiting that Ctrl-C and fork may strike
-BUDGETS = {networkio_asyncio: 637, networkio_threads: 732}
+BUDGETS = {networkio_asyncio: 644, networkio_threads: 735}
 
 
 @pytest.fixture

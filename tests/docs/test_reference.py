@@ -143,18 +143,20 @@ DRIVERS = {
     "Node": {
         "abandon", "alive", "arrive", "begin", "begin_serving", "breathe", "breathless", "call", "carry_out",
         "changing", "check_address", "check_open", "check_unserved", "check_waiting", "connecting", "dial", "dialled",
-        "dialling", "drain_time", "due", "emptying", "end_serving", "ending", "enter", "fail", "forked", "give_back",
-        "gone", "handy", "leave", "listening", "log", "looking", "loop", "make_link", "make_peer", "meet", "met",
-        "nudge", "now", "opened_by", "payload", "peer_within", "prepare", "request_number", "restore", "run", "serving",
-        "start", "stop", "store_in", "take_back", "tick", "token", "unlink", "visit", "wake",
-        "wake_unwritten", "wake_watchers",
+        "dialling", "drain_time", "due", "emptying", "end_serving", "ending", "enter", "fail", "finding_room", "forked",
+        "give_back", "gone", "handy", "leave", "listening", "log", "looking", "loop", "make_link", "make_peer", "meet",
+        "met", "now", "nudge", "opened_by", "payload", "peer_if_known", "peer_within", "prepare", "receipts",
+        "request_number", "restore", "run", "serving", "start", "stop", "store_in", "take_back", "tick", "token",
+        "unlink", "visit", "wake", "wake_unwritten", "wake_watchers",
     },
     "Peer": {
         "accept_or_none", "accept_within", "accepting", "draining", "handling", "iterate", "iteration_over", "judged",
-        "read_out", "read_plain", "reading", "receiving", "serve", "serving", "take", "take_or_none", "waiting_for",
-        "wake", "wake_everybody", "wake_unwritten",
+        "read_out", "read_plain", "reading", "receiving", "room", "serve", "serving", "take", "take_or_none",
+        "waiting_for", "wake", "wake_everybody", "wake_unwritten",
     },
-    "Message": {"finish", "handled", "peer", "undecodable"},
+    "Message": {
+        "check_held", "committed", "finish", "handled", "inbox", "peer", "reserve", "undecodable", "unreserve",
+    },
     "Receipt": {"done", "peer", "refusal", "refused", "sequence"},
     "Listener": {"abandon", "accept_directly", "accept_on", "accepted", "failed"},
 }

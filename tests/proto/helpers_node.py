@@ -81,6 +81,10 @@ class Slate:
         self.batches: list[JournalBatch] = []
         self.writing: JournalBatch | None = None
         self.closed = False
+        #: the application's own: what is on disk, and in a transaction that is open
+        self.rows: list[object] = []
+        self.open_rows: list[object] | None = None
+        self.running: tuple[Callable[[Any], object], Callable[[BaseException | None], None]] | None = None
 
     def open(self, node_id: str) -> list[JournalRecord]:
         """What was written."""
@@ -91,18 +95,50 @@ class Slate:
         assert self.writing is None
         self.writing, self._done = batch, done
 
+    def run(self, call: Callable[[Any], object], done: Callable[[BaseException | None], None]) -> None:
+        """What the function did to ``rows`` is there when the next batch is; it is called by :meth:`finish_run`."""
+        assert self.writing is None
+        self.running = (call, done)
+
+    def finish_run(self) -> None:
+        """The function is called."""
+        assert self.running is not None
+        (call, done), self.running = self.running, None
+        self.open_rows = list(self.rows)
+        try:
+            call(self.open_rows)
+        except BaseException as error:
+            self.open_rows = None
+            done(error)
+        else:
+            done(None)
+
+    def undo(self) -> None:
+        """It did nothing."""
+        assert self.open_rows is not None
+        self.open_rows = None
+
+    def here(self) -> bool:
+        """There is but one thread."""
+        return False
+
     def finish(self, error: BaseException | None = None) -> None:
         """It is written, or has failed."""
         assert self.writing is not None
         batch, self.writing = self.writing, None
         if error is None:
             self.batches.append(batch)
+            self.rows = self.rows if self.open_rows is None else self.open_rows
+        self.open_rows = None
         self._done(error)
 
     def finish_all(self) -> None:
         """Write until there is nothing to write."""
-        while self.writing is not None:
-            self.finish()
+        while self.writing is not None or self.running is not None:
+            if self.running is not None:
+                self.finish_run()
+            else:
+                self.finish()
 
     def close(self) -> None:
         """Nothing is written any more."""

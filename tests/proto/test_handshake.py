@@ -406,7 +406,7 @@ def positions(draw: st.DrawFn) -> tuple[bytes, bytes, int, int, int]:
 
 
 def inbox_facts(facts: Any, seen: int) -> InboxFacts:
-    return InboxFacts(*facts, seen=seen if seen > facts[2] else 0)
+    return InboxFacts(facts[0], facts[1], facts[2], facts[3], facts[4], seen if seen > facts[2] else 0)
 
 
 @st.composite
