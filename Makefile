@@ -11,6 +11,7 @@ PYTHON  ?= python3
 PYTHONS ?= $(shell tools/pythons)
 ARGS    ?=
 SECONDS ?= 300
+KILLS   ?= 1000
 
 EVENTS  ?= 500000000
 SEEDS   ?= 50000
@@ -46,7 +47,7 @@ define install
 	&& touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-core test-slow test-games test-searches test-rest fuzz machines networks hostile exhaust model soak \
+.PHONY: help demo test test-core test-slow test-games test-searches test-rest fuzz machines networks hostile exhaust model money soak \
 	compiled bench bench-peers bench-brokers check docs clean
 
 help:  ## show this list (the default)
@@ -107,6 +108,9 @@ hostile: $(STAMP)  ## besiege both adapters as strangers can, in full; takes som
 
 exhaust: $(STAMP)  ## try out everything that can be tried out to the end, and count it; this takes long
 	@NETWORKIO_EXHAUST=1 $(BIN)/python $(PYTEST) -q -s -o faulthandler_timeout=0 tests/exhaustive tests/scenarios
+
+money: $(STAMP)  ## kill two banks KILLS=1000 times while they send money to each other, and count it
+	@$(BIN)/python examples/money.py --kills $(KILLS)
 
 model: $(STAMP)  ## visit every state of the protocol's model with SPIN
 	@$(BIN)/python -m tests.model.run $(ARGS)

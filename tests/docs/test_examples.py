@@ -42,6 +42,10 @@ order
 \.\.\. +\[100%\]
 3 passed in .*
 """,
+    "money": r"""
+1[01] kills, (\d+) transfers left a bank, \1 arrived
+20,000\.00 before, 20,000\.00 after: it balances
+""",
     "survive_a_cut": r"""
 once and in order: True
 1000 sent, 1000 read, 0 failed
