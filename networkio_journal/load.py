@@ -19,6 +19,7 @@ from typing import Final
 from networkio_proto.errors import JournalMismatch, printable
 from networkio_proto.handshake import Ended
 from networkio_proto.journal import InboxMoved, JournalRecord, MessageAccepted
+from networkio_proto.ledger import Failure
 
 from .rows import (
     APPLICATION,
@@ -26,6 +27,7 @@ from .rows import (
     Damage,
     Row,
     ended_of,
+    failure_of,
     inbox_of,
     journal_of,
     message_of,
@@ -58,6 +60,8 @@ class _Found:
     #: the rows of its positions
     inbox_rows: list[Row] = field(default_factory=list)
     ended_rows: list[Row] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    failure_rows: list[Row] = field(default_factory=list)
 
 
 def identify(connection: sqlite3.Connection, path: str) -> int:
@@ -103,6 +107,7 @@ def load(connection: sqlite3.Connection, path: str, node_id: str) -> tuple[dict[
     _messages(connection, found)
     _inboxes(connection, found)
     _ended(connection, found)
+    _failures(connection, found)
     records: list[JournalRecord] = []
     for one in found.values():
         _complete(one)
@@ -166,6 +171,12 @@ def _ended(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:
         one.ended_rows.append(row)
 
 
+def _failures(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:
+    for one, place, row in _rows(connection, found, "networkio_failure"):
+        one.failures.append(failure_of(row, f"the outcome of message {place} to {printable(one.peer.peer_id)}"))
+        one.failure_rows.append(row)
+
+
 def _complete(one: _Found) -> None:
     """Are the rows exactly those that the peer's row speaks of?"""
     peer, name = one.peer, printable(one.peer.peer_id)
@@ -179,6 +190,7 @@ def _complete(one: _Found) -> None:
             raise Damage(missing)
     if (sequence := next(expected, None)) is not None:
         raise Damage(f"message {sequence} to {name} is missing")
-    if positions(one.inbox_rows, one.ended_rows) != one.positions:
-        raise Damage(f"the positions of the inboxes for {name} do not fit each other")
+    if positions(one.inbox_rows, one.ended_rows, one.failure_rows) != one.positions:
+        raise Damage(f"the positions and outcomes for {name} do not fit each other")
     peer.inboxes, peer.ended = one.inboxes, tuple(one.ended)
+    peer.failures = {failure.first: failure for failure in one.failures}

@@ -17,14 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import chain
 from struct import Struct
 from struct import error as StructError
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
-from networkio_proto.errors import printable
+from networkio_proto.errors import Outcome, printable
 from networkio_proto.handshake import Ended, InboxFacts
 from networkio_proto.journal import InboxMoved, MessageAccepted
+from networkio_proto.ledger import Failure
 
 from .state import Opening, Peer
 
@@ -37,6 +39,8 @@ __all__ = [
     "Row",
     "ended_of",
     "ended_row",
+    "failure_of",
+    "failure_row",
     "inbox_of",
     "inbox_row",
     "journal_of",
@@ -72,6 +76,8 @@ SCHEMA: Final[dict[str, str]] = {
     "first INTEGER, fin INTEGER, rejects BLOB, settled BLOB, crc INTEGER",
     "networkio_ended": "id INTEGER PRIMARY KEY, outbox_id BLOB, run BLOB, received INTEGER, read INTEGER, "
     "first INTEGER, why INTEGER, crc INTEGER",
+    "networkio_failure": "id INTEGER PRIMARY KEY, last INTEGER, outcome TEXT, seen TEXT, code INTEGER, exact INTEGER, "
+    "reason BLOB, crc INTEGER",
 }
 
 _REJECT = Struct(">qqI")
@@ -234,7 +240,22 @@ def ended_of(row: Row, what: str) -> Ended:
     return ended
 
 
-def positions(inboxes: Iterable[Row], ended: Iterable[Row]) -> int:
+def failure_row(number: int, failure: Failure) -> Row:
+    at, reason = key(number, failure.first), failure.reason.encode("utf-8", "surrogatepass")
+    numbers, words = (failure.last, failure.code, int(failure.exact)), (failure.outcome.value, failure.seen)
+    crc = _checksum(8, (at, *numbers), *(word.encode() for word in words), reason)
+    return at, failure.last, *words, failure.code, int(failure.exact), reason, crc
+
+
+def failure_of(row: Row, what: str) -> Failure:
+    _check(row, (int, int, str, str, int, int, bytes, int), what)
+    at, last, outcome, seen, code, exact, reason, crc = row
+    _agree(crc, _checksum(8, (at, last, code, exact), outcome.encode(), seen.encode(), reason), what)
+    text = reason.decode("utf-8", "surrogatepass")
+    return Failure(split(at)[1], last, Outcome(outcome), text, seen, code, exact == 1)
+
+
+def positions(inboxes: Iterable[Row], ended: Iterable[Row], failures: Iterable[Row]) -> int:
     """One checksum over all positions of a peer, in their order."""
-    of_inboxes, of_ended = [row[-1] for row in inboxes], [row[-1] for row in ended]
-    return _checksum(7, (len(of_inboxes), *of_inboxes, *of_ended))
+    parts = [[row[-1] for row in rows] for rows in (inboxes, ended, failures)]
+    return _checksum(7, (*map(len, parts), *chain.from_iterable(parts)))

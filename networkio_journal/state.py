@@ -29,6 +29,7 @@ from networkio_proto.journal import (
     OutboxTrimmed,
     ReceiverKnown,
 )
+from networkio_proto.ledger import FAILURE_RANGES, Failure, melted
 
 __all__ = ["Draft", "Opening", "Peer", "records_of"]
 
@@ -68,6 +69,8 @@ class Peer:
     #: is the last of them the present one?
     present: bool = False
     ended: tuple[Ended, ...] = ()
+    #: how those below ``first`` ended that were not read, by the first of each range, in order
+    failures: dict[int, Failure] = field(default_factory=dict)
 
 
 class Draft:
@@ -98,6 +101,8 @@ class Draft:
         elif isinstance(record, OutboxTrimmed):
             peer.first = max(peer.first, record.first)
             peer.next = max(peer.next, peer.first)
+            if record.failures:
+                self._fail(record.failures)
         elif isinstance(record, ReceiverKnown):
             peer.receiver, peer.marked = record.incarnation, max(peer.marked, record.marked)
         elif isinstance(record, InboxesEnded):
@@ -109,6 +114,13 @@ class Draft:
     def retained(self) -> Iterator[MessageAccepted]:
         """The new messages, but for those that have their outcome already."""
         return (message for message in self.messages if message.sequence >= self.peer.first)
+
+    def _fail(self, failures: tuple[Failure, ...]) -> None:
+        """As the core does, the oldest melt where there are too many."""
+        known = [*self.peer.failures.values(), *failures]
+        while len(known) > FAILURE_RANGES:
+            known[:2] = [melted(*known[:2])]
+        self.peer.failures = {failure.first: failure for failure in known}
 
     def _move(self, moved: InboxMoved) -> None:
         peer, outbox_id = self.peer, moved.facts.outbox_id
@@ -150,8 +162,8 @@ def _outbox(peer: Peer, openings: list[Opening], messages: list[MessageAccepted]
         count = max(0, last - max(peer.first - 1, opening.after))
         yield from messages[taken : taken + count]
         taken += count
-    if not openings and peer.first > 1:
-        yield OutboxTrimmed(peer.peer_id, peer.first)
+    if peer.failures or (not openings and peer.first > 1):
+        yield OutboxTrimmed(peer.peer_id, peer.first, tuple(peer.failures.values()))
 
 
 def _inboxes(peer: Peer) -> Iterator[JournalRecord]:

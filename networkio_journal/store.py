@@ -52,6 +52,7 @@ from .rows import (
     SCHEMA,
     Damage,
     ended_row,
+    failure_row,
     inbox_row,
     journal_row,
     key,
@@ -361,7 +362,7 @@ class Store:
             execute("REPLACE INTO networkio_journal VALUES (?, ?, ?, ?)", journal_row(self.node_id, count))
 
     def _write_positions(self, before: Peer, peer: Peer) -> int:
-        """The rows of inboxes that differ; returns the checksum over all."""
+        """The rows of inboxes and of failures that differ; returns the checksum over all."""
         number, execute = peer.number, self._connection.execute
         inboxes = [inbox_row(number, place, moved) for place, moved in peer.inboxes.items()]
         for place in before.inboxes.keys() - peer.inboxes.keys():
@@ -374,7 +375,13 @@ class Store:
             ends = (key(number, 0), key(number, LAST_SEQUENCE))
             execute("DELETE FROM networkio_ended WHERE id BETWEEN ? AND ?", ends)
             self._connection.executemany(f"INSERT INTO networkio_ended VALUES ({_MARKS[8]})", ended)
-        return positions(inboxes, ended)
+        failures = [failure_row(number, failure) for failure in peer.failures.values()]
+        for place in before.failures.keys() - peer.failures.keys():
+            execute("DELETE FROM networkio_failure WHERE id = ?", (key(number, place),))
+        for failure, row in zip(peer.failures.values(), failures, strict=True):
+            if before.failures.get(failure.first) != failure:
+                execute(f"REPLACE INTO networkio_failure VALUES ({_MARKS[8]})", row)
+        return positions(inboxes, ended, failures)
 
 
 _MARKS: Final = {count: ", ".join("?" * count) for count in (8, 10)}

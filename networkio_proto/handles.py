@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from .errors import DecodeError, JournalError, MessageNotHeld, NotARequest, Outcome, UsageError, printable
 from .events import GapRange, Positions
 from .frames import DataFlag
-from .inbox import Delivery, Details, Inbox, message_id
+from .inbox import Delivery, Details, Inbox, message_id, name
 from .ledger import Failure
 from .operations import Operation
 from .requests import REPLY, request_of
@@ -232,6 +232,20 @@ class ReceiptHandle:
         outcome = self.outcome
         state = outcome.value if outcome else "refused by the journal" if self.refused else "under way"
         return f"<Receipt {self.sequence} to {self.peer.id if self.peer else 'a new peer'}: {state}>"
+
+    @property
+    def id(self) -> str:
+        """The message's ``id``, as the peer sees it too; ``Node.receipt`` finds it again, in a later process as well.
+
+        Raises UsageError if it has none: its transaction is not over, it was never accepted, or after it the outbox was
+        renamed more than 64 times (old copies of journals).
+        """
+        self._check_sent()
+        outbox_id: bytes | None = None if self.refused else self.peer.session.outbox.name_of(self.sequence)
+        if outbox_id is None:
+            why = "was never accepted" if self.refused else "was accepted so long ago that its name is forgotten"
+            raise UsageError(f"message {self.sequence} to {self.peer.id} {why}")
+        return name(outbox_id, self.sequence)
 
     @property
     def outcome(self) -> Outcome | None:

@@ -31,7 +31,7 @@ from .handshake import InboxFacts
 from .ranges import Ranges
 from .requests import reply_to
 
-__all__ = ["Delivery", "Details", "Inbox", "Reject", "message_id"]
+__all__ = ["Delivery", "Details", "Inbox", "Reject", "message_id", "name", "named"]
 
 #: so many separate gaps are told one by one with the next message
 GAP_RANGES = 64
@@ -79,8 +79,23 @@ def message_id(delivery: Delivery) -> str:
     """The same for every transmission of this message, and for no other message."""
     details = delivery[4]
     origin = None if details is None else details.origin
-    origin = origin or delivery[0].outbox_id + delivery[1].to_bytes(8, "big")
-    return f"{origin[:16].hex()}-{int.from_bytes(origin[16:], 'big')}"
+    if origin is None:
+        return name(delivery[0].outbox_id, delivery[1])
+    return name(origin[:16], int.from_bytes(origin[16:], "big"))
+
+
+def name(outbox_id: bytes, sequence: int) -> str:
+    """The id of a message: where it was first accepted."""
+    return f"{outbox_id.hex()}-{sequence}"
+
+
+def named(message_id: str) -> tuple[bytes, int]:
+    """The outbox id and sequence in the id of a message; raises ValueError for what is none."""
+    outbox_id, _, sequence = message_id.partition("-")
+    found = bytes.fromhex(outbox_id), int(sequence)
+    if name(*found) != message_id or len(found[0]) != 16:
+        raise ValueError(message_id)
+    return found
 
 
 def _cost(delivery: Delivery) -> int:

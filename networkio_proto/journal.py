@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from .errors import JournalError
 from .handshake import Ended, InboxFacts
 from .inbox import Inbox, Reject
+from .ledger import Failure
 from .outbox import Entry, Outbox
 from .ranges import Ranges
 
@@ -89,10 +90,14 @@ class MessageAccepted:
 
 @dataclass(frozen=True, slots=True)
 class OutboxTrimmed:
-    """Everything below ``first`` has its outcome and may be forgotten."""
+    """Everything below ``first`` has its outcome and may be forgotten.
+
+    ``failures``: the outcomes of those among them that were not read, and that no earlier record has.
+    """
 
     peer_id: str
     first: int
+    failures: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +285,7 @@ class SessionJournal:
         if kind is OutboxOpened:
             return OutboxOpened(session.peer_id, outbox.outbox_id, outbox.run, outbox.first)
         if kind is OutboxTrimmed:
-            return OutboxTrimmed(session.peer_id, outbox.first)
+            return OutboxTrimmed(session.peer_id, outbox.first, outbox.failures.within(self.first, outbox.first - 1))
         if kind is ReceiverKnown:
             return ReceiverKnown(session.peer_id, outbox.receiver or b"", outbox.marked)
         if kind is InboxesEnded:
@@ -368,6 +373,8 @@ def restore(session: Session, record: JournalRecord) -> None:
         outbox.ledger.accepted += not (record.fin or record.skip)  # what ended early has been counted by then
         outbox.fin = outbox.next - 1 if record.fin else outbox.fin
     elif isinstance(record, OutboxTrimmed):
+        for failure in record.failures:
+            outbox.failures.add(failure)
         _trim(outbox, record.first)
     elif isinstance(record, ReceiverKnown):
         outbox.receiver = record.incarnation

@@ -24,7 +24,7 @@ from .errors import (
     OutcomeForgotten,
 )
 
-__all__ = ["FAILURE_RANGES", "Failure", "FailureLog", "Ledger"]
+__all__ = ["FAILURE_RANGES", "Failure", "FailureLog", "Ledger", "melted"]
 
 #: so many separate ranges of failed messages are remembered per peer
 FAILURE_RANGES = 1024
@@ -101,15 +101,30 @@ class FailureLog:
         """All of them, oldest first."""
         return list(self._ranges)
 
+    def within(self, first: int, last: int) -> tuple[Failure, ...]:
+        """What is on record of the sequences from ``first`` to ``last``."""
+        ranges = self._ranges
+        if not ranges or ranges[-1].last < first:
+            return ()
+        place = max(0, bisect_right(self._firsts, first) - 1)
+        return tuple(
+            replace(each, first=max(first, each.first), last=min(last, each.last))
+            for each in ranges[place:]
+            if each.last >= first and each.first <= last
+        )
+
     def __len__(self) -> int:
         return len(self._ranges)
 
     def _melt_oldest(self) -> None:
         older, newer = self._ranges[0], self._ranges[1]
-        self._ranges[:2] = [
-            Failure(older.first, newer.last, Outcome.LOST, "several ends", "unknown", exact=False),
-        ]
+        self._ranges[:2] = [melted(older, newer)]
         self._firsts[:2] = [older.first]
+
+
+def melted(older: Failure, newer: Failure) -> Failure:
+    """One range in place of two: how the messages in it ended is forgotten."""
+    return Failure(older.first, newer.last, Outcome.LOST, "several ends", "unknown", exact=False)
 
 
 def _joined(left: Failure, right: Failure) -> Failure:

@@ -34,6 +34,7 @@ from .errors import (
 )
 from .events import Abandon, Close, Dial, Event, Log, Transmit, Wake
 from .handles import MessageHandle, ReceiptHandle
+from .inbox import named
 from .instrumentation import Instrumentation
 from .journal import JournalRecord, Store
 from .keeper import Keeper
@@ -384,6 +385,23 @@ class NodeHandle(Generic[P]):
         """16 bytes that no other request has, in this process or another."""
         self._requests += 1
         return self.endpoint.incarnation[:8] + self._requests.to_bytes(8, "big")
+
+    def receipt(self, message_id: str) -> Any:
+        """The receipt of a message that this node accepted, by its ``id``; with a journal in an earlier process too.
+
+        Raises UsageError for what is no id of a message, and for one that this node never accepted, or no longer knows.
+        """
+        with self.inside:
+            self.meet()
+            try:
+                outbox_id, sequence = named(message_id)
+            except ValueError:
+                raise UsageError(f"{printable(repr(message_id))} is no id of a message") from None
+            for peer in self._peers.values():
+                outbox = peer.session.outbox
+                if 0 < sequence < outbox.next and outbox.name_of(sequence) == outbox_id:
+                    return peer.receipt(sequence)
+        raise UsageError(f"node {self.id} has accepted no message {message_id}, or has forgotten it")
 
     # -- notices --------------------------------------------------------------------------------------------------
 

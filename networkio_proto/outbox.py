@@ -44,6 +44,9 @@ MAX_BUFFERS = 64
 #: so many runs of an outbox are remembered, the present one included (P-RUN-2)
 _MAX_RUNS = 64
 
+#: and so many of its earlier names
+_MAX_NAMES = 64
+
 _DATA = Struct(">IBBQ")
 _pack_data = _DATA.pack
 _TOTAL = Struct(">I")
@@ -131,7 +134,9 @@ class Outbox:
         "ledger",
         "marked",
         "message_limit",
+        "names",
         "newly_failed",
+        "nameless",
         "next",
         "on_outcome",
         "origin",
@@ -176,6 +181,9 @@ class Outbox:
         self.marked = 0
         #: (last sequence, outbox id) of earlier names, oldest first
         self.origins: list[tuple[int, bytes]] = []
+        #: all of them, the newest 64, be there anything left of it or not; up to ``nameless`` they are forgotten
+        self.names: list[tuple[int, bytes]] = []
+        self.nameless = 0
         self.fin = 0
         #: the peer has read FIN; it is kept all the same until the session is over: a new process must hear of it too
         self.fin_read = False
@@ -264,6 +272,7 @@ class Outbox:
         heapq.heapify(self._ttl)
         self._dropped = min(self._dropped, after + 1)
         self.origins = [(min(last, after), outbox_id) for last, outbox_id in self.origins]
+        self.names = [(min(last, after), outbox_id) for last, outbox_id in self.names]
         failures, self.failures = self.failures, FailureLog()
         for failure in failures.ranges():
             if failure.first <= after:
@@ -641,9 +650,20 @@ class Outbox:
 
     def keep_names(self) -> None:
         """The id changes: what is retained was first accepted under the one until now, and goes on saying so."""
-        named = self.origins[-1][0] if self.origins else 0
-        if max(named, self.first - 1) < self.next - 1:
-            self.origins.append((self.next - 1, self.outbox_id))
+        last = self.next - 1
+        if max(self.origins[-1][0] if self.origins else 0, self.first - 1) < last:
+            self.origins.append((last, self.outbox_id))
+        if (self.names[-1][0] if self.names else 0) < last:
+            self.names.append((last, self.outbox_id))
+            for forgotten, _ in self.names[:-_MAX_NAMES]:
+                self.nameless = forgotten
+            del self.names[:-_MAX_NAMES]
+
+    def name_of(self, sequence: int) -> bytes | None:
+        """The outbox id under which that message was accepted; None if that is forgotten."""
+        if sequence <= self.nameless:
+            return None
+        return next((outbox_id for last, outbox_id in self.names if sequence <= last), self.outbox_id)
 
     def _replace(self, sequence: int, reason: SkipReason) -> None:
         index = sequence - self.origin

@@ -380,6 +380,10 @@ class DurableJudge(Judge):
         """A message is back: its outcome is open again, if it is not on disk."""
         if sequence < outbox.first:
             message.outcome = message.outcome or Outcome.READ
+            failure = outbox.failures.find(sequence)
+            told = Outcome.READ if failure is None else failure.outcome if failure.exact else message.outcome
+            text = "{} of {} was {}, and is {} after a restart"
+            self._demand(told is message.outcome, "I10", text, sequence, host, message.outcome, told)
             return
         entry = outbox.entry(sequence)
         same = (entry.payload, entry.headers, entry.skip) == (record.payload, record.headers, record.skip)

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from networkio_journal.store import Store
-from networkio_proto import Endpoint
+from networkio_proto import Endpoint, Outcome
 from networkio_proto.handshake import Ended, InboxFacts
 from networkio_proto.inbox import Inbox
 from networkio_proto.journal import (
@@ -22,6 +22,7 @@ from networkio_proto.journal import (
     OutboxTrimmed,
     ReceiverKnown,
 )
+from networkio_proto.ledger import Failure, FailureLog
 from networkio_proto.outbox import Entry, Outbox
 from networkio_proto.session import Session
 from networkio_testing.disk import Disk
@@ -201,12 +202,19 @@ class History:
         return MessageAccepted(peer, sequence, payload, headers, chance.choice([0, 0x40]), fin, skip)
 
     def trimmed(self, peer: str) -> OutboxTrimmed:
+        chance, before = self.chance, self.first[peer]
         first = self.chance.randint(self.first[peer], self.next[peer])
         if self.chance.random() < 0.1:
             first = self.next[peer] + 2  # what ended before it was written
         self.first[peer] = first
         self.next[peer] = max(first, self.next[peer])
-        return OutboxTrimmed(peer, first)
+        failures = FailureLog()
+        for sequence in range(before, first):
+            if chance.random() < 0.5:
+                outcome, text = chance.choice([(Outcome.REJECTED, "n\u00e9\ud800"), (Outcome.EXPIRED, "")])
+                exact = chance.random() < 0.8
+                failures.add(Failure(sequence, sequence, outcome, text, chance.choice(["no", "yes"]), 7, exact))
+        return OutboxTrimmed(peer, first, tuple(failures.ranges()))
 
     def opened(self, peer: str) -> OutboxOpened:
         return OutboxOpened(peer, self._name(), self.chance.randbytes(16), self.first[peer])

@@ -228,12 +228,15 @@ def test_pages_of_an_earlier_time_among_newer_ones_are_noticed(tmp_path: Path) -
         ("UPDATE networkio_peer SET name = x'62' WHERE id = 2", "the row of a peer has columns of other types"),
         ("UPDATE networkio_peer SET present = 2 WHERE id = 2", "the row of peer b does not fit"),
         ("UPDATE networkio_peer SET receiver = x'' WHERE id = 1", "the row of peer c does not fit"),
-        ("DELETE FROM networkio_inbox", "the positions of the inboxes for b do not fit each other"),
+        ("DELETE FROM networkio_inbox", "the positions and outcomes for b do not fit each other"),
         ("UPDATE networkio_inbox SET read = 6", "an inbox for b does not fit"),
-        ("DELETE FROM networkio_ended", "the positions of the inboxes for b do not fit each other"),
+        ("DELETE FROM networkio_ended", "the positions and outcomes for b do not fit each other"),
         ("UPDATE networkio_ended SET why = 2", "an ended inbox for b does not fit"),
         ("INSERT INTO networkio_ended SELECT 9 << 43, outbox_id, run, received, read, first, why, crc FROM "
          "networkio_ended", "networkio_ended has a row of a peer that there is not"),
+        ("DELETE FROM networkio_failure", "the positions and outcomes for b do not fit each other"),
+        ("UPDATE networkio_failure SET outcome = 'expired'", "the outcome of message 1 to b does not fit"),
+        ("UPDATE networkio_failure SET reason = 'none'", "the outcome of message 1 to b has columns of other types"),
         ("DELETE FROM networkio_journal", "the row that names the node is missing"),
         ("UPDATE networkio_journal SET node = 'nodf'", "the row that names the node does not fit"),
         ("DROP TABLE networkio_inbox", "the table networkio_inbox"),
@@ -268,7 +271,7 @@ def test_one_message_too_many_is_damage(tmp_path: Path) -> None:
     store = _store(path)
     store.commit(JournalBatch(1, (OPENED, message(1), message(2))))
     store.close()
-    row = peer_row(replace(store.peers["b"], next=2), positions([], []))
+    row = peer_row(replace(store.peers["b"], next=2), positions([], [], []))
     _with_a_tool(path, "REPLACE INTO networkio_peer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     with pytest.raises(JournalDamaged, match="there is one too many to b"):
         _store(path)

@@ -17,7 +17,7 @@ import pytest
 
 from networkio_journal import SQLiteJournal, defects, load, rows, store
 from networkio_journal.store import Store
-from networkio_proto import UsageError
+from networkio_proto import Endpoint, UsageError
 from networkio_proto.errors import (
     ConfigurationError,
     JournalDamaged,
@@ -25,6 +25,7 @@ from networkio_proto.errors import (
     JournalFull,
     JournalLocked,
     JournalMismatch,
+    Outcome,
 )
 from networkio_proto.handshake import Ended, InboxFacts
 from networkio_proto.journal import (
@@ -37,6 +38,7 @@ from networkio_proto.journal import (
     OutboxTrimmed,
     ReceiverKnown,
 )
+from networkio_proto.ledger import FAILURE_RANGES, Failure
 
 from .helpers import assert_same
 
@@ -50,7 +52,7 @@ ONE_OF_EACH: list[JournalRecord] = [
     MessageAccepted("b", 3, b"\x00" * 10_000, b"", 0),
     MessageAccepted("b", 4, b"", b"", 0, skip=3),
     MessageAccepted("b", 5, b"", b"", 0, fin=True),
-    OutboxTrimmed("b", 2),
+    OutboxTrimmed("b", 2, (Failure(1, 1, Outcome.REJECTED, "no \u2603 \ud800", "yes", 65535),)),
     InboxMoved("b", InboxFacts(b"theirs".ljust(16), b"r".ljust(16), 7, 7, 2), ((3, 65535, "no \u2603"),), 7),
     InboxMoved("b", InboxFacts(b"theirs".ljust(16), b"r".ljust(16), 0, 0, 1), (), 0, ((2, 2), (4, 2**60))),
     InboxesEnded("b", (Ended(b"old".ljust(16), b"r".ljust(16), 9, 8, 7, 1),)),
@@ -107,7 +109,7 @@ def test_every_kind_of_record_comes_back(path: str, size: int) -> None:
     assert [record for record in kept if record not in ONE_OF_EACH] == [
         OutboxOpened("b", OPENED.outbox_id, OPENED.run, 2)  # it begins behind what is over
     ]
-    assert {type(record) for record in kept} == {type(record) for record in ONE_OF_EACH} - {OutboxTrimmed}
+    assert {type(record) for record in kept} == {type(record) for record in ONE_OF_EACH}
 
 
 def test_a_batch_is_reported_in_the_journals_thread_and_what_was_handed_over_is_written_before_it_closes(
@@ -598,3 +600,23 @@ def test_a_defect_that_the_journal_could_meet_is_warned_of(path: str, monkeypatc
     monkeypatch.setattr(store, "warnings_for", lambda version: [f"{version} has {known.name}"])
     with pytest.warns(RuntimeWarning, match="has test"):
         Store(path, "node").close()
+
+
+def test_the_oldest_outcomes_melt_and_the_file_does_not_grow_with_them(path: str) -> None:
+    journal = Store(path, "node", synchronous="OFF")
+    journal.commit(JournalBatch(1, (OPENED,)))
+    for place in range(FAILURE_RANGES // 100 + 2):
+        numbers = range(place * 200 + 1, place * 200 + 200, 2)
+        failures = tuple(Failure(number, number, Outcome.CANCELLED, "", "no") for number in numbers)
+        journal.commit(JournalBatch(1, (OutboxTrimmed("b", numbers[-1] + 2, failures),)))
+    [(count,)] = journal._connection.execute("SELECT count(*) FROM networkio_failure")
+    assert count == FAILURE_RANGES
+    journal.close()
+    again = Store(path, "node")
+    endpoint = Endpoint("node", journal=True)
+    endpoint.restore(again.records, 0.0)
+    again.close()
+    session = endpoint.session("b")
+    assert [session.outcome(number) for number in (1, 2, 2399, 2400)] == [None, None, Outcome.CANCELLED, Outcome.READ]
+    assert len(session.failures()) == FAILURE_RANGES
+    assert not session.failures()[0].exact

@@ -9,6 +9,7 @@ import pytest
 
 from networkio_proto import (
     Config,
+    ConfigurationError,
     Ledger,
     MessageRejected,
     NodeClosed,
@@ -121,6 +122,19 @@ def test_draining_and_sending_many_end_in_time_with_what_they_have() -> None:
     assert len(pair.to_b.send_many([1, 2], 2.5)) == 1
     assert pair.to_b.drain(2.5).unread == pair.a.drain(2.5).unread == 1
     assert pair.world.now == before + 7.5
+
+
+def test_transactions_wait_for_their_timeout_and_there_is_none_without_a_journal() -> None:
+    pair = two()
+    pair.to_b.send(1)
+    message = pair.to_a.receive(1.0)
+    with pytest.raises(ConfigurationError, match="node b has no journal"):
+        message.commit(lambda db: db, 2.5)
+    with pytest.raises(ConfigurationError, match="node b has no journal"):
+        pair.b.transaction(lambda db, send: db, 2.5, messages=[message])
+    pair.b.commit = lambda *called: called  # type: ignore[assignment, method-assign]
+    called: Any = message.commit(lambda db: None, 2.5)
+    assert (called[0], called[2]) == ([message], 2.5)
 
 
 # -- a node -----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from networkio_proto import (
     EncodeError,
     GapRange,
     IteratorBusy,
+    JournalFull,
     MessageCancelled,
     MessageNotHeld,
     MessageRejected,
@@ -20,10 +21,12 @@ from networkio_proto import (
     NotARequest,
     Outcome,
     SkipReason,
+    UsageError,
 )
 from networkio_proto.handles import IteratorHandle
 from networkio_testing.node import SimulatedMessage
 from tests.proto.helpers import Moody, Two, Waiting, two
+from tests.proto.helpers_node import Net, Slate
 
 
 def said(pair: Two, *things: object, **options: object) -> None:
@@ -383,3 +386,86 @@ def test_reserved_headers_cannot_be_given_and_are_not_shown() -> None:
         pair.world.run(1.0)
         message = pair.to_a.receive_nowait()
         assert (message.data, message.headers, message.wants_reply) == (1, {"mine": 1}, False)
+
+
+# -- the names of messages ----------------------------------------------------------------------------------------
+
+
+def test_a_message_has_one_id_on_both_sides_and_its_receipt_is_found_by_it() -> None:
+    net = Net()
+    a, b = net.node("a"), net.node("b")
+    a.peer("c").send_nowait("to somebody else")
+    to_b, from_a = net.connected(a, b)
+    receipts = [to_b.send_nowait(number) for number in range(3)]
+    net.run()
+    messages = [from_a.receive_nowait() for _ in range(3)]
+    assert [receipt.id for receipt in receipts] == [message.id for message in messages]
+    messages[0].ack()
+    net.wait(1.0)
+    for receipt, outcome in zip(receipts, (Outcome.READ, None, None), strict=True):
+        found = a.receipt(receipt.id)
+        assert (found.peer, found.sequence, found.outcome) == (to_b, receipt.sequence, outcome)
+    with pytest.raises(UsageError, match="node b has accepted no message"):
+        b.receipt(receipts[0].id)
+
+
+@pytest.mark.parametrize("text", ["", "-", "0" * 32, "0" * 30 + "-1", "0" * 32 + "-x", "0" * 32 + "-01", "g" * 33])
+def test_what_is_no_id_is_told(text: str) -> None:
+    with pytest.raises(UsageError, match="is no id of a message"):
+        Net().node("a").receipt(text)
+
+
+def test_an_id_outlives_the_name_of_its_outbox_but_for_the_oldest_of_many() -> None:
+    a = Net().node("a")
+    peer = a.peer("b")
+    receipts, ids = [], []
+    for number in range(70):
+        receipts.append(peer.send_nowait(number))
+        ids.append(receipts[-1].id)
+        peer.session.rename_outbox(mark=False)
+        peer.session.rename_outbox(mark=False)  # nothing was accepted under that name
+    assert [receipt.id for receipt in receipts[6:]] == ids[6:]
+    assert [a.receipt(each).sequence for each in ids[6:]] == list(range(7, 71))
+    with pytest.raises(UsageError, match="message 6 to b was accepted so long ago that its name is forgotten"):
+        _ = receipts[5].id
+    with pytest.raises(UsageError, match="or has forgotten it"):
+        a.receipt(ids[5])
+    outbox_id, _, sequence = ids[-1].partition("-")
+    for other in (f"{outbox_id}-{int(sequence) + 1}", f"{outbox_id}-0", f"{outbox_id}-{int(sequence) - 1}"):
+        with pytest.raises(UsageError, match="has accepted no message"):
+            a.receipt(other)
+
+
+def test_after_a_restart_a_receipt_tells_what_became_of_its_message() -> None:
+    net, slate = Net(), Slate()
+    a, b = net.node("a", journal=slate), net.node("b")
+    to_b, from_a = net.connected(a, b)
+    ids = []
+    for number in range(4):
+        receipt = to_b.send_nowait(number)
+        ids.append(receipt.id)
+        slate.finish_all()
+        net.run()
+    read, refused, held = (from_a.receive_nowait() for _ in range(3))
+    read.ack()
+    refused.reject("no", code=7)
+    for _ in range(3):
+        net.wait(1.0)
+        slate.finish_all()
+    again = net.node("a", journal=slate)
+    found = [again.receipt(each) for each in ids]
+    assert [receipt.outcome for receipt in found] == [Outcome.READ, Outcome.REJECTED, None, None]
+    assert [receipt.id for receipt in found] == ids
+    failure = found[1].failure
+    assert failure is not None
+    assert (failure.reason, failure.code, failure.seen) == ("no", 7, "yes")
+    assert held.held
+
+
+def test_a_message_that_the_journal_refused_has_no_id() -> None:
+    slate = Slate()
+    node = Net().node("a", journal=slate)
+    receipt = node.peer("b").send_nowait(1)
+    slate.finish(JournalFull("no room"))
+    with pytest.raises(UsageError, match="message 1 to b was never accepted"):
+        _ = receipt.id

@@ -260,3 +260,13 @@ def test_a_copy_does_not_follow() -> None:
     made.count(Outcome.READ)
     assert (copy.read, made.read) == (0, 1)
     assert [item.name for item in fields(Ledger)] == ["accepted", *(outcome.value for outcome in Outcome)]
+
+
+def test_what_is_on_record_of_some_sequences_is_cut_to_them() -> None:
+    log = FailureLog()
+    assert log.within(1, 9) == ()
+    for first, last, outcome in ((2, 4, Outcome.EXPIRED), (6, 6, Outcome.CANCELLED), (8, 9, Outcome.EXPIRED)):
+        log.add(Failure(first, last, outcome, "", "no"))
+    for first, last in ((1, 1), (1, 2), (3, 3), (3, 8), (5, 5), (6, 20), (10, 20)):
+        found = [number for each in log.within(first, last) for number in range(each.first, each.last + 1)]
+        assert found == [number for number in (2, 3, 4, 6, 8, 9) if first <= number <= last]

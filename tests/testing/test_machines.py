@@ -101,6 +101,12 @@ MISTAKES = {
          ("restart", "b"), ("run", 0.3)),
         ("I10",),
     ),
+    "forgets how messages ended": Mistake(
+        (("journal", "outbox.failures.within(self.first, outbox.first - 1)", "()"),),
+        {"durable": "a"},
+        (*START, ("take", "ba", 1), ("reject", "ba", 0), ("run", 0.3), ("crash", "a", True)),
+        ("I10",),
+    ),
     "old_copy: does not flag what it sends again": Mistake(
         (("attachment", "self._doubt(0, max(outbox.sent, *outbox.runs.values(), 0))", "self._doubt(0, outbox.sent)"),),
         {"durable": "a"},
