@@ -38,7 +38,18 @@ _RETRY = 0.5
 class Keeper(Timed):
     """The driver's part of one node's journal."""
 
-    __slots__ = ("_count", "_failing", "_node", "_open", "_store", "_transaction", "_waiting", "busy", "error")
+    __slots__ = (
+        "_count",
+        "_failing",
+        "_node",
+        "_open",
+        "_owing",
+        "_store",
+        "_transaction",
+        "_waiting",
+        "busy",
+        "error",
+    )
 
     def __init__(self, node: Any, store: Store) -> None:
         super().__init__()
@@ -53,6 +64,8 @@ class Keeper(Timed):
         #: the transaction that is under way, and those that wait for their turn
         self._transaction: Transaction | None = None
         self._waiting: deque[Transaction] = deque()
+        #: the last one failed, and so did not take along what else was to be written: that is next
+        self._owing = False
         #: why nothing can be written now
         self.error: JournalError | None = None
 
@@ -91,15 +104,17 @@ class Keeper(Timed):
         """Inside: hand over what waits to be written."""
         if self.busy or self.error is not None or not self._open:
             return
+        if self._owing or not self._waiting:
+            self._owing = False
+            batch = self._node.endpoint.journal_request()
+            if batch is not None:
+                self.busy = True
+                self._store.write(batch, partial(self._done, batch.token))
+                return
         if self._waiting:
             self.busy = True
             self._transaction = self._waiting.popleft()
             self._store.run(self._transaction.call, self._ran)
-            return
-        batch = self._node.endpoint.journal_request()
-        if batch is not None:
-            self.busy = True
-            self._store.write(batch, partial(self._done, batch.token))
 
     def _done(self, token: int, error: BaseException | None) -> None:
         self._node.post(partial(self._written, token, error))
@@ -154,7 +169,7 @@ class Keeper(Timed):
                 except Exception as unprepared:
                     self._store.undo()
                     error = unprepared
-            self.busy = False
+            self.busy, self._owing = False, True
             self._count += 1
             self._transaction = None
             transaction.failed(error, now)
@@ -182,7 +197,7 @@ class Keeper(Timed):
 
     def catching_up(self) -> Operation[None]:
         """Until everything that was asked for by now is written, or failed; what is read here is told only then."""
-        through = self._count + 2 + len(self._waiting)  # the batch under way, and those after it
+        through = self._count + 2 + 2 * len(self._waiting)  # what is under way, and what comes after it
         while self.busy and self._count < through:
             yield from self._node.changing()
 

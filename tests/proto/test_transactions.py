@@ -179,6 +179,21 @@ def test_a_function_that_raises_has_done_nothing() -> None:
     assert desk.outcomes(1) == [Outcome.READ]
 
 
+def test_transactions_that_fail_one_after_the_other_do_not_keep_the_rest_from_the_disk() -> None:
+    desk = Desk()
+    waiting = [desk.commit([], lambda rows: 1 // 0) for _ in range(3)]
+    desk.from_a.send_nowait("x")
+    desk.slate.finish_run()
+    assert desk.slate.writing is not None
+    desk.slate.finish()
+    assert desk.slate.running is not None
+    desk.settle()
+    assert desk.to_b.read_nowait() == "x"
+    for each in waiting:
+        with pytest.raises(ZeroDivisionError):
+            _ = each.look().result
+
+
 @pytest.mark.parametrize("error", [JournalFull("no room"), JournalFailed("broken"), OSError(5, "broken")])
 def test_when_the_disk_fails_the_message_is_still_held(error: Exception) -> None:
     desk = Desk()
