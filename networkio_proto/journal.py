@@ -424,6 +424,7 @@ def _restore_inbox(session: Session, record: InboxMoved) -> None:
 def restored(session: Session, run: bytes) -> None:
     """All records are in: go on under a new run."""
     outbox = session.outbox
+    outbox.recall_ends()
     if outbox.history is not None:
         outbox.begin_run(run)
         outbox.sent = outbox.next - 1 if outbox.receiver is not None else 0

@@ -648,6 +648,13 @@ class Outbox:
             del self.runs[next(iter(self.runs))]
         self.run = run
 
+    def recall_ends(self) -> None:
+        """A journal was read: how those ended that it has as tombstones.  They were never transmitted."""
+        for sequence, entry in enumerate(self.entries, self.origin):
+            if type(entry) is not bytes and (skip := cast(Entry, entry).skip) and sequence >= self.first:
+                reason = SkipReason(skip)
+                self.failures.add(Failure(sequence, sequence, _SKIP_OUTCOME[reason], _SKIP_TEXT[reason], "no"))
+
     def keep_names(self) -> None:
         """The id changes: what is retained was first accepted under the one until now, and goes on saying so."""
         last = self.next - 1

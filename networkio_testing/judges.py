@@ -624,6 +624,8 @@ class Judge(Watcher):
                 outcome = failure.outcome
                 for sequence in range(max(log.first, failure.first), failure.last + 1):
                     message = log.messages.get(sequence)
+                    if message is None and sequence in log.fins:  # an earlier process gave it up and wrote that down
+                        continue
                     if message is None or message.outcome is not outcome:  # else it was judged before
                         self._failed(host, log, message, sequence, failure)
         for sequence in range(log.first, outbox.first):

@@ -148,6 +148,33 @@ def test_a_rejection_out_of_turn_is_not_taken_for_one_of_the_message_that_got_it
     assert a.host.session("b").ledger.read == 3
 
 
+def test_what_ended_before_it_was_written_is_not_read_after_two_restarts() -> None:
+    """Found by python -m networkio_testing run --seed 5021: a tombstone came back, and nobody knew what it was of."""
+    world, a, b = durable_pair()
+    a.host.send("b", b"held up")
+    world.run(1)
+    a.sync = False
+    a.host.send("b", b"first")
+    batch = a.host.endpoint.journal_request()
+    assert batch is not None
+    a.host.send("b", b"never", b"last")
+    assert a.host.cancel("b", 3)
+    a.records += batch.records
+    a.host.endpoint.journal_done(batch.token, world.now)
+    a.sync = True
+    a.host.pump()
+    world.run(1)
+    a.crash()
+    assert [a.host.session("b").outcome(sequence) for sequence in (2, 3, 4)] == [None, Outcome.CANCELLED, None]
+    a.host.dial("b")
+    world.run(5)
+    assert b.host.read("a") == [b"held up", b"first", b"last"]
+    world.run(5)
+    a.crash()
+    expected = [Outcome.READ, Outcome.READ, Outcome.CANCELLED, Outcome.READ]
+    assert [a.host.session("b").outcome(sequence) for sequence in (1, 2, 3, 4)] == expected
+
+
 def test_a_copy_from_before_the_first_transmission_sends_again_flagged_what_the_peer_says_it_has() -> None:
     world, a, b = durable_pair(sync=False)
     b.sync = True
