@@ -47,8 +47,8 @@ define install
 	&& touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-core test-slow test-games test-searches test-rest fuzz machines networks hostile exhaust model money soak \
-	compiled bench bench-peers bench-brokers check docs clean
+.PHONY: help demo test test-core test-slow test-games test-searches test-rest fuzz machines networks hostile exhaust \
+	model money soak compiled bench bench-peers bench-brokers check docs clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-11s %s\n", $$1, $$2 }'
