@@ -24,8 +24,9 @@ What restarts may legitimately do is weaker in these places, each named where it
   is rolled back gets again what it had acknowledged since.  All that ends when the two have met under the run that came
   after the copy.
 * *Second processes* (guarantees, Words: a node is one process under its name), for the two nodes that met them.
-* *Outcomes.*  The journal records outcomes when the messages are trimmed, so one that was cancelled, expired, dropped or
-  rejected and is still retained is back after a crash, at its full cost, and READ if the peer was told to pass it over.
+* *Outcomes.*  The journal records outcomes when the messages are trimmed, so one that was cancelled, expired, dropped
+  or rejected and is still retained is back after a crash, at its full cost, and READ if the peer was told to pass it
+  over.
 """
 
 from __future__ import annotations

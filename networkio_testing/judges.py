@@ -674,7 +674,10 @@ class Judge(Watcher):
             if known != positions:
                 self._look_at_inbox(host, session, inbox, known or (inbox.base, inbox.base))
                 self._held[key] = positions
+        left = {inbox.outbox_id for inbox in session.inboxes.boxes}  # for whoever reads them, but told as ended
         for _, ended in session.inboxes._ended:  # the last of it came, and the session was over, in one step
+            if ended.outbox_id in left:
+                continue
             key = (incarnation, ended.outbox_id)
             self._held[key] = max(self._held.get(key, (0, 0)), (ended.received, ended.read))
 
