@@ -87,6 +87,11 @@ _PROXY = """\
 Carry TCP connections from LISTEN to TARGET, for any programs, and break them on purpose.  The address it listens on is
 printed first; with port 0 a free one is taken.  It ends with Ctrl-C, and then prints what it did."""
 
+_JOURNAL = """\
+Look into a journal, FILE, that no node has open; it is never written to.  'show' tells for each peer what waits for it
+and since when, and how far each direction came.  'export' writes what waits, a JSON document a line: "data" where JSON
+can carry it, else "base64".  'verify' reads everything, compares every checksum, and lists all that is damaged."""
+
 _DEMO = """\
 Two processes, server-001 and client-123, send each other numbered messages through a proxy that cuts the connection
 again and again.  Each checks everything that it reads.  At the end stands the ledger: the sums of both directions."""
@@ -142,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"networkio {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Command)
-    for add in (_add_listen, _add_send, _add_ping, _add_chat, _add_genkey, _add_proxy, _add_demo):
+    for add in (_add_listen, _add_send, _add_ping, _add_chat, _add_genkey, _add_proxy, _add_journal, _add_demo):
         add(commands)
     return parser
 
@@ -342,6 +347,27 @@ def _add_proxy(commands: Any) -> None:
         help="of what is at random; the same traffic is cut at the same bytes (default: %(default)s)",
     )
     command.add_argument("--insecure", action="store_true", help="allow addresses off this machine")
+
+
+def _add_journal(commands: Any) -> None:
+    command = _add(
+        commands, "journal", _look_into_journal,
+        help="look into a journal", about=_JOURNAL, end=_examples(
+            "networkio journal show edge-7.db",
+            "networkio journal export edge-7.db",
+            "networkio journal verify edge-7.db",
+        ),
+    )
+    actions = ("show", "export", "verify")
+    command.add_argument("action", choices=actions, metavar="|".join(actions), help="what to do")
+    command.add_argument("file", metavar="FILE", help="the journal")
+    command.add_argument("--json", action="store_true", help="with show: one JSON object")
+
+
+def _look_into_journal(arguments: Any) -> int:
+    from . import _journal  # which loads SQLite
+
+    return _journal.run(arguments.action, arguments.file, as_json=arguments.json)
 
 
 def _add_demo(commands: Any) -> None:

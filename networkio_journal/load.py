@@ -5,15 +5,16 @@ Theory of operation
 :func:`identify` looks at what the file says it is; :func:`load` reads all rows in the order of their keys, checks each,
 and makes of them the peers and the records for ``Endpoint.restore``.  Rows must be exactly those that the peers' rows
 speak of: one that is missing is damage, and so is one too many.  A damaged page makes SQLite itself complain, or brings
-rows that do not fit; both end as :class:`~networkio_journal.rows.Damage`.
+rows that do not fit; both end as :class:`~networkio_journal.rows.Damage`.  :func:`faults` goes on where it can.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from networkio_proto.errors import JournalMismatch, printable
@@ -38,7 +39,7 @@ from .rows import (
 )
 from .state import Opening, Peer, records_of
 
-__all__ = ["MIGRATIONS", "VERSION", "check_node", "identify", "load"]
+__all__ = ["MIGRATIONS", "VERSION", "check_node", "faults", "identify", "load", "owner_of"]
 
 #: version of the schema, as ``user_version`` has it
 VERSION: Final = 1
@@ -79,12 +80,17 @@ def identify(connection: sqlite3.Connection, path: str) -> int:
     return int(version)
 
 
-def check_node(connection: sqlite3.Connection, path: str, node_id: str) -> int:
-    """How many peers there are.  Raises JournalMismatch for the journal of another node."""
+def owner_of(connection: sqlite3.Connection) -> tuple[str, int]:
+    """The node whose journal this is, and how many peers it has.  Raises Damage."""
     rows = connection.execute("SELECT * FROM networkio_journal ORDER BY id LIMIT 2").fetchall()
     if len(rows) != 1:
         raise Damage("the row that names the node is missing")
-    owner, peers = journal_of(rows[0])
+    return journal_of(rows[0])
+
+
+def check_node(connection: sqlite3.Connection, path: str, node_id: str) -> int:
+    """How many peers there are.  Raises JournalMismatch for the journal of another node."""
+    owner, peers = owner_of(connection)
     if owner != node_id:
         raise JournalMismatch(
             f"the journal {path} belongs to the node {printable(owner)}, not to {printable(node_id)}; "
@@ -97,22 +103,45 @@ def load(connection: sqlite3.Connection, path: str, node_id: str) -> tuple[dict[
     """All peers, and what their sessions are restored from.  Raises Damage, JournalMismatch, sqlite3.Error."""
     _check_schema(connection)
     count = check_node(connection, path, node_id)
-    found: dict[int, _Found] = {}
-    for row in connection.execute("SELECT * FROM networkio_peer ORDER BY id"):
-        peer, digest = peer_of(row)
-        found[peer.number] = _Found(peer, digest)
-    if list(found) != list(range(1, count + 1)):
-        raise Damage(f"rows of peers are missing: there are {len(found)} of {count}")
-    _openings(connection, found)
-    _messages(connection, found)
-    _inboxes(connection, found)
-    _ended(connection, found)
-    _failures(connection, found)
+    found = _peers(connection)
+    _check_count(found, count)
+    for read in _TABLES:
+        read(connection, found)
     records: list[JournalRecord] = []
     for one in found.values():
         _complete(one)
         records += records_of(one.peer, one.openings, one.messages)
     return {one.peer.peer_id: one.peer for one in found.values()}, records
+
+
+def faults(connection: sqlite3.Connection) -> Iterator[str]:
+    """What does not fit each other, where each row by itself is sound.  Raises Damage where it cannot go on."""
+    _check_schema(connection)
+    _, count = owner_of(connection)
+    found = _peers(connection)
+    yield from _damages([partial(_check_count, found, count), *(partial(read, connection, found) for read in _TABLES)])
+    yield from _damages([partial(_complete, one) for one in found.values()])
+
+
+def _damages(checks: Iterable[Callable[[], None]]) -> Iterator[str]:
+    for check in checks:
+        try:
+            check()
+        except Damage as damage:
+            yield str(damage)
+
+
+def _peers(connection: sqlite3.Connection) -> dict[int, _Found]:
+    found: dict[int, _Found] = {}
+    for row in connection.execute("SELECT * FROM networkio_peer ORDER BY id"):
+        peer, digest = peer_of(row)
+        found[peer.number] = _Found(peer, digest)
+    return found
+
+
+def _check_count(found: dict[int, _Found], count: int) -> None:
+    if list(found) != list(range(1, count + 1)):
+        raise Damage(f"rows of peers are missing: there are {len(found)} of {count}")
 
 
 def _check_schema(connection: sqlite3.Connection) -> None:
@@ -175,6 +204,9 @@ def _failures(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:
     for one, place, row in _rows(connection, found, "networkio_failure"):
         one.failures.append(failure_of(row, f"the outcome of message {place} to {printable(one.peer.peer_id)}"))
         one.failure_rows.append(row)
+
+
+_TABLES: Final = (_openings, _messages, _inboxes, _ended, _failures)
 
 
 def _complete(one: _Found) -> None:

@@ -70,8 +70,8 @@ SCHEMA: Final[dict[str, str]] = {
     "networkio_peer": "id INTEGER PRIMARY KEY, name TEXT, first INTEGER, next INTEGER, receiver BLOB, marked INTEGER, "
     "openings INTEGER, present INTEGER, positions INTEGER, crc INTEGER",
     "networkio_opening": "id INTEGER PRIMARY KEY, outbox_id BLOB, run BLOB, after INTEGER, crc INTEGER",
-    "networkio_message": "id INTEGER PRIMARY KEY, flags INTEGER, fin INTEGER, skip INTEGER, crc INTEGER, "
-    "headers BLOB, payload BLOB",
+    "networkio_message": "id INTEGER PRIMARY KEY, flags INTEGER, fin INTEGER, skip INTEGER, accepted INTEGER, "
+    "crc INTEGER, headers BLOB, payload BLOB",
     "networkio_inbox": "id INTEGER PRIMARY KEY, outbox_id BLOB, run BLOB, received INTEGER, read INTEGER, "
     "first INTEGER, fin INTEGER, rejects BLOB, settled BLOB, crc INTEGER",
     "networkio_ended": "id INTEGER PRIMARY KEY, outbox_id BLOB, run BLOB, received INTEGER, read INTEGER, "
@@ -176,17 +176,18 @@ def opening_of(row: Row, what: str) -> Opening:
     return opening
 
 
-def message_row(number: int, message: MessageAccepted) -> Row:
+def message_row(number: int, message: MessageAccepted, accepted: int) -> Row:
+    """``accepted``: the seconds of the wall clock, for people who look into the file; nothing rests on it."""
     at, fin = key(number, message.sequence), int(message.fin)
     headers, payload = message.headers, message.payload
-    crc = _checksum(4, (at, message.flags, fin, message.skip), headers, payload)
-    return at, message.flags, fin, message.skip, crc, headers, payload
+    crc = _checksum(4, (at, message.flags, fin, message.skip, accepted), headers, payload)
+    return at, message.flags, fin, message.skip, accepted, crc, headers, payload
 
 
 def message_of(row: Row, peer_id: str) -> MessageAccepted:
-    at, flags, fin, skip, crc, headers, payload = row
+    at, flags, fin, skip, accepted, crc, headers, payload = row
     try:
-        if crc == _checksum(4, (at, flags, fin, skip), headers, payload):
+        if crc == _checksum(4, (at, flags, fin, skip, accepted), headers, payload):
             return MessageAccepted(peer_id, at & LAST_SEQUENCE, payload, headers, flags, fin == 1, skip)
     except (TypeError, StructError):  # columns of other types
         pass

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -344,15 +345,15 @@ class Store:
         return list(drafts.values())
 
     def _write(self, drafts: list[Draft]) -> None:
-        execute, executemany = self._connection.execute, self._connection.executemany
+        execute, executemany, now = self._connection.execute, self._connection.executemany, int(time.time())
         for draft in drafts:
             before, peer = draft.before, draft.peer
             number = peer.number
             if peer.first > before.first:
                 ends = (key(number, before.first), key(number, min(peer.first, before.next) - 1))
                 execute("DELETE FROM networkio_message WHERE id BETWEEN ? AND ?", ends)
-            rows = [message_row(number, message) for message in draft.retained]
-            executemany("INSERT INTO networkio_message VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            rows = [message_row(number, message, now) for message in draft.retained]
+            executemany(f"INSERT INTO networkio_message VALUES ({_MARKS[8]})", rows)
             rows = [opening_row(number, at, opening) for at, opening in enumerate(draft.openings, before.openings + 1)]
             executemany("INSERT INTO networkio_opening VALUES (?, ?, ?, ?, ?)", rows)
             digest = self._write_positions(before, peer)

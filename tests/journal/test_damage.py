@@ -216,8 +216,8 @@ def test_pages_of_an_earlier_time_among_newer_ones_are_noticed(tmp_path: Path) -
         ("UPDATE networkio_message SET payload = x'00' WHERE id = 2 << 43 | 3", "message 3 to b does not fit"),
         ("UPDATE networkio_message SET payload = 'text' WHERE id = 2 << 43 | 3", "message 3 to b does not fit"),
         ("UPDATE networkio_message SET flags = NULL WHERE id = 2 << 43 | 3", "message 3 to b does not fit"),
-        ("INSERT INTO networkio_message SELECT 9 << 43, flags, fin, skip, crc, headers, payload FROM networkio_message "
-         "LIMIT 1", "networkio_message has rows of a peer that there is not"),
+        ("INSERT INTO networkio_message SELECT 9 << 43, flags, fin, skip, accepted, crc, headers, payload "
+         "FROM networkio_message LIMIT 1", "networkio_message has rows of a peer that there is not"),
         ("DELETE FROM networkio_opening WHERE id = 2 << 43 | 1", "there are 0 of 1 openings of the outbox to b"),
         ("UPDATE networkio_opening SET id = 2 << 43 | 2 WHERE id = 2 << 43 | 1", "what was before opening 2 of the"),
         ("UPDATE networkio_opening SET after = 7", "opening 1 of the outbox to c does not fit"),
