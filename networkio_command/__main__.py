@@ -52,7 +52,11 @@ its sender learns why, and those after it are not held up.  On a terminal, contr
 With --output a listener may be killed, kill -9 included, and started again: no line is missing then.  Lines that were
 written and not yet acknowledged come a second time.  A part of a line at the end of FILE, which only a death in the
 midst of writing leaves, is cut off at the start; so do not name a file whose last line lacks its newline.  What --raw
-writes has no lines: there, after a kill, a part of a message may stand before the message."""
+writes has no lines: there, after a kill, a part of a message may stand before the message.
+
+With --output and --journal, FILE holds every message exactly once, and whole, also with --raw: how long FILE is stands
+in the journal, in one transaction with what is acknowledged, and what is behind that is cut off at the start.  Both are
+synced to the disk before the sender is told "read".  Nobody else may write to FILE then."""
 
 _SEND = """\
 Send FILE, or standard input, to the node at HOST:PORT and wait until all of it is read.
@@ -62,7 +66,11 @@ is changed, not even a carriage return, so that 'networkio listen' writes the sa
 feed is a message like any other, and the listener's output ends with a line feed nevertheless.  A line can be as long
 as a message, 16 MiB.
 
-FILE is never held in memory; a pipe is sent as it comes."""
+FILE is never held in memory; a pipe is sent as it comes.
+
+With --journal, a command that was killed is started again with the same arguments, and sends what is not accepted yet;
+what is accepted and not read goes out again.  Nothing is left out and nothing doubled.  FILE may have grown, by whole
+lines; else it must be the same.  A pipe has no place to go on at: there, only what was accepted is kept."""
 
 _PING = """\
 Measure how long a message takes to the application at HOST:PORT and its acknowledgement back.  There must be one that
@@ -174,6 +182,14 @@ def _add_node_options(command: Any) -> None:
     )
 
 
+def _add_journal_option(command: Any, what: str) -> None:
+    command.add_argument(
+        "--journal", metavar="FILE",
+        help=f"keep what has to outlive this process in FILE, which is made if there is none, and which only one "
+        f"process at a time can have: {what}",
+    )
+
+
 def _add_peer_option(command: Any) -> None:
     command.add_argument(
         "--to", type=peer_id, metavar="PEER", help="insist that this peer answers (default: whoever does)"
@@ -183,7 +199,7 @@ def _add_peer_option(command: Any) -> None:
 def _add_listen(commands: Any) -> None:
     command = _add(
         commands, "listen", lambda a: _listen.run(
-            a.adapter, a.address, a.peer_id, form=a.form, path=a.output, trust=trust_of(a)
+            a.adapter, a.address, a.peer_id, form=a.form, path=a.output, trust=trust_of(a), journal=a.journal
         ),
         help="write down every message that comes", about=_LISTEN, end=_examples(
             "networkio listen 8080 --id server-001",
@@ -203,6 +219,7 @@ def _add_listen(commands: Any) -> None:
     )
     command.set_defaults(form="text")
     command.add_argument("--output", metavar="FILE", help="append to FILE, which is made if there is none")
+    _add_journal_option(command, "with --output, that file then holds every message exactly once")
     _add_node_options(command)
 
 
@@ -210,7 +227,7 @@ def _add_send(commands: Any) -> None:
     command = _add(
         commands, "send", lambda a: _send.run(
             a.adapter, a.address, a.peer_id, to=a.to, path=a.file, form=a.form, chunk=a.chunk, stage=a.wait,
-            trust=trust_of(a),
+            trust=trust_of(a), journal=a.journal,
         ),
         help="send a file or standard input", about=_SEND, end=_examples(
             "networkio send localhost:8080 --id client-123 notes.txt",
@@ -240,6 +257,7 @@ def _add_send(commands: Any) -> None:
         "received by its library, or when it is accepted into the outbox here; an outbox ends with this command, which "
         "then waits at most 5 s for what is still in it",
     )
+    _add_journal_option(command, "FILE to send is gone on with where it was accepted to, after a kill as well")
     _add_peer_option(command)
     _add_node_options(command)
 
@@ -274,7 +292,7 @@ def _add_chat(commands: Any) -> None:
     command = _add(
         commands, "chat", lambda a: _chat.run(
             a.adapter, address(a.address), a.peer_id, to=a.to, listens=a.listen or not names_host(a.address),
-            trust=trust_of(a),
+            trust=trust_of(a), journal=a.journal,
         ),
         help="talk with somebody", about=_CHAT, end=_examples(
             "networkio chat 8080 --id alice",
@@ -284,6 +302,7 @@ def _add_chat(commands: Any) -> None:
     )
     command.add_argument("address", type=_chat_address, metavar="HOST:PORT|PORT", help="where to dial, or to wait")
     command.add_argument("--listen", action="store_true", help="wait at HOST:PORT instead of dialling it")
+    _add_journal_option(command, "what was said and is not on the other side's screen is said by the next")
     _add_peer_option(command)
     _add_node_options(command)
 

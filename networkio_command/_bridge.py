@@ -14,18 +14,28 @@ never interrupted.  What may take long returns a Future instead; to cancel it is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from networkio_proto import Config, ConnectionFailure, Event, Failure, Ledger
+from networkio_proto import (
+    Config,
+    ConnectionFailure,
+    EncodeError,
+    Event,
+    Failure,
+    Ledger,
+    MessageTooLarge,
+)
 from networkio_proto.handles import MessageHandle
 from networkio_proto.peers import PeerHandle
 
 from ._trust import Trust
 
-__all__ = ["ADAPTERS", "Node", "Peer", "PeerFacts", "Receipt", "of_peer", "open_node"]
+__all__ = ["ADAPTERS", "Node", "Peer", "PeerFacts", "Receipt", "accepting", "of_peer", "open_node"]
+
+T = TypeVar("T")
 
 ADAPTERS = ("asyncio", "threads")
 
@@ -78,6 +88,16 @@ class Peer(Protocol):
         """How many connections followed the first."""
         ...
 
+    @property
+    def unread(self) -> int:
+        """Messages to it that its application has not read, those of earlier processes included."""
+        ...
+
+    @property
+    def unreceived(self) -> int:
+        """Messages to it that its library is not known to hold."""
+        ...
+
     def why(self) -> str:
         """One sentence that says what the messages to this peer are waiting for."""
         ...
@@ -91,6 +111,26 @@ class Peer(Protocol):
 
         Waits up to ``timeout`` seconds for the first.  Raises EncodeError or MessageTooLarge only because of the
         first; so what was accepted before is known.
+        """
+        ...
+
+    def send_all(
+        self, items: Sequence[object], note: Callable[[Any, int], None], *, raw: bool
+    ) -> Future[tuple[int, Receipt]]:
+        """Accept ``items`` in one transaction of the journal: their number, and the receipt of the last one.
+
+        ``note(db, number)`` is called in it, to write what has to be on disk with them, and once more after each time
+        that there was no room.  The first that cannot be sent ends them, and if nothing stands before it, the Future
+        raises its EncodeError or MessageTooLarge.  It raises JournalError, too.
+        """
+        ...
+
+    def commit(
+        self, messages: Sequence[MessageHandle], rejected: Mapping[int, str], note: Callable[[Any], None]
+    ) -> Future[None]:
+        """As :meth:`settle`, with what ``note(db)`` writes in the transaction of the acknowledgements.
+
+        The Future raises JournalError; then nothing of it was done.
         """
         ...
 
@@ -133,6 +173,15 @@ class PeerFacts:
     def reconnects(self) -> int:
         return max(0, self._session.connections - 1)
 
+    @property
+    def unread(self) -> int:
+        return self._session.unacknowledged
+
+    @property
+    def unreceived(self) -> int:
+        outbox = self._session.outbox
+        return max(0, outbox.next - 1 - outbox.received)
+
 
 class Node(Protocol):
     """One identity on the network, open as long as :func:`open_node`'s block lasts."""
@@ -161,6 +210,10 @@ class Node(Protocol):
         """The peer of that id, known already or not."""
         ...
 
+    def record(self, function: Callable[[Any], T]) -> Future[T]:
+        """What ``function(db)`` returns, called in a transaction of the journal; the Future raises JournalError."""
+        ...
+
     def next_notice(self, timeout: float) -> Event | None:
         """The next notice, with a peer of this module as its ``peer``; None after ``timeout`` seconds."""
         ...
@@ -171,9 +224,9 @@ class Node(Protocol):
 
 
 @contextmanager
-def open_node(adapter: str, peer_id: str, *, trust: Trust) -> Iterator[Node]:
-    """A node for the length of a block, driven by ``adapter``; raises ConfigurationError."""
-    options: dict[str, Any] = {"config": _CONFIG, **trust.options(peer_id)}
+def open_node(adapter: str, peer_id: str, *, trust: Trust, journal: str | None = None) -> Iterator[Node]:
+    """A node for the length of a block, driven by ``adapter``; raises ConfigurationError, JournalError."""
+    options: dict[str, Any] = {"config": _CONFIG, "journal": journal, **trust.options(peer_id)}
     if adapter == "asyncio":
         from ._on_asyncio import asyncio_node
 
@@ -184,6 +237,27 @@ def open_node(adapter: str, peer_id: str, *, trust: Trust) -> Iterator[Node]:
 
         with threads_node(peer_id, options) as node:
             yield node
+
+
+def accepting(
+    peer_id: str, items: Sequence[object], note: Callable[[Any, int], None], raw: bool
+) -> Callable[[Any, Any], tuple[int, Any]]:
+    """The function of :meth:`Peer.send_all`'s transaction."""
+
+    def accept(db: Any, send: Any) -> tuple[int, Any]:
+        count, receipt = 0, None
+        for item in items:
+            try:
+                receipt = send(peer_id, item, raw=raw)
+            except (EncodeError, MessageTooLarge):
+                if not count:
+                    raise
+                break
+            count += 1
+        note(db, count)
+        return count, receipt
+
+    return accept
 
 
 def of_peer(notice: Event, peer: Peer) -> Event:

@@ -230,7 +230,9 @@ class Chat:
             case PeerRestarted(peer=peer, positions=before):
                 self._peer_ended = False
                 if before is not None:
-                    self._screen.event(f"{peer.id} was restarted; what it had said and did not arrive is gone")
+                    self._screen.event(
+                        f"{peer.id} was restarted; what it had said, kept no journal of, and did not arrive is gone"
+                    )
             case Gap(peer=peer, ranges=ranges):
                 missing = sum(gap.last - gap.first + 1 for gap in ranges)
                 self._screen.event(f"{plural(missing, 'line')} of {peer.id} will not come")
@@ -271,12 +273,13 @@ def run(
     to: str | None,
     listens: bool,
     trust: Trust,
+    journal: str | None = None,
 ) -> int:
     """The ``chat`` command; returns its exit code.  Raises NetworkioError, OSError."""
     host, port = address
     if to == peer_id:
         raise ConfigurationError(f"--to {to} is this side's own --id")
-    with Interrupts() as interrupts, open_node(adapter, peer_id, trust=trust) as node:
+    with Interrupts() as interrupts, open_node(adapter, peer_id, trust=trust, journal=journal) as node:
         screen = Screen()
         chat = Chat(node, interrupts, screen)
         try:

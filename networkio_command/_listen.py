@@ -5,6 +5,9 @@ Theory of operation
 Messages are taken in batches, one peer after the other.  A batch is formed, written with one call, and acknowledged
 with another one: what a peer learns to be read is with the operating system.  A message that has no place in the chosen
 form is rejected with the reason, and those after it are not held up.
+
+With a journal and a file to write to, the acknowledgements and the mark behind the batch are one transaction (see
+``_marks``).  If that finds no room on the disk, the batch stands in the file and is marked as soon as there is some.
 """
 
 from __future__ import annotations
@@ -15,13 +18,25 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
-from networkio_proto import Gap, MessagesReady, PeerConnected, PeerRestarted
+from networkio_proto import Gap, JournalFull, MessagesReady, PeerConnected, PeerRestarted
 from networkio_proto.errors import printable
 from networkio_proto.handles import MessageHandle
 
 from ._bridge import Node, Peer, open_node
+from ._marks import Mark, Place
 from ._output import Output
-from ._terminal import BEAT, INTERRUPTED, CommandError, Interrupted, Interrupts, Refused, StatusLine, harmless, plural
+from ._terminal import (
+    BEAT,
+    INTERRUPTED,
+    CommandError,
+    Interrupted,
+    Interrupts,
+    Refused,
+    StatusLine,
+    harmless,
+    one_line,
+    plural,
+)
 from ._trust import Trust
 
 __all__ = ["FORMS", "as_text", "is_ping", "run"]
@@ -29,6 +44,9 @@ __all__ = ["FORMS", "as_text", "is_ping", "run"]
 #: so much is written and acknowledged at a time
 _BATCH_MESSAGES = 2000
 _BATCH_BYTES = 1 << 20
+
+#: the next try to acknowledge, after the disk was full (seconds)
+_RETRY = 0.5
 
 #: so many rejections are told one by one; what comes after is counted
 _REJECTIONS_TOLD = 10
@@ -89,9 +107,13 @@ def is_ping(message: MessageHandle) -> bool:
 class Listening:
     """What has been written so far, and how to go on."""
 
-    def __init__(self, form: str, output: Output, status: StatusLine) -> None:
+    def __init__(
+        self, form: str, output: Output, place: Place | None, interrupts: Interrupts, status: StatusLine
+    ) -> None:
         self._form = FORMS[form]
         self._output = output
+        self._place = place
+        self._interrupts = interrupts
         self._status = status
         self._screen = output.is_terminal
         self._known: set[str] = set()
@@ -103,7 +125,10 @@ class Listening:
         return f"{plural(self.written, 'message')} written and acknowledged{rejected}"
 
     def take(self, peer: Peer) -> bool:
-        """Write down and acknowledge what is there from this peer; False if there was nothing.  Raises OSError."""
+        """Write down and acknowledge what is there from this peer; False if there was nothing.
+
+        Raises OSError, JournalError, Interrupted.
+        """
         messages = peer.receive_some(_BATCH_MESSAGES, _BATCH_BYTES)
         if not messages:
             return False
@@ -116,11 +141,28 @@ class Listening:
             except (ValueError, RecursionError) as error:  # also of what cannot be decoded, or shown: 10,000 digits
                 rejected[place] = printable(error, _REASON)
         self._output.write(self._shown(b"".join(lines)))
-        peer.settle(messages, rejected)
+        if self._place is None or self._output.mark is None:
+            peer.settle(messages, rejected)
+        else:
+            self._commit(peer, messages, rejected, self._place, self._output.mark)
         self.written += len(lines)
         for place, reason in rejected.items():
             self._tell_rejection(peer, messages[place].sequence, reason)
         return True
+
+    def _commit(
+        self, peer: Peer, messages: list[MessageHandle], rejected: dict[int, str], place: Place, mark: Mark
+    ) -> None:
+        full = False
+        while True:
+            try:
+                committed = peer.commit(messages, rejected, lambda db: place.save(db, mark))
+                return self._interrupts.wait(committed, self.draw)
+            except JournalFull as error:
+                if not full:
+                    self._status.say(f"nothing is acknowledged until there is room: {one_line(error)}")
+                full = True
+            self._interrupts.sleep(_RETRY)
 
     def _shown(self, data: bytes) -> bytes:
         if not self._screen:
@@ -142,7 +184,10 @@ class Listening:
                 self._known.add(peer.id)
                 self._status.say(f"{peer.id} is connected")
             case PeerRestarted(peer=peer, positions=before) if before is not None:
-                self._status.say(f"a new process of {peer.id} is there; what the old one had not delivered is gone")
+                self._status.say(
+                    f"a new process of {peer.id} is there; what the old one had not delivered and kept no journal of "
+                    "is gone"
+                )
             case Gap(peer=peer, ranges=ranges):
                 missing = sum(gap.last - gap.first + 1 for gap in ranges)
                 self._status.say(f"{plural(missing, 'message')} of {peer.id} will not come")
@@ -153,21 +198,33 @@ class Listening:
 
 
 def run(
-    adapter: str, address: tuple[str, int], peer_id: str, *, form: str, path: str | None, trust: Trust
+    adapter: str,
+    address: tuple[str, int],
+    peer_id: str,
+    *,
+    form: str,
+    path: str | None,
+    trust: Trust,
+    journal: str | None = None,
 ) -> int:
     """The ``listen`` command; returns its exit code.  Raises CommandError, NetworkioError, OSError."""
-    with Interrupts() as interrupts, open_node(adapter, peer_id, trust=trust) as node:
+    with Interrupts() as interrupts, open_node(adapter, peer_id, trust=trust, journal=journal) as node:
         host, port = address
         port = node.listen(host, port)  # before the file is touched: somebody else may be writing to it
-        output = Output(path, lines=form != "raw")
+        place = None if path is None or journal is None else Place("output", path)
+        output = Output(path, lines=form != "raw" and place is None)
         try:
+            if place is not None:
+                _resume(node, output, place, interrupts)
             if form == "raw" and output.is_terminal:
                 raise CommandError("--raw writes whatever comes, which is nothing for a terminal; name a file")
             status = StatusLine(hidden=output.is_terminal)
             if output.cut:
-                status.say(f"cut an unfinished line of {plural(output.cut, 'byte')} off the end of {printable(path)}")
+                size = plural(output.cut, "byte")
+                what = f"an unfinished line of {size}" if place is None else f"{size} that were not acknowledged"
+                status.say(f"cut {what} off the end of {printable(path)}")
             status.say(f"{peer_id} listens on {host} port {port}")
-            listening = Listening(form, output, status)
+            listening = Listening(form, output, place, interrupts, status)
             try:
                 with Refused() as refused:
                     _listen(node, listening, interrupts, partial(refused.tell, status))
@@ -176,6 +233,15 @@ def run(
                 return INTERRUPTED
         finally:
             output.close()
+
+
+def _resume(node: Node, output: Output, place: Place, interrupts: Interrupts) -> None:
+    """Bring the file to its mark, and see to it that there is one before anything is written."""
+    kept = interrupts.wait(node.record(place.load), lambda: None)
+    output.resume(place, kept)
+    mark = output.mark
+    if kept is None and mark is not None:
+        interrupts.wait(node.record(lambda db: place.save(db, mark)), lambda: None)
 
 
 def _listen(node: Node, listening: Listening, interrupts: Interrupts, look: Callable[[], None]) -> NoReturn:

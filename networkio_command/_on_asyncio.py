@@ -118,6 +118,29 @@ class _Peer(_bridge.PeerFacts):
                 count += 1
         return count, receipt
 
+    def send_all(
+        self, items: Sequence[object], note: Callable[[Any, int], None], *, raw: bool
+    ) -> Future[tuple[int, _bridge.Receipt]]:
+        accept = _bridge.accepting(self.id, items, note, raw)
+
+        async def send() -> tuple[int, _bridge.Receipt]:
+            count, receipt = await self._peer.node.transaction(accept)
+            return count, _Receipt(self._crossing, receipt)
+
+        return self._crossing.begin(send)
+
+    def commit(
+        self, messages: Sequence[MessageHandle], rejected: Mapping[int, str], note: Callable[[Any], None]
+    ) -> Future[None]:
+        return self._crossing.begin(self._commit, cast(Sequence[networkio_asyncio.Message], messages), rejected, note)
+
+    async def _commit(
+        self, messages: Sequence[networkio_asyncio.Message], rejected: Mapping[int, str], note: Callable[[Any], None]
+    ) -> None:
+        await self._peer.node.commit([m for place, m in enumerate(messages) if place not in rejected], note)
+        for place, reason in rejected.items():
+            messages[place].reject(reason)
+
     def receive_some(self, limit: int, size: int) -> list[MessageHandle]:
         return self._crossing.call(self._receive_some, limit, size)
 
@@ -179,6 +202,12 @@ class _Node:
 
     def peer(self, peer_id: str) -> _Peer:
         return self._known(self._crossing.call(self._node.peer, peer_id))
+
+    def record(self, function: Callable[[Any], T]) -> Future[T]:
+        async def record() -> T:
+            return await self._node.commit([], function)
+
+        return self._crossing.begin(record)
 
     def next_notice(self, timeout: float) -> Event | None:
         notice = self._crossing.wait(self._node.next_notice, timeout)

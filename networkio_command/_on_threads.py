@@ -78,6 +78,24 @@ class _Peer(_bridge.PeerFacts):
             count += 1
         return count, receipt
 
+    def send_all(
+        self, items: Sequence[object], note: Callable[[Any, int], None], *, raw: bool
+    ) -> Future[tuple[int, _bridge.Receipt]]:
+        accept = _bridge.accepting(self.id, items, note, raw)
+        return _begin(lambda: self._peer.node.transaction(accept))
+
+    def commit(
+        self, messages: Sequence[MessageHandle], rejected: Mapping[int, str], note: Callable[[Any], None]
+    ) -> Future[None]:
+        def commit() -> None:
+            acknowledged = [message for place, message in enumerate(messages) if place not in rejected]
+            self._peer.node.commit(acknowledged, note)
+            with self._peer.node.inside as now:
+                for place, reason in rejected.items():
+                    messages[place].finish("rejected", now, (0, reason))
+
+        return _begin(commit)
+
     def receive_some(self, limit: int, size: int) -> list[MessageHandle]:
         taken: list[MessageHandle] = []
         with self._peer.node.inside:
@@ -124,6 +142,9 @@ class _Node:
 
     def peer(self, peer_id: str) -> _Peer:
         return self._known(self._node.peer(peer_id))
+
+    def record(self, function: Callable[[Any], T]) -> Future[T]:
+        return _begin(lambda: self._node.commit([], function))
 
     def next_notice(self, timeout: float) -> Event | None:
         notice = self._node.next_notice(timeout)

@@ -5,20 +5,27 @@ Theory of operation
 The outbox takes messages as long as it has room, so this process holds a bounded part of the input, whatever its size
 and whether or not there is a connection.  Messages are acknowledged in order, so the receipt of the last one stands for
 all; how each of them ended is in the ledger.
+
+With a journal a batch is accepted in one transaction with the mark of the input behind it.  A process that is killed is
+followed by one that goes on there, and that waits for what its forerunners left in the outbox, too.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from itertools import islice
 from typing import Any, Literal
 
 from networkio_proto import ConnectionFailure, DeliveryFailure, EncodeError, Failure, MessageTooLarge
+from networkio_proto.errors import printable
 
-from ._bridge import Peer, Receipt, open_node
+from ._bridge import Node, Peer, Receipt, open_node
 from ._dial import Link, meet
 from ._input import Chunks, Documents, Lines, Source, open_input
+from ._marks import Mark, Place
 from ._terminal import (
     BEAT,
     INTERRUPTED,
@@ -48,13 +55,21 @@ _GOODBYE = 5.0
 
 
 class Sending:
-    """One input on its way to one peer."""
+    """One input on its way to one peer; ``keep(db, mark)`` writes down in its journal, if it has one, how far."""
 
     def __init__(
-        self, source: Source, size: int | None, peer: Peer, link: Link, interrupts: Interrupts, status: StatusLine
+        self,
+        source: Source,
+        size: int | None,
+        keep: Callable[[Any, Mark], None] | None,
+        peer: Peer,
+        link: Link,
+        interrupts: Interrupts,
+        status: StatusLine,
     ) -> None:
         self._source = source
         self._size = size
+        self._keep = keep
         self._peer = peer
         self._link = link
         self._interrupts = interrupts
@@ -81,10 +96,23 @@ class Sending:
         done = 0
         while done < len(messages):
             self._look()
-            count, receipt = self._peer.send_some(messages[done : done + _BATCH], raw=raw, timeout=BEAT)
+            receipt: Receipt | None
+            if self._keep is None:
+                count, receipt = self._peer.send_some(messages[done : done + _BATCH], raw=raw, timeout=BEAT)
+            else:
+                sent = self._send_all(messages, done, raw, self._keep)
+                count, receipt = self._interrupts.wait(sent, self._look)
             self._last = receipt or self._last
             self._accepted += count
             done += count
+
+    def _send_all(
+        self, messages: list[Any], done: int, raw: bool, keep: Callable[[Any, Mark], None]
+    ) -> Future[tuple[int, Receipt]]:
+        def note(db: Any, count: int) -> None:
+            keep(db, self._source.mark(done + count))
+
+        return self._peer.send_all(messages[done:], note, raw=raw)
 
     def wait(self, stage: Stage) -> None:
         """Until every message is there; raises Interrupted."""
@@ -100,7 +128,13 @@ class Sending:
                 continue
             except DeliveryFailure:  # it is in the ledger, with any others
                 break
+        while self._last is None and stage != "accepted" and self._left(stage):  # by an earlier process
+            self._look()
+            self._interrupts.sleep(BEAT)
         self._draw()
+
+    def _left(self, stage: Stage) -> int:
+        return self._peer.unreceived if stage == "received" else self._peer.unread
 
     def _look(self) -> None:
         self._interrupts.check()
@@ -136,16 +170,22 @@ def run(
     chunk: int,
     stage: Stage,
     trust: Trust,
+    journal: str | None = None,
 ) -> int:
-    """The ``send`` command; returns its exit code.  Raises NetworkioError, OSError."""
+    """The ``send`` command; returns its exit code.  Raises CommandError, NetworkioError, OSError."""
     descriptor, size = open_input(path)
     status = StatusLine()
     try:
-        with Interrupts() as interrupts, open_node(adapter, peer_id, trust=trust) as node:
+        with Interrupts() as interrupts, open_node(adapter, peer_id, trust=trust, journal=journal) as node:
             try:
                 peer = meet(node, address, to, interrupts, status)
-                source = _source(descriptor, form, chunk)
-                sending = Sending(source, size, peer, Link(node, peer, status), interrupts, status)
+                place = None if size is None or path is None else Place("input", path, peer.id)
+                mark = Mark() if journal is None or place is None else _resume(node, place, descriptor, interrupts)
+                if mark.length:
+                    status.say(f"{printable(path)} goes on behind its first {plural(mark.length, 'byte')}")
+                keep = None if journal is None else place.save if place is not None else _keep_nothing
+                source = _source(descriptor, form, chunk, mark)
+                sending = Sending(source, size, keep, peer, Link(node, peer, status), interrupts, status)
                 try:
                     complaint = sending.all()
                     sending.wait(stage)
@@ -170,10 +210,20 @@ def run(
             os.close(descriptor)
 
 
-def _source(descriptor: int, form: Literal["text", "json", "raw"], chunk: int) -> Source:
+def _resume(node: Node, place: Place, descriptor: int, interrupts: Interrupts) -> Mark:
+    """Go to where the journal says that the input was accepted to."""
+    kept = interrupts.wait(node.record(place.load), lambda: None)
+    return Mark() if kept is None else place.find(descriptor, kept)
+
+
+def _keep_nothing(_db: Any, _mark: Mark) -> None:
+    """A pipe cannot be gone back to."""
+
+
+def _source(descriptor: int, form: Literal["text", "json", "raw"], chunk: int, mark: Mark) -> Source:
     if form == "raw":
-        return Chunks(descriptor, chunk)
-    return Documents(descriptor) if form == "json" else Lines(descriptor)
+        return Chunks(descriptor, chunk, mark)
+    return Documents(descriptor, mark) if form == "json" else Lines(descriptor, mark)
 
 
 def _account(failure: Failure) -> str:

@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from types import FrameType
 from typing import Any, Self, TypeVar
@@ -103,6 +104,21 @@ class Interrupts:
             future.cancel()
             raise Interrupted
         return future.result() if wait([future], BEAT).done else None
+
+    def wait(self, future: Future[T], look: Callable[[], None]) -> T:
+        """What the Future brings or raises; ``look`` is called each beat.  Raises Interrupted, and what ``look`` does.
+
+        Then the Future is cancelled: nobody waits for it.
+        """
+        try:
+            self.check()
+            while not wait([future], BEAT).done:
+                self.check()
+                look()
+        except BaseException:
+            future.cancel()
+            raise
+        return future.result()
 
 
 class StatusLine:
