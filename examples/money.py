@@ -17,10 +17,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from networkio_threads import Message, Node
+
+Send = Callable[..., Any]
 
 BANKS = ("north", "south")
 ACCOUNTS = 10
@@ -30,7 +34,7 @@ CENTS = 1_000_00  # in each account, when the bank is founded
 # -- a bank ---------------------------------------------------------------------------------------------------------
 
 
-def found(db: sqlite3.Connection, send) -> None:
+def found(db: sqlite3.Connection, send: Send) -> None:
     """Make the accounts, unless an earlier process has."""
     db.execute("CREATE TABLE IF NOT EXISTS account (number INTEGER PRIMARY KEY, cents INTEGER)")
     db.execute("CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER)")
@@ -42,10 +46,10 @@ def count(db: sqlite3.Connection, name: str) -> int:
     """One more of these; how many there were before."""
     [(value,)] = db.execute("SELECT value FROM counter WHERE name = ?", (name,))
     db.execute("UPDATE counter SET value = value + 1 WHERE name = ?", (name,))
-    return value
+    return int(value)
 
 
-def transfer(db: sqlite3.Connection, send, other: str) -> None:
+def transfer(db: sqlite3.Connection, send: Send, other: str) -> None:
     """Some money leaves: out of an account here, and into a message."""
     cents = random.randint(1, 100_00)
     db.execute("UPDATE account SET cents = cents - ? WHERE number = ?", (cents, random.randrange(ACCOUNTS)))
@@ -53,7 +57,7 @@ def transfer(db: sqlite3.Connection, send, other: str) -> None:
     send(other, {"account": random.randrange(ACCOUNTS), "cents": cents})
 
 
-def close(db: sqlite3.Connection, send, other: str) -> None:
+def close(db: sqlite3.Connection, send: Send, other: str) -> None:
     """No more transfers follow; said once, however often the process is killed here."""
     if not count(db, "closed"):
         send(other, "closed")
@@ -96,18 +100,18 @@ def bank(name: str, directory: Path, port: int) -> None:
 def told(db: sqlite3.Connection) -> bool:
     """Has the other bank closed, and did all of its money come before that?"""
     [(value,)] = db.execute("SELECT value FROM counter WHERE name = 'told'")
-    return value > 0
+    return bool(value > 0)
 
 
 # -- the one who kills ------------------------------------------------------------------------------------------------
 
 
-def start(name: str, directory: Path, port: int) -> subprocess.Popen:
+def start(name: str, directory: Path, port: int) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, "--bank", name, "--port", str(port), str(directory)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def kill(process: subprocess.Popen) -> None:
+def kill(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.communicate()
 
