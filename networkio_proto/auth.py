@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from .errors import CloseCode, ConfigurationError, printable
 
@@ -25,7 +25,6 @@ __all__ = [
     "Insecure",
     "Proof",
     "Refusal",
-    "Revocable",
     "TLSFacts",
     "check_exposure",
     "is_loopback",
@@ -79,14 +78,6 @@ class Authenticator(Protocol):
     def verify(self, proof: Proof, mac: bytes | None, tls: TLSFacts | None) -> bool:
         """Is the peer who it says it is?"""
         ...
-
-
-@runtime_checkable
-class Revocable(Protocol):
-    """An authenticator whose credentials may end while a connection stands that was proved by them."""
-
-    def good(self, peer_id: str, key_id: str | None) -> bool:
-        """Would the peer be believed now, by this key?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +141,6 @@ class MTLS:
 
     def sign(self, proof: Proof) -> bytes | None:
         return None if self._psk is None else self._psk.sign(proof)
-
-    def good(self, peer_id: str, key_id: str | None) -> bool:
-        return not isinstance(self._psk, Revocable) or self._psk.good(peer_id, key_id)
 
     def verify(self, proof: Proof, mac: bytes | None, tls: TLSFacts | None) -> bool:
         peer_id = proof.dialer_id if proof.role == b"D" else proof.acceptor_id

@@ -25,7 +25,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .arbiter import Decision
-from .auth import Authenticator, Identity, Insecure, Refusal, Revocable, TLSFacts
+from .auth import Authenticator, Identity, Insecure, Refusal, TLSFacts
 from .config import Config, check_peer_id
 from .connection import Connection, ConnectionState
 from .errors import (
@@ -336,19 +336,14 @@ class Endpoint:
     # -- connections --------------------------------------------------------------------------------------------
 
     def recheck(self, now: float) -> list[str]:
-        """Close the live connections of peers that would not be believed any more; returns their peer ids.
+        """Credentials or wishes have changed: close whoever would not get in any more; returns their peer ids.
 
-        Raises ConfigurationError if credentials of this method do not end.
+        What each has proved is judged anew, and ``authorize`` is asked again.  Those who wait for a place come first,
+        lest one of them takes that of a live connection.
         """
-        auth, closed = self.auth, []
-        if not isinstance(auth, Revocable):
-            raise ConfigurationError(f"what proves identities here ({auth.name}) cannot be revoked")
-        for connection in list(self.live()):
-            if not auth.good(connection.peer_id, connection.key_id):
-                private = f"the key of {connection.peer_id} is no longer good"
-                connection.close(CloseCode.AUTH_FAILED, "", now, private=private)
-                closed.append(connection.peer_id)
-        return closed
+        proved = [connection for connection in self.connections if connection.attached is not None]
+        proved.sort(key=lambda connection: connection.live)
+        return [connection.peer_id for connection in proved if not connection.negotiation.recheck(now)]
 
     def accept(self, now: float, *, source: str = "", tls: TLSFacts | None = None) -> Connection:
         """Somebody dialled us.  ``source`` groups strangers for the cap per source (an address without its port).

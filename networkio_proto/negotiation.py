@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .auth import Identity, Proof, Refusal
+from .auth import Identity, Insecure, Proof, Refusal
 from .errors import CloseCode, printable
 from .frames import HELLO, HELLO_ACK, PREAMBLE, PeerFault
 from .handshake import (
@@ -47,7 +47,7 @@ __all__ = ["Negotiation"]
 class Negotiation:
     """One connection's handshake.  What it finds out about the peer stands on the connection."""
 
-    __slots__ = ("_connection", "_deadline", "_endpoint", "_hello", "_mac", "_transcript", "begun")
+    __slots__ = ("_connection", "_deadline", "_endpoint", "_hello", "_mac", "_proved", "_transcript", "begun")
 
     def __init__(self, connection: Connection, endpoint: Endpoint, now: float) -> None:
         self._connection = connection
@@ -60,6 +60,8 @@ class Negotiation:
         self._transcript = b""
         #: of the dialer's ATTACH; the acceptor's proof covers it
         self._mac = b""
+        #: the peer's proof and its mac, once they were found good: they can be judged anew when keys have changed
+        self._proved: tuple[Proof, bytes | None] | None = None
         endpoint.timers.schedule(connection, self._deadline)
 
     def forget(self) -> None:
@@ -219,10 +221,10 @@ class Negotiation:
             raise PeerFault(CloseCode.AUTH_FAILED, "", private=self._doubt())
         if attach.mac is not None and not raw.endswith(attach.mac):
             raise PeerFault(CloseCode.PROTOCOL, "ATTACH: mac is not the last thing in it")
-        connection.key_id = None if self._hello is None else self._hello.key_id
-        if endpoint.authorize is not None and (refusal := self._unwanted(endpoint.authorize)) is not None:
-            reason = f"{connection.peer_id} is refused by authorize: {printable(refusal.reason) or 'no reason given'}"
-            connection.close(refusal.code, "", now, retry_after=refusal.retry_after, private=reason)
+        connection.key_id = proof.key_id
+        if not isinstance(endpoint.auth, Insecure):
+            self._proved = proof, attach.mac
+        if not self._wanted(now):
             return
         if not connection.dialer:
             self._mac = attach.mac or b""
@@ -233,8 +235,27 @@ class Negotiation:
         connection.attached = attach
         endpoint.newcomer(connection, now)
 
-    def _unwanted(self, authorize: Authorize) -> Refusal | None:
-        """Ask the application about whoever has proved to be there; what it raises is a refusal."""
+    def recheck(self, now: float) -> bool:
+        """The peer has proved who it is: would it get in by that now?  If not, the connection is closed."""
+        connection = self._connection
+        if self._proved is not None and not self._endpoint.auth.verify(*self._proved, connection.tls):
+            private = f"what {connection.peer_id} proved itself by is no longer good"
+            connection.close(CloseCode.AUTH_FAILED, "", now, private=private)
+            return False
+        return self._wanted(now)
+
+    def _wanted(self, now: float) -> bool:
+        """Does the application want whoever has proved to be there?  If not, the connection is closed."""
+        refusal = None if self._endpoint.authorize is None else self._asked(self._endpoint.authorize)
+        if refusal is None:
+            return True
+        connection = self._connection
+        reason = f"{connection.peer_id} is refused by authorize: {printable(refusal.reason) or 'no reason given'}"
+        connection.close(refusal.code, "", now, retry_after=refusal.retry_after, private=reason)
+        return False
+
+    def _asked(self, authorize: Authorize) -> Refusal | None:
+        """What it says; what it raises is a refusal."""
         connection, tls = self._connection, self._connection.tls
         source = str(connection.target.key) if connection.target is not None else connection.source
         named = None if tls is None else tls.identity

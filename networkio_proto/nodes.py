@@ -267,10 +267,10 @@ class NodeHandle(Generic[P]):
             return self.endpoint.statistics(now, peers)
 
     def recheck(self) -> list[str]:
-        """After keys were taken away (``PSK.replace``): close the live connections that rest on them; their peer ids.
+        """Close the connections of those who would not get in any more; returns their peer ids.
 
-        Both sides are told so.  What was sent waits in its outbox.  Raises ConfigurationError if what proves identities
-        here cannot be taken away, WrongThread.
+        For when keys were taken away (``PSK.replace``), or ``authorize`` would say something else now.
+        Both sides are told so.  What was sent waits in its outbox.  Raises WrongThread.
         """
         with self.inside as now:
             return self.endpoint.recheck(now)

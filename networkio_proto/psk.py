@@ -89,10 +89,6 @@ class PSK:
         same = hmac.compare_digest(_mac(key or _DECOY, proof), mac or b"")
         return same and key is not None
 
-    def good(self, peer_id: str, key_id: str | None) -> bool:
-        """Is this still a key of that peer?"""
-        return self._key(peer_id, key_id) is not None
-
     def _key(self, peer_id: str, key_id: str | None) -> bytes | None:
         return self._keys_of(peer_id).get(key_id)
 

@@ -16,12 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from networkio_proto import (
-    MTLS,
     PSK,
     CloseCode,
     ConfigurationError,
     Identity,
-    Insecure,
     Proof,
     Refusal,
     TLSFacts,
@@ -284,20 +282,28 @@ def test_taking_a_key_away_cuts_who_came_by_it_and_nobody_else() -> None:
     net.run()
     net.wait(60.0)
     assert (b.peer("a").connected, b.peer("c").connected) == (False, True)
-    assert "the key of a is no longer good" in lines(b)[0]
+    assert "what a proved itself by is no longer good" in lines(b)[0]
     assert any("the peer closed the connection: authentication failed" in line for line in lines(a))
     keys.replace({"a": KEY, "c": OTHER})
     net.wait(300.0)
     assert b.peer("a").read_nowait() == "kept"
 
 
-def test_what_cannot_be_taken_away_cannot_be_rechecked() -> None:
-    with pytest.raises(ConfigurationError, match=r"\(insecure\) cannot be revoked"):
-        Net().node("a").recheck()
-    assert MTLS().good("b", None)
-    assert MTLS(Insecure()).good("b", None)
-    assert MTLS(PSK({"b": KEY})).good("b", None)
-    assert not MTLS(PSK({})).good("b", None)
+def test_where_nothing_is_proved_nothing_is_rechecked_but_the_wish() -> None:
+    wanted = True
+
+    def authorize(identity: Identity) -> Refusal | None:
+        return None if wanted else Refusal(reason="no more")
+
+    net = Net()
+    a, b = net.node("a"), net.node("b", authorize=authorize)
+    net.connected(a, b)
+    assert b.recheck() == []
+    wanted = False
+    assert b.recheck() == ["a"]
+    net.run()
+    assert not a.peer("b").connected
+    assert "a is refused by authorize: no more" in lines(b)[-1]
 
 
 def test_a_key_is_in_nothing_that_anybody_sees(caplog: pytest.LogCaptureFixture) -> None:
