@@ -26,6 +26,9 @@ __all__ = ["append_key", "key_line", "load_keys", "parse_keys"]
 
 _SIZE = 32
 
+#: not through a symbolic link, and not waiting for somebody at the other end of what is no plain file
+_CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
 
 def key_line(one_id: str, other_id: str, key_id: str = "k1") -> str:
     """A new random key for these two, as a line of a file (without its end).  Raises ConfigurationError."""
@@ -43,10 +46,18 @@ def append_key(path: str | os.PathLike[str], line: str) -> None:
 
     Never through a symbolic link.  Raises ConfigurationError for a file that others can read, OSError.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-    with open(os.open(path, flags, 0o600), "w", encoding="ascii") as file:
-        _check_private(path, os.fstat(file.fileno()))
-        file.write(line + "\n")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _CAREFULLY, 0o600)
+    try:
+        facts = os.fstat(descriptor)
+        _check_private(path, facts)
+        added = line.encode("ascii") + b"\n"
+        if facts.st_size:
+            os.lseek(descriptor, -1, os.SEEK_END)
+            if os.read(descriptor, 1) != b"\n":  # somebody edited it
+                added = b"\n" + added
+        os.write(descriptor, added)  # at once, whoever else writes
+    finally:
+        os.close(descriptor)
 
 
 def load_keys(path: str | os.PathLike[str], node_id: str) -> dict[str, dict[str, bytes]]:
@@ -55,7 +66,7 @@ def load_keys(path: str | os.PathLike[str], node_id: str) -> dict[str, dict[str,
     Raises ConfigurationError for a file that cannot be read, that others can read, or that has a line that is none.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), encoding="ascii") as file:
+        with open(os.open(path, os.O_RDONLY | _CAREFULLY), encoding="ascii") as file:
             _check_private(path, os.fstat(file.fileno()))
             text = file.read()
     except OSError as error:

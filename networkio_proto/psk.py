@@ -30,6 +30,9 @@ MIN_KEY = 16
 #: of so many bytes at least this many differ, in a key that is random: fewer are words, repetitions, or nothing at all
 _DIFFERENT = 8
 
+#: of a passphrase
+_SHORTEST = 8
+
 #: what stands for the key of whoever has none; what is computed with it is thrown away
 _DECOY = bytes(32)
 
@@ -107,9 +110,12 @@ class PSK:
 def stretched(passphrase: str, one_id: str, other_id: str) -> bytes:
     """A key made of a passphrase that two peers agreed on; takes a tenth of a second, and 32 MiB.
 
-    Whoever records a handshake can try passphrases, ten a second and processor.  A random key is better.
+    Whoever records a handshake can try passphrases, ten a second and processor.  A random key is better.  Raises
+    ConfigurationError for less than 8 characters, and for what are no peer ids.
     """
-    salt = b"networkio/1 psk" + b"".join(_lp(each.encode()) for each in sorted((one_id, other_id)))
+    if len(passphrase) < _SHORTEST:
+        raise ConfigurationError(f"a passphrase has at least {_SHORTEST} characters, better four or five random words")
+    salt = b"networkio/1 psk" + b"".join(_lp(check_peer_id(each).encode()) for each in sorted((one_id, other_id)))
     return scrypt(passphrase.encode(), salt=salt, n=2**15, r=8, p=1, maxmem=2**26, dklen=32)
 
 

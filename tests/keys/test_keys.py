@@ -129,3 +129,21 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(os, "geteuid", lambda: 12345)
     with pytest.raises(ConfigurationError, match="belongs to another user"):
         load_keys(path, "a")
+
+
+def test_a_line_is_a_line_of_its_own_also_behind_one_that_somebody_left_unfinished(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    append_key(path, key_line("a", "b", "k1"))
+    path.write_text(path.read_text().rstrip("\n"))
+    append_key(path, key_line("a", "b", "k2"))
+    assert list(load_keys(path, "a")["b"]) == ["k2", "k1"]
+
+
+@posix
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path, 0o600)
+    with pytest.raises(ConfigurationError, match="no plain file"):
+        load_keys(path, "a")
+    with pytest.raises(ConfigurationError, match="no plain file"):
+        append_key(path, key_line("a", "b"))

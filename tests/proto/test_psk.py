@@ -137,6 +137,10 @@ def test_a_passphrase_is_stretched_for_the_two_who_share_it() -> None:
     assert key == stretched(words, "b", "a")
     assert len({key, stretched(words + "r", "a", "b"), stretched(words, "a", "c")}) == 3
     assert PSK({"b": key}).key_id("b") is None
+    for wrong in (("", "a", "b"), ("7 bytes", "a", "b"), (words, "a", "no id")):
+        with pytest.raises(ConfigurationError, match=r"passphrase has|peer id") as caught:
+            stretched(*wrong)
+        assert not wrong[0] or wrong[0] not in str(caught.value)
 
 
 def test_a_lookup_that_fails_or_returns_no_key_knows_nobody() -> None:
