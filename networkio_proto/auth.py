@@ -60,7 +60,10 @@ class Proof:
 
 
 class Authenticator(Protocol):
-    """A way to prove identities.  Implementations compare in constant time and never raise because of a peer."""
+    """A way to prove identities.  Implementations compare in constant time and never raise because of a peer.
+
+    What ``verify`` raises (a lookup of the application's that fails) is told in the log, and refuses the peer.
+    """
 
     @property
     def name(self) -> str:

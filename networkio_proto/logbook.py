@@ -62,12 +62,13 @@ IMPOSTOR = Line(ERROR, "another process, at %s, uses the id of the connected pee
 NAMESAKE = Line(ERROR, "another process uses this node's id; %s turns this one away: %s")
 STRANGER = Line(WARNING, "a handshake from %s failed: %s", 4, 10.0)
 STRANGERS = Line(WARNING, "%d handshakes from %d sources failed, the last from %s: %s", 4, 10.0)
+VERIFYING = Line(ERROR, "verifying a peer raised %s at %s, and the peer is refused", 1, 600.0)
 INSTRUMENTATION = Line(ERROR, "the instrumentation failed in %s with %s at %s; its messages go on, this is told once")
 
 #: all of them
 LINES = (
     CONNECTED, RESUMED, LOST, FAULT, RESTARTED, ENDED, ABORTED, EXPIRED, DIALLING, GIVEN_UP, IMPOSTOR, NAMESAKE,
-    STRANGER, STRANGERS, INSTRUMENTATION,
+    STRANGER, STRANGERS, VERIFYING, INSTRUMENTATION,
 )  # fmt: skip
 
 _MISBEHAVIOUR = {CloseCode.PROTOCOL, CloseCode.FLOW, CloseCode.TOO_LARGE, CloseCode.ABUSE}
@@ -173,11 +174,11 @@ class Logbook:
 
     def instrumentation_failed(self, kind: str, error: BaseException) -> None:
         """Told once by whoever calls this.  Not its words: they could hold what it was given."""
-        place, trace = "an unknown place", error.__traceback__
-        while trace is not None:
-            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-            trace = trace.tb_next
-        self._emit(INSTRUMENTATION, INSTRUMENTATION.text, kind, type(error).__name__, printable(place, _WORDS))
+        self._emit(INSTRUMENTATION, INSTRUMENTATION.text, kind, type(error).__name__, _raised_at(error))
+
+    def verifying_failed(self, error: BaseException, now: float) -> None:
+        """What looks up keys raised.  Not its words: they could hold a key."""
+        self._say(VERIFYING, now, type(error).__name__, _raised_at(error))
 
     # -- saying it ----------------------------------------------------------------------------------------------
 
@@ -201,6 +202,15 @@ class Logbook:
     def _emit(self, line: Line, text: str, *arguments: object) -> None:
         endpoint = self._endpoint
         endpoint.effects.append(Log(line.level, f"node %s: {text}", (endpoint.peer_id, *arguments)))
+
+
+def _raised_at(error: BaseException) -> str:
+    """File and line."""
+    place, trace = "an unknown place", error.__traceback__
+    while trace is not None:
+        place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return printable(place, _WORDS)
 
 
 def _place(source: str) -> str:

@@ -217,7 +217,7 @@ class Negotiation:
         attach = parse_attach(body)
         covered = raw if attach.mac is None else zero_mac(raw)
         proof = self._proof(b"A" if connection.dialer else b"D", covered)
-        if not endpoint.auth.verify(proof, attach.mac, connection.tls):
+        if not self._verified(proof, attach.mac, now):
             raise PeerFault(CloseCode.AUTH_FAILED, "", private=self._doubt())
         if attach.mac is not None and not raw.endswith(attach.mac):
             raise PeerFault(CloseCode.PROTOCOL, "ATTACH: mac is not the last thing in it")
@@ -238,11 +238,19 @@ class Negotiation:
     def recheck(self, now: float) -> bool:
         """The peer has proved who it is: would it get in by that now?  If not, the connection is closed."""
         connection = self._connection
-        if self._proved is not None and not self._endpoint.auth.verify(*self._proved, connection.tls):
+        if self._proved is not None and not self._verified(*self._proved, now):
             private = f"what {connection.peer_id} proved itself by is no longer good"
             connection.close(CloseCode.AUTH_FAILED, "", now, private=private)
             return False
         return self._wanted(now)
+
+    def _verified(self, proof: Proof, mac: bytes | None, now: float) -> bool:
+        """Is it good?  What looks up keys may raise: that is told in the log, and good for nobody."""
+        try:
+            return self._endpoint.auth.verify(proof, mac, self._connection.tls)
+        except Exception as error:
+            self._endpoint.logbook.verifying_failed(error, now)
+            return False
 
     def _wanted(self, now: float) -> bool:
         """Does the application want whoever has proved to be there?  If not, the connection is closed."""

@@ -45,7 +45,8 @@ class PSK:
 
     ``keys``: for each peer the key that is shared with it, ``bytes`` of at least 16 that are random; or, while keys are
     changed, several by their key ids, the first one to be announced when dialling and all of them good.  Or a callable:
-    given a peer id it returns the same, or None; what it raises counts as None.
+    given a peer id it returns the same, or None; what it raises, or returns otherwise, counts as None and is told in
+    the log.
 
     Without TLS the keys protect the handshake and nothing after it (P-AUTH-13).  Inside of TLS they are bound to the
     acceptor's certificate, which then needs nobody's signature.
@@ -77,33 +78,40 @@ class PSK:
         """
         if peer_id is None:
             raise ConfigurationError("with pre-shared keys a node has to know whom it dials: give the peer's id")
-        keys = self._keys_of(peer_id)
+        try:
+            keys = self._keys_of(peer_id)
+        except Exception as error:  # the application's lookup may raise anything, and a key of its may be none
+            kind = type(error).__name__
+            raise ConfigurationError(f"the key for {printable(peer_id)} cannot be looked up: {kind}") from error
         if not keys:
             raise ConfigurationError(f"there is no key for {printable(peer_id)}: add it to the node's PSK")
         return next(iter(keys))
 
     def sign(self, proof: Proof) -> bytes | None:
         """The mac of our ATTACH."""
-        return _mac(self._key(_other(proof, own=True), proof.key_id) or _DECOY, proof)
+        return _mac(self._key(_other(proof, own=True), proof.key_id)[0] or _DECOY, proof)
 
     def verify(self, proof: Proof, mac: bytes | None, tls: TLSFacts | None) -> bool:
-        """Has the peer the same key?"""
-        key = self._key(_other(proof, own=False), proof.key_id)
+        """Has the peer the same key?  What the callable raises is raised when all is computed and compared."""
+        key, trouble = self._key(_other(proof, own=False), proof.key_id)
         same = hmac.compare_digest(_mac(key or _DECOY, proof), mac or b"")
+        if trouble is not None:
+            raise trouble
         return same and key is not None
 
-    def _key(self, peer_id: str, key_id: str | None) -> bytes | None:
-        return self._keys_of(peer_id).get(key_id)
+    def _key(self, peer_id: str, key_id: str | None) -> tuple[bytes | None, Exception | None]:
+        """The key, and why none could be told."""
+        try:
+            return self._keys_of(peer_id).get(key_id), None
+        except Exception as error:
+            return None, error
 
     def _keys_of(self, peer_id: str) -> Mapping[str | None, bytes]:
         """By their key ids; a single key has none."""
-        try:
-            keys = self._lookup(peer_id)
-            if keys is None:
-                return {}
-            _check(peer_id, keys)
-        except Exception:  # the application's lookup may raise anything, and a key of its may be none
+        keys = self._lookup(peer_id)
+        if keys is None:
             return {}
+        _check(peer_id, keys)
         return {None: keys} if isinstance(keys, bytes) else dict(keys.items())
 
 

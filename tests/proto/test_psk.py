@@ -7,6 +7,7 @@ import hmac
 import logging
 import pickle
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from networkio_proto import (
+    MTLS,
     PSK,
     CloseCode,
     ConfigurationError,
@@ -29,7 +31,7 @@ from networkio_proto.frames import CLOSE, PREAMBLE
 from networkio_proto.psk import Keys
 from tests.proto.helpers_auth import mac_of
 from tests.proto.helpers_node import Driver, Far, Net
-from tests.proto.helpers_wire import Node, Peer
+from tests.proto.helpers_wire import Line, Node, Peer
 from tests.proto.test_auth import proofs, vector
 
 thorough = settings(derandomize=True, deadline=None, max_examples=100)
@@ -143,18 +145,40 @@ def test_a_passphrase_is_stretched_for_the_two_who_share_it() -> None:
         assert not wrong[0] or wrong[0] not in str(caught.value)
 
 
-def test_a_lookup_that_fails_or_returns_no_key_knows_nobody() -> None:
-    proof = Proof(b"D", "a", "b", None, b"t", b"", b"", b"x")
+def by_hand(node: Node, peer: Peer, key: bytes | None, tls: TLSFacts | None = None) -> Line:
+    """A peer that dials the node, and proves what it says by the key."""
+    line, said = node.accept(tls=tls), PREAMBLE + peer.hello(to=node.peer_id)
+    line.say(said)
+    transcript, attach = said + line.raw(), peer.attach(node.peer_id, mac=None if key is None else bytes(32))
+    if key is not None:
+        attach = attach[:-32] + mac_of(key, Proof(b"D", peer.peer_id, node.peer_id, None, transcript, b"", b"", attach))
+    line.say(attach)
+    return line
 
+
+def test_a_lookup_that_fails_or_returns_no_key_knows_nobody_and_is_told_once_without_its_words() -> None:
     def fails(peer_id: str) -> Keys:
-        raise RuntimeError(peer_id)
+        raise RuntimeError(f"no {KEY.hex()}")
 
-    answers: list[Callable[[str], Any]] = [fails, lambda _: None, lambda _: b"short", lambda _: "text", lambda _: {}]
+    answers: list[Callable[[str], Any]] = [fails, lambda _: b"short", lambda _: "text", lambda _: {}]
     for lookup in answers:
-        psk = PSK(lookup)
-        assert not psk.verify(proof, mac_of(KEY, proof), None)
-        with pytest.raises(ConfigurationError, match="there is no key for a"):
-            psk.key_id("a")
+        node = Node("m", auth=PSK(lookup))
+        for _ in range(3):
+            assert by_hand(node, Peer("a", auth="psk"), KEY).farewell() is CloseCode.AUTH_FAILED
+        told = [line.text % line.arguments for line in node.logs if "raised" in line.text]
+        assert len(told) == 1
+        place = r"\w+Error at \S+\.py:\d+"
+        assert re.fullmatch(rf"node m: verifying a peer raised {place}, and the peer is refused", told[0])
+        with pytest.raises(ConfigurationError, match=r"the key for a cannot be looked up: \w+Error$"):
+            PSK(lookup).key_id("a")
+
+
+def test_a_lookup_that_knows_nobody_is_nothing_to_tell() -> None:
+    node = Node("m", auth=PSK(lambda _: None))
+    assert by_hand(node, Peer("a", auth="psk"), KEY).farewell() is CloseCode.AUTH_FAILED
+    assert not any("raised" in line.text for line in node.logs)
+    with pytest.raises(ConfigurationError, match="there is no key for a"):
+        PSK(lambda _: None).key_id("a")
 
 
 # -- between nodes ----------------------------------------------------------------------------------------------------
@@ -308,6 +332,19 @@ def test_where_nothing_is_proved_nothing_is_rechecked_but_the_wish() -> None:
     net.run()
     assert not a.peer("b").connected
     assert "a is refused by authorize: no more" in lines(b)[-1]
+
+
+def test_certificates_stay_good_and_keys_inside_of_them_do_not() -> None:
+    keys = PSK({})
+    for auth, key, cut in ((MTLS(), None, []), (MTLS(keys), KEY, ["a"])):
+        keys.replace({"a": KEY})
+        node = Node("m", auth=auth)
+        line = by_hand(node, Peer("a", auth=auth.name), key, TLSFacts(identity="a"))
+        assert line.live
+        assert node.endpoint.recheck(node.now) == []
+        keys.replace({"a": OTHER})  # without a key id, as before
+        assert node.endpoint.recheck(node.now) == cut
+        node.pump()
 
 
 def test_a_key_is_in_nothing_that_anybody_sees(caplog: pytest.LogCaptureFixture) -> None:
