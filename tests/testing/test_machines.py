@@ -94,8 +94,8 @@ MISTAKES = {
         ("I10",),
     ),
     "writes that a message is over which is not": Mistake(
-        (("journal", "return OutboxTrimmed(session.peer_id, outbox.first)",
-          "return OutboxTrimmed(session.peer_id, outbox.first + (outbox.first < outbox.next))"),),
+        (("journal", "return OutboxTrimmed(session.peer_id, outbox.first,",
+          "return OutboxTrimmed(session.peer_id, outbox.first + (outbox.first < outbox.next),"),),
         {"durable": "a"},
         (*START, ("read", "ba", 1), ("run", 0.3), ("crash", "a", True), ("crash", "b", True), ("restart", "a"),
          ("restart", "b"), ("run", 0.3)),
