@@ -25,6 +25,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -228,13 +229,16 @@ class Store:
             connection.execute("BEGIN IMMEDIATE")
             connection.set_authorizer(guard)
             try:
-                call(connection)
+                value = call(connection)
+                if isinstance(value, sqlite3.Cursor):  # freed in another thread it would disturb what runs here then
+                    value.close()
             finally:
                 connection.set_authorizer(None)
                 connection.row_factory, connection.text_factory = None, str
             if not connection.in_transaction:
                 raise UsageError(_ENDED)
         except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # cursors among their variables are freed here, too
             self._roll_back()
             meant = self._of_function(error, guard)
             if meant is error:

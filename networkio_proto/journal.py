@@ -162,7 +162,8 @@ class Store(Protocol):
         """Begin a transaction, and call ``call(db)`` in it with the database, in the store's own thread.
 
         What that returns from is left open for the next :meth:`write`, or for :meth:`undo`; what it raises is handed to
-        ``done``, and nothing is left open.  ``call`` may write whatever is not the store's own.
+        ``done``, and nothing is left open.  ``call`` may write whatever is not the store's own.  What of the
+        database is in its value, the store closes: it belongs to this thread.
         """
 
     def undo(self) -> None:

@@ -92,8 +92,8 @@ class Transaction:
 
     # -- in the store's thread ------------------------------------------------------------------------------------
 
-    def call(self, db: Any) -> None:
-        """Call the application's function; raises what it raises."""
+    def call(self, db: Any) -> object:
+        """Call the application's function; returns its value for the store to see, raises what it raises."""
         self._collecting = True
         try:
             value = self._function(db, self._send) if self._sends else self._function(db)
@@ -104,6 +104,7 @@ class Transaction:
                 value.close()
             raise UsageError("the function of a transaction is a coroutine; make it a plain function: it may not wait")
         self._value = value
+        return value
 
     def _send(
         self, peer: Any, data: Any, *, headers: Mapping[str, object] | None = None, raw: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -275,3 +276,31 @@ def test_a_function_runs_in_the_journal_s_thread_and_ends_with_the_next_batch(pa
     again = Store(path, "node")
     assert (rows(again), len(again.records)) == ([], 2)
     again.close()
+
+
+def test_a_cursor_that_a_function_returns_is_closed_in_the_journal_s_thread(opened: Store) -> None:
+    """Freed by whoever asked, in another thread, it disturbed the statement that ran at that moment."""
+    kept: list[sqlite3.Cursor] = []
+
+    def read(db: sqlite3.Connection) -> sqlite3.Cursor:
+        kept.append(db.execute("SELECT 1 UNION SELECT 2"))
+        return kept[0]
+
+    opened.run(read)
+    opened.commit(NOTHING)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
+        kept[0].fetchone()
+
+
+def test_the_error_of_a_function_keeps_nothing_of_the_database_alive(opened: Store) -> None:
+    dead: list[weakref.ref[sqlite3.Cursor]] = []
+
+    def fails(db: sqlite3.Connection) -> None:
+        rows = db.execute("SELECT 1 UNION SELECT 2")
+        dead.append(weakref.ref(rows))
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no") as caught:
+        opened.run(fails)
+    assert caught.value.__traceback__ is not None
+    assert dead[0]() is None
