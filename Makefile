@@ -48,7 +48,7 @@ define install
 endef
 
 .PHONY: help demo test test-core test-slow test-games test-searches test-rest fuzz machines networks hostile exhaust \
-	model money soak compiled bench bench-peers bench-brokers check docs clean
+	model money crash soak compiled bench bench-peers bench-brokers check docs clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -111,6 +111,12 @@ exhaust: $(STAMP)  ## try out everything that can be tried out to the end, and c
 
 money: $(STAMP)  ## kill two banks KILLS=1000 times while they send money to each other, and count it
 	@$(BIN)/python examples/money.py --kills $(KILLS)
+
+crash: $(STAMP)  ## kill senders and receivers KILLS=1000 times each, and at every system call if strace is there; count
+	@$(BIN)/python -W error -m tests.chaos.crash --kills $(KILLS)
+	@$(BIN)/python -W error -m tests.chaos.syscalls
+	@$(BIN)/python -W error -m tests.chaos.transfer
+	@$(BIN)/python -W error -m tests.chaos.transfer --adapter threads
 
 model: $(STAMP)  ## visit every state of the protocol's model with SPIN
 	@$(BIN)/python -m tests.model.run $(ARGS)
