@@ -115,8 +115,8 @@ money: $(STAMP)  ## kill two banks KILLS=1000 times while they send money to eac
 crash: $(STAMP)  ## kill senders and receivers KILLS=1000 times each, and at every system call if strace is there; count
 	@$(BIN)/python -W error -m tests.chaos.crash --kills $(KILLS)
 	@$(BIN)/python -W error -m tests.chaos.syscalls
-	@$(BIN)/python -W error -m tests.chaos.transfer
-	@$(BIN)/python -W error -m tests.chaos.transfer --adapter threads
+	@$(BIN)/python -W error -m tests.chaos.kills
+	@$(BIN)/python -W error -m tests.chaos.kills --adapter threads
 
 model: $(STAMP)  ## visit every state of the protocol's model with SPIN
 	@$(BIN)/python -m tests.model.run $(ARGS)

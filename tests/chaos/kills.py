@@ -1,4 +1,4 @@
-"""Kill the two ends of a file transfer again and again: ``python -m tests.chaos.kills [LINES] [SEED] [ADAPTER]``.
+"""Kill the two ends of a file transfer again and again: ``python -m tests.chaos.kills``.
 
 ``networkio send --journal`` carries a file to ``networkio listen --journal --output``.  Each of the two is killed with
 SIGKILL after a random while, over and over, and started again with the same arguments, until the sender says that all
