@@ -279,7 +279,7 @@ BUGS = (
     bug("ends before its last message is read", "farewell", "outbox.all_read and inbox", "inbox"),
     bug("makes a session for a stranger", "endpoint", "self._provisional[peer_id] = ", "self.sessions[peer_id] = "),
     bug("rejects on one connection only", "acknowledger", "sorted(inbox.rejects.values(), key", "sorted([], key"),
-    bug("reads over what is still held", "inbox", "if sequence != self.read + 1:", "if sequence < self.read + 1:"),
+    bug("reads over what is still held", "inbox", "if sequence == self.read + 1:", "if sequence > self.read:"),
     bug("expires what the peer holds", "outbox", "if self.seen_by_peer(sequence):\n            self.", "if 0: self."),
     bug("cancels what the peer may hold", "outbox", "self.next or self.seen_by_peer(sequence):", "self.next:"),
     bug("loses the cost of a tombstone", "outbox", "        self.cost += tombstone.cost\n", ""),
