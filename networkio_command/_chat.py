@@ -37,7 +37,7 @@ from networkio_proto import (
 from networkio_proto.errors import printable
 from networkio_proto.handles import MessageHandle
 
-from ._bridge import Node, Peer, open_node
+from ._bridge import Node, Peer, Receipt, open_node
 from ._dial import hopeless
 from ._input import Lines
 from ._listen import as_text, is_ping
@@ -86,8 +86,11 @@ class Screen:
 class Chat:
     """One conversation, as one side sees it."""
 
-    def __init__(self, node: Node, interrupts: Interrupts, screen: Screen) -> None:
+    def __init__(self, node: Node, interrupts: Interrupts, screen: Screen, *, journaled: bool) -> None:
         self._node = node
+        self._journaled = journaled
+        #: the lines that are being written to the journal
+        self._sending: Future[tuple[int, Receipt]] | None = None
         self._interrupts = interrupts
         self._screen = screen
         self._input = Lines(0)
@@ -135,17 +138,23 @@ class Chat:
     # -- speaking -----------------------------------------------------------------------------------------------
 
     def _speak(self, peer: Peer) -> None:
-        if self._typed:
-            lines = list(self._typed)
-            count, receipt = peer.send_some(lines, raw=False, timeout=_GLANCE)
-            if receipt is not None:
-                first = receipt.sequence - count + 1
-                self._said |= {first + place: (lines[place], "") for place in range(count)}
-            for _ in range(count):
-                self._typed.popleft()
+        if self._sending is not None:
+            if self._sending.done():
+                sent, self._sending = self._sending.result(), None
+                self._accepted(*sent)
+        elif self._typed and self._journaled:  # the disk takes its time, and what waits for it is not to be given up
+            self._sending = peer.send_all(list(self._typed), lambda db, count: None, raw=False)
+        elif self._typed:
+            self._accepted(*peer.send_some(list(self._typed), raw=False, timeout=_GLANCE))
         elif self._input.ended and not self._ended:
             self._ended = True
             peer.end()
+
+    def _accepted(self, count: int, receipt: Receipt | None) -> None:
+        """So many of the lines that were typed are accepted."""
+        if receipt is not None:
+            first = receipt.sequence - count + 1
+            self._said |= {first + place: (self._typed.popleft(), "") for place in range(count)}
 
     def _tick(self, received: int, read: int) -> None:
         """Mark own lines up to these numbers."""
@@ -281,7 +290,7 @@ def run(
         raise ConfigurationError(f"--to {to} is this side's own --id")
     with Interrupts() as interrupts, open_node(adapter, peer_id, trust=trust, journal=journal) as node:
         screen = Screen()
-        chat = Chat(node, interrupts, screen)
+        chat = Chat(node, interrupts, screen, journaled=journal is not None)
         try:
             if listens:
                 port = node.listen(host, port)
