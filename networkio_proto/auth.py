@@ -32,6 +32,9 @@ __all__ = [
 
 MAC_SIZE = 32
 
+#: seconds; who is refused for longer is refused for good
+_DAY = 86_400
+
 
 @dataclass(frozen=True, slots=True)
 class TLSFacts:
@@ -103,12 +106,18 @@ class Refusal:
     """What ``authorize`` returns of somebody who is not wanted.
 
     ``code`` is told to it, and decides how it tries again: AUTH_FAILED slowly, OVERLOAD after ``retry_after`` seconds.
-    ``reason`` stays here.
+    ``reason`` stays here.  Raises ConfigurationError for another code, and a time that is not from 0 s to a day.
     """
 
     code: CloseCode = CloseCode.AUTH_FAILED
     reason: str = ""
     retry_after: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.code not in (CloseCode.AUTH_FAILED, CloseCode.OVERLOAD):
+            raise ConfigurationError(f"the code of a refusal is {self.code!r}; it must be AUTH_FAILED or OVERLOAD")
+        if not 0 <= self.retry_after <= _DAY:
+            raise ConfigurationError(f"retry_after is {self.retry_after!r}; it must be from 0 to {_DAY} seconds")
 
 
 class Insecure:

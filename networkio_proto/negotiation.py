@@ -17,6 +17,7 @@ byte of both sides before the ATTACHes.  The deadline is absolute: dripping byte
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 from .auth import Identity, Insecure, Proof, Refusal
@@ -269,9 +270,14 @@ class Negotiation:
         named = None if tls is None else tls.identity
         identity = Identity(connection.peer_id, source, connection.dialer, connection.key_id, named)
         try:
-            return authorize(identity)
+            answer: object = authorize(identity)
         except Exception as error:  # the application may raise anything
             return Refusal(reason=f"it raised {type(error).__name__}: {error}")
+        if answer is None or isinstance(answer, Refusal):
+            return answer
+        if isinstance(answer, Coroutine):
+            answer.close()
+        return Refusal(reason=f"it returned {type(answer).__name__}, neither None nor a Refusal")
 
     def _doubt(self) -> str:
         """What this side knows of a proof that is wrong; the peer is told the same whatever it is (P-AUTH-3)."""

@@ -16,6 +16,7 @@ end is a loss like any other, and so is a record that was tampered with: the ses
 from __future__ import annotations
 
 import hashlib
+import logging
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel"]
 
+logger = logging.getLogger("networkio.tls")
+
 #: so many bytes are decrypted at a time
 _CHUNK = 65536
+
+#: so many bytes of ciphertext are handed to OpenSSL at a time
+_PIECE = 8192
+
+#: so much may wait to be sent that TLS itself says: a handshake, and answers to whoever wants new keys again and again
+_ANSWERS = 65536
+
+#: before the peer has proved who it is, it gets so many bytes through: long chains of certificates fit
+_UNPROVED = 65_536
 
 #: what a stream's end means before that of TLS, and before its beginning
 _CUT = "it was cut off: the stream ended without the end of TLS (close_notify)"
@@ -72,6 +84,8 @@ class Channel:
         #: no record follows: the peer has said so, or there was an error
         self._over = False
         self._said_goodbye = False
+        #: bytes that came before the connection was live
+        self._unproved = 0
 
     def __repr__(self) -> str:
         return f"<Channel {self._object.version() if self._open else 'opening'} of {self.connection!r}>"
@@ -96,26 +110,38 @@ class Channel:
         """Ciphertext came.  Never raises because of what it is."""
         if self._over:
             return
-        self._incoming.write(data)
         try:
-            if self._open or self._shake():
-                self._read(now)
-        except ssl.SSLError as error:
+            view = memoryview(data)
+            if not self.connection.live:
+                self._unproved += len(view)
+                if self._unproved > _UNPROVED:
+                    raise ssl.SSLError(1, "so many bytes before anything is proved")
+            while view and not self._over:  # in pieces: what is answered is looked at in between
+                self._incoming.write(view[:_PIECE])
+                view = view[_PIECE:]
+                if self._open or self._shake():
+                    self._read(now)
+                if self._outgoing.pending > _ANSWERS:
+                    raise ssl.SSLError(1, "more TLS answers were asked for than are read")
+        except (ssl.SSLError, ValueError, OSError) as error:
             self._fail(error, now)
         if self._outgoing.pending:
             self.link.transmit()
 
     def data_to_send(self, now: float) -> list[bytes | memoryview]:
         """The next ciphertext for the stream; an empty list when there is none."""
-        if not self._open:
-            if self.connection.dialer and not self._over:
-                self._shake()  # the dialer speaks first
-        elif not self._over:
-            buffers = self.connection.data_to_send(now)
-            if buffers:
-                self._write(b"".join(buffers))
-            elif self.link.closing:
-                self._say_goodbye()
+        try:
+            if not self._open:
+                if self.connection.dialer and not self._over:
+                    self._shake()  # the dialer speaks first
+            elif not self._over:
+                buffers = self.connection.data_to_send(now)
+                if buffers:
+                    self._write(b"".join(buffers))
+                elif self.link.closing:
+                    self._say_goodbye()
+        except (ssl.SSLError, ValueError, OSError) as error:
+            self._fail(error, now)
         return [self._outgoing.read()] if self._outgoing.pending else []
 
     def connection_lost(self, now: float, exc: BaseException | None = None) -> None:
@@ -152,8 +178,15 @@ class Channel:
         theirs = self._object.getpeercert(binary_form=True) or b""
         acceptors = theirs if self.connection.dialer else self._certificate
         binding = hashlib.sha256(acceptors).digest() if acceptors else b""
-        named = self._identity(self._object.getpeercert()) if self._verifies else None
-        return TLSFacts(binding, named)
+        return TLSFacts(binding, self._named() if self._verifies else None)
+
+    def _named(self) -> str | None:
+        """Whom the peer's certificate names; nobody, if that cannot be told."""
+        try:
+            return self._identity(self._object.getpeercert())
+        except Exception as error:  # of a name that is no text, or of the application's own function
+            logger.warning("whom a certificate names cannot be told: %s", type(error).__name__)
+            return None
 
     def _read(self, now: float) -> None:
         while True:
@@ -183,7 +216,7 @@ class Channel:
             except ssl.SSLError:  # the peer has not said it yet, and need not
                 pass
 
-    def _fail(self, error: ssl.SSLError, now: float) -> None:
+    def _fail(self, error: Exception, now: float) -> None:
         """The channel cannot be trusted, or no longer."""
         self._over = True
         if self.connection.live:  # tampered with on the way: the session resumes on another
@@ -195,9 +228,9 @@ class Channel:
             self.connection.distrust(code, text, now)
 
 
-def _judged(error: ssl.SSLError) -> tuple[CloseCode, str]:
+def _judged(error: Exception) -> tuple[CloseCode, str]:
     """What an error before the proof of identity means, in one line."""
-    reason = error.reason or ""
+    reason = getattr(error, "reason", None) or ""
     if isinstance(error, ssl.SSLCertVerificationError):
         return CloseCode.AUTH_FAILED, f"the peer's certificate is refused: {printable(error.verify_message)}"
     if "ALERT" in reason:

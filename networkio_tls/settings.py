@@ -13,7 +13,10 @@ resumption of TLS sessions: every connection verifies the certificates anew, and
 
 from __future__ import annotations
 
+import base64
+import logging
 import os
+import re
 import ssl
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from networkio_proto import Connection
 
 __all__ = ["TLS", "identity_of"]
+
+logger = logging.getLogger("networkio.tls")
 
 _PREFIX = "networkio:"
 
@@ -107,6 +112,13 @@ class TLS:
             )
         if any(_allows_old(context) for context in (acceptor, dialer)):
             raise ConfigurationError("a context allows TLS below 1.2; set its minimum_version to TLSVersion.TLSv1_2")
+        if dialer.check_hostname and hostname is None:
+            raise ConfigurationError(
+                "the dialer's context compares host names, so say which (hostname=...), or set its check_hostname to "
+                "False: what counts here is the peer id that the certificate names"
+            )
+        for context in (acceptor, dialer):
+            context.options |= ssl.OP_NO_RENEGOTIATION
         tls._files, tls._stamp = [], ()
         tls._make = partial(tuple[Any, ...], (acceptor, dialer, certificate))
         tls._identity, tls._hostname = identity, hostname
@@ -145,8 +157,8 @@ class TLS:
             return
         try:
             self._acceptor, self._dialer, self._certificate = self._make()
-        except ConfigurationError:  # half written: the ones before are good until the next connection
-            return
+        except ConfigurationError as error:  # half written: the ones before are good until they have changed again
+            logger.warning("changed certificates are not used: %s", error)
         self._stamp = stamp
 
     def _stamped(self) -> Stamp:
@@ -175,19 +187,21 @@ def _contexts(
     for protocol in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION  # which would come in the middle of what is being written
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE if authority is None else ssl.CERT_REQUIRED
         try:
             context.load_cert_chain(certificate, key, password or "")
             if authority is not None:
                 context.load_verify_locations(authority)
+            der = _first_certificate(certificate)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             names = ", ".join(printable(os.fspath(each)) for each in (certificate, key, authority) if each is not None)
             raise ConfigurationError(f"the certificates of {names} cannot be used: {_words(error)}") from error
         made.append(context)
     acceptor, dialer = made
     acceptor.num_tickets = 0  # nothing resumes a TLS session here
-    return acceptor, dialer, _first_certificate(certificate)
+    return acceptor, dialer, der
 
 
 def _words(error: Exception) -> str:
@@ -197,7 +211,9 @@ def _words(error: Exception) -> str:
 
 
 def _first_certificate(path: StrPath) -> bytes:
+    """The first one in the file (DER), by whatever name PEM calls it."""
     with open(path, encoding="latin-1") as file:
-        text = file.read()
-    begin, end = text.find(ssl.PEM_HEADER), text.find(ssl.PEM_FOOTER)
-    return ssl.PEM_cert_to_DER_cert(text[begin : end + len(ssl.PEM_FOOTER)])
+        found = re.search(r"-----BEGIN ((?:X509 )?CERTIFICATE)-----(.*?)-----END \1-----", file.read(), re.DOTALL)
+    if found is None:
+        raise ValueError("there is no certificate")
+    return base64.b64decode(found[2])

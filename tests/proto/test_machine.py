@@ -290,8 +290,8 @@ BUGS = (
         "self.notices.add(Notice.READY)",
         "if self.unread < 2: self.notices.add(1)",
     ),
-    bug("speaks after CLOSE", "connection",
-        "        self.state = ConnectionState.CLOSING\n        self._ended(error, now", "        self._ended(error, now"),
+    bug("speaks after CLOSE", "connection", "        self.state = ConnectionState.CLOSING\n        self._ended(error",
+        "        self._ended(error"),
 )
 
 

@@ -422,3 +422,29 @@ def test_who_is_not_wanted_is_refused_with_a_code_and_without_a_reason(
     assert told in lines(a)[0]
     assert target.retry_at is not None
     assert (target.retry_at >= net.now + 7.0) or code is CloseCode.AUTH_FAILED
+
+
+async def later(identity: Identity) -> None:
+    """Nobody awaits it."""
+
+
+@pytest.mark.parametrize("answer", [True, False, "no", later], ids=["True", "False", "text", "a coroutine"])
+def test_an_answer_that_is_none_is_a_refusal_and_ends_nothing(answer: Any) -> None:
+    net = Net()
+    a, b = net.node("a"), net.node("b", authorize=answer if callable(answer) else lambda _: answer)
+    dial(net, a, b)
+    assert not a.peer("b").connected
+    assert any("neither None nor a Refusal" in line for line in lines(b)), lines(b)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"retry_after": float("inf")}, {"retry_after": -1}, {"retry_after": 1e30}, {"code": 70000}, {"code": 3}]
+)
+def test_a_refusal_that_cannot_be_told_is_none(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"refusal|retry_after"):
+        Refusal(**wrong)
+    net = Net()
+    a, b = net.node("a"), net.node("b", authorize=lambda _: Refusal(**wrong))
+    dial(net, a, b)
+    assert not a.peer("b").connected
+    assert any("it raised ConfigurationError" in line for line in lines(b))

@@ -51,7 +51,7 @@ class Mistake:
 
 
 START = (("send_many", "ab", 20, 3), ("run", 0.3))
-BELIEVES = (("negotiation", "if not endpoint.auth.verify(proof, attach.mac, connection.tls):", "if False:"),)
+BELIEVES = (("negotiation", "if not self._verified(proof, attach.mac, now):", "if False:"),)
 FORGETS_THE_TRANSCRIPT = (("negotiation", "transcript=self._transcript,", 'transcript=b"",'),)
 
 MISTAKES = {

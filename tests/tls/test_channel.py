@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ssl
 from dataclasses import replace
@@ -310,3 +311,67 @@ def test_authenticators_are_told_apart(authority: Authority) -> None:
     here, there = net.node("a", tls=authority.tls("a")), net.node("b", tls=authority.tls("b"), auth=MTLS(KEY))
     dial(net, here, there)
     assert "the peer authenticates by mtls, this side by mtls+psk" in lines(there)
+
+
+# -- hostile TLS ------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_wants_to_renegotiate_ends_nobody(authority: Authority) -> None:
+    """TLS 1.2: the request came in the flight of Finished, and HELLO was to be written in the middle of it."""
+    for context in (authority.tls("a")._dialer, authority.tls("b")._acceptor):
+        assert context.options & ssl.OP_NO_RENEGOTIATION
+
+
+def test_what_openssl_says_of_a_write_breaks_the_connection_and_not_the_node(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, here, _ = live(authority)
+
+    def wants_to_read(self: Channel, data: bytes) -> None:
+        raise ssl.SSLWantReadError(2, "renegotiation")
+
+    monkeypatch.setattr(Channel, "_write", wants_to_read)
+    here.peer("b").send_nowait(1)
+    assert "SSLWantReadError" in lines(here)
+
+
+def test_a_certificate_whose_name_cannot_be_told_names_nobody(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    b = authority.tls("b")
+
+    def fails(certificate: object) -> str:
+        raise KeyError("subject")
+
+    b._identity = fails
+    refused(authority.tls("a"), b, "authentication failed", "the certificate names no peer")
+    assert "whom a certificate names cannot be told: KeyError" in caplog.text
+
+
+def stranger_in_tls() -> tuple[Driver, Channel, ssl.SSLObject, ssl.MemoryBIO]:
+    """An acceptor, its channel, and a client that has shaken hands in TLS and says nothing of networkio."""
+    b = TLS.self_signed()
+    net = Net()
+    there = net.node("b", tls=b, auth=KEY)
+    there.serve_stream(silence())
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = TLS.self_signed()._dialer.wrap_bio(incoming, outgoing, server_side=False)
+    for _ in range(4):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        with there.inside as now:
+            channel(there).receive_data(outgoing.read(), now)
+        (link,) = there.links
+        incoming.write(bytes(link.stream.out))
+        link.stream.out.clear()
+    return there, channel(there), client, outgoing
+
+
+def test_who_proves_nothing_gets_so_many_bytes_through_tls_and_no_more() -> None:
+    there, wire, client, outgoing = stranger_in_tls()
+    assert wire._open
+    with there.inside as now:
+        for _ in range(40):
+            client.write(bytes(4096))
+            wire.receive_data(outgoing.read(), now)
+    assert wire.connection.state in (ConnectionState.CLOSING, ConnectionState.CLOSED)

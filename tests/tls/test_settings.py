@@ -102,6 +102,30 @@ def test_contexts_of_ones_own_are_taken_if_they_are_safe(authority: Authority) -
         TLS.of(mine._acceptor, old)
     old.minimum_version = ssl.TLSVersion.TLSv1_3
     TLS.of(mine._acceptor, old)
+    old.check_hostname = True
+    with pytest.raises(ConfigurationError, match="compares host names"):
+        TLS.of(mine._acceptor, old)
+    TLS.of(mine._acceptor, old, hostname="server.example")
+
+
+def test_a_certificate_may_go_by_its_old_name_in_pem_and_a_file_without_one_is_refused(authority: Authority) -> None:
+    certificate, key = authority.sign("aged", "networkio:aged")
+    text = certificate.read_text()
+    certificate.write_text(text.replace("CERTIFICATE-----", "X509 CERTIFICATE-----"))
+    assert TLS(certificate, key)._certificate == ssl.PEM_cert_to_DER_cert(text)
+
+
+def test_files_that_cannot_be_used_any_more_cost_no_node_its_life(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificate, key = authority.sign("spoilt", "networkio:spoilt")
+    tls = TLS(certificate, key, authority=authority.path)
+    text = certificate.read_text()
+    for spoilt in ("", "no PEM", text.replace("CERTIFICATE-----", "TRUSTED CERTIFICATE-----"), text[:200]):
+        certificate.write_text(spoilt)
+        tls._refresh()
+    assert "changed certificates are not used" in caplog.text
+    assert tls._certificate == ssl.PEM_cert_to_DER_cert(text)
 
 
 def test_a_certificate_of_its_own_is_made_for_the_process_and_leaves_no_file(
