@@ -212,7 +212,7 @@ def run(
         host, port = address
         port = node.listen(host, port)  # before the file is touched: somebody else may be writing to it
         place = None if path is None or journal is None else Place("output", path)
-        output = Output(path, lines=form != "raw" and place is None)
+        output = Output(path, lines=form != "raw")
         try:
             if place is not None:
                 _resume(node, output, place, interrupts)

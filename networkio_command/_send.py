@@ -181,6 +181,11 @@ def run(
                 peer = meet(node, address, to, interrupts, status)
                 place = None if size is None or path is None else Place("input", path, peer.id)
                 mark = Mark() if journal is None or place is None else _resume(node, place, descriptor, interrupts)
+                if form != "raw" and size is not None and 0 < mark.length < size and not mark.tail.endswith(b"\n"):
+                    raise CommandError(
+                        f"the last line of {printable(path)} was sent before it was finished, and has grown since: its "
+                        f"rest would be a line of its own; begin a new journal, or send the rest from a file of its own"
+                    )
                 if mark.length:
                     status.say(f"{printable(path)} goes on behind its first {plural(mark.length, 'byte')}")
                 keep = None if journal is None else place.save if place is not None else _keep_nothing

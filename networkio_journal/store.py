@@ -252,8 +252,9 @@ class Store:
             return UsageError(f"a function may not do that in the journal {self.path}: {guard.refused}")
         if code == sqlite3.SQLITE_FULL:
             return self._full()
-        if code == sqlite3.SQLITE_IOERR or code in _CORRUPT - {sqlite3.SQLITE_ERROR}:
+        if code == sqlite3.SQLITE_IOERR:
             return self._poisoned(error)
+        # What is corrupt may be another database of the function's.  If it is this one, the next batch will say so.
         return error
 
     def undo(self) -> None:

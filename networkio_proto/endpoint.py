@@ -354,7 +354,7 @@ class Endpoint:
         self.connections[connection] = None
         self._answering[connection] = None
         self._pending_by_source[source] = self._pending_by_source.get(source, 0) + 1
-        most, fill = self.config.max_pending, len(self._answering) / self.config.max_pending
+        most, fill = self.config.max_pending, (len(self._answering) - 1) / self.config.max_pending
         if self.closed or self._pending_by_source[source] > self.config.max_pending_per_source:
             connection.close(CloseCode.OVERLOAD, "", now)
         elif fill > _EARLY_DROP and not self._make_room(now):

@@ -162,12 +162,15 @@ class Keeper(Timed):
                 return
             if error is None:
                 try:
+                    if not self._open:
+                        raise NodeClosed(f"node {self._node.id} was closed before the transaction was written")
                     transaction.prepare()
                     batch = self._node.endpoint.journal_request(empty=True)
                     self._store.write(batch, partial(self._done, batch.token))
                     return
                 except Exception as unprepared:
-                    self._store.undo()
+                    if self._open:  # else the store has undone it by closing
+                        self._store.undo()
                     error = unprepared
             self.busy, self._owing = False, True
             self._count += 1

@@ -261,3 +261,25 @@ def test_what_was_said_in_a_chat_is_there_in_the_next(tmp_path: Path) -> None:
         port = second.output.expect(r" port (\d+) for bob\n")[1]
         with running("chat", f"localhost:{port}", "--id", "bob") as bob:
             bob.output.expect("^alice: remember this\n")
+
+
+def test_a_line_that_was_finished_after_it_was_sent_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.write_bytes(b"a\nb")
+    with listening("--output", tmp_path / "out") as (_, port):
+        sending = ["send", port, "--id", "client", "--journal", tmp_path / "c.db", source]
+        assert run(*sending).returncode == 0
+        assert run(*sending).returncode == 0
+        source.write_bytes(b"a\nbc\nd\n")
+        done = run(*sending)
+    assert done.returncode == 1
+    assert b"was sent before it was finished, and has grown since" in done.stderr
+
+
+def test_an_unfinished_line_of_an_earlier_run_without_a_journal_is_cut(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.write_bytes(b"old\npart")
+    with listening("--output", output, "--journal", tmp_path / "s.db") as (listener, port):
+        assert run("send", port, "--id", "client", data=b"one\ntwo\n").returncode == 0
+        listener.interrupt()
+    assert output.read_bytes() == b"old\none\ntwo\n"

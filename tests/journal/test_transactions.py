@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import weakref
@@ -227,6 +228,19 @@ def test_a_disk_that_fails_under_a_function_poisons_the_journal(opened: Store) -
         opened.run(put(1))
     with pytest.raises(JournalFailed):
         opened.commit(BATCH)
+
+
+def test_another_file_that_is_no_database_is_the_functions_trouble_alone(opened: Store, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"no database at all, and long enough to be looked at" * 100)
+
+    def looks(db: sqlite3.Connection) -> None:
+        with contextlib.closing(sqlite3.connect(other)) as second:
+            second.execute("SELECT * FROM anything")
+
+    with pytest.raises(sqlite3.DatabaseError, match="not a database"):
+        opened.run(looks)
+    opened.commit(BATCH)
 
 
 def test_the_log_stays_small_whatever_a_function_writes(path: str, monkeypatch: pytest.MonkeyPatch) -> None:

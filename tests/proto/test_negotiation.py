@@ -376,6 +376,14 @@ def test_newcomers_are_turned_away_at_random_and_ever_more_of_them_before_it_is_
     assert 0 < sum(refused[75:88]) < sum(refused[88:])
 
 
+def test_the_last_place_is_given_too() -> None:
+    for most in (1, 2):
+        for seed in range(20):
+            node = Node(config=Config(max_pending=most), seed=seed)
+            for number in range(10):
+                assert node.connect(Peer(f"a{number}")).live
+
+
 def test_a_handshake_that_has_taken_half_of_its_time_makes_room_for_a_newcomer() -> None:
     """Those who hold theirs open keep nobody else out for long, however many sources they have."""
     node = Node(config=Config(max_pending=8, handshake_timeout=5.0))
