@@ -65,7 +65,7 @@ demo: $(STAMP)  ## watch two peers talk while their connection is cut
 
 test: $(STAMP)  ## run every test, and the quick ones on each other Python found here
 	@echo "==> the core by its own tests alone, and everything else beside it; this takes some minutes"
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-core test-rest test-slow test-games test-searches
+	@$(MAKE) --no-print-directory -j3 --output-sync=target test-core test-rest test-slow test-games test-searches
 	@tools/test-others "$$($(BIN)/python -c '$(VERSION)')" $(PYTHONS)
 
 test-core: $(STAMP)
