@@ -40,6 +40,9 @@ comma := ,
 # Tests of the core beside tests/proto, which are not measured by coverage.
 GAMES := tests/fuzz tests/model tests/testing tests/scenarios
 
+# Tests that start programs: mostly they wait for them.
+PROGRAMS := tests/command tests/docs tests/chaos tests/benchmarks tests/siege
+
 # $(call install,DIRECTORY,INTERPRETER,EXTRAS): a virtual environment left half-made by an interrupted run is made anew.
 define install
 { $(1)/bin/python -m pip --version >/dev/null 2>&1 || $(2) -m venv --clear $(1); } \
@@ -47,8 +50,8 @@ define install
 	&& touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-core test-slow test-games test-searches test-rest fuzz machines networks hostile exhaust \
-	model money crash soak compiled bench bench-peers bench-brokers check docs clean
+.PHONY: help demo test test-core test-slow test-games test-searches test-rest test-programs fuzz machines networks \
+	hostile exhaust model money crash soak compiled bench bench-peers bench-brokers check docs clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1@\2/p' Makefile | awk -F@ '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -65,7 +68,7 @@ demo: $(STAMP)  ## watch two peers talk while their connection is cut
 
 test: $(STAMP)  ## run every test, and the quick ones on each other Python found here
 	@echo "==> the core by its own tests alone, and everything else beside it; this takes some minutes"
-	@$(MAKE) --no-print-directory -j3 --output-sync=target test-core test-rest test-slow test-games test-searches
+	@$(MAKE) --no-print-directory -j3 --output-sync=target test-core test-rest test-programs test-slow test-games test-searches
 	@tools/test-others "$$($(BIN)/python -c '$(VERSION)')" $(PYTHONS)
 
 test-core: $(STAMP)
@@ -86,9 +89,14 @@ test-searches: $(STAMP)
 	@echo "==> the core where it can be tried out to the end"
 	@$(BIN)/python $(PYTEST) tests/exhaustive
 
+test-programs: $(STAMP)
+	@echo "==> the command, the documentation, and what else starts programs"
+	@$(BIN)/python $(PYTEST) $(PROGRAMS)
+
 test-rest: $(STAMP)
-	@echo "==> everything else: over sockets, the command, the documentation"
-	@$(BIN)/python $(PYTEST) tests --ignore=tests/proto --ignore=tests/exhaustive $(GAMES:%=--ignore=%)
+	@echo "==> everything else: over sockets, journals, networks"
+	@$(BIN)/python $(PYTEST) tests --ignore=tests/proto --ignore=tests/exhaustive $(GAMES:%=--ignore=%) \
+		$(PROGRAMS:%=--ignore=%)
 
 $(FUZZ)/.installed: pyproject.toml
 	@echo "==> installing into $(FUZZ)"
