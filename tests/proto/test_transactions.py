@@ -360,6 +360,18 @@ def test_who_waits_for_a_transaction_hears_that_the_node_is_closed() -> None:
     assert (desk.slate.rows, desk.slate.writing) == ([], None)
 
 
+def test_a_function_that_returns_while_the_journal_is_being_closed_comes_to_nothing() -> None:
+    desk = Desk()
+    [message] = desk.received("x")
+    waiting = desk.commit([message], row("x"))
+    assert desk.b.keeper is not None
+    desk.b.keeper._open = False  # whoever closes it waits for the function's end
+    desk.slate.finish_run()
+    with pytest.raises(NodeClosed, match="was closed before the transaction was written"):
+        _ = waiting.look().result
+    assert (desk.slate.writing, message.held) == (None, True)
+
+
 def test_a_deserted_transaction_of_a_closed_node_releases_nothing() -> None:
     desk = Desk()
     [message] = desk.received("x")
