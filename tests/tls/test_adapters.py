@@ -96,6 +96,7 @@ async def test_who_begins_tls_and_stops_has_the_handshakes_time_and_no_more(
     config = replace(HASTY, handshake_timeout=0.3)
     async with networkio_asyncio.Node("server", config=config, tls=authority.tls("server")) as there:
         listener = await there.listen("127.0.0.1", 0)
+        start = anyio.current_time()
         begun = await anyio.connect_tcp("127.0.0.1", listener.port)
         silent = await anyio.connect_tcp("127.0.0.1", listener.port)
         outgoing = ssl.MemoryBIO()
@@ -103,7 +104,6 @@ async def test_who_begins_tls_and_stops_has_the_handshakes_time_and_no_more(
         hello = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="server")
         with pytest.raises(ssl.SSLWantReadError):
             hello.do_handshake()
-        start = anyio.current_time()
         await begun.send(outgoing.read()[:-1])
         for stream in (begun, silent):
             with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
