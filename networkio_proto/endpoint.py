@@ -369,8 +369,12 @@ class Endpoint:
         oldest = next(iter(self._answering))
         if now < oldest.negotiation.begun + self.config.handshake_timeout * _SLOW:
             return False
-        oldest.close(CloseCode.OVERLOAD, "", now, retry_after=1.0 + 4.0 * self.random.random())
+        self.put_off(oldest, now)
         return True
+
+    def put_off(self, connection: Connection, now: float) -> None:
+        """There is no place for it now; those who are told so come back one after the other."""
+        connection.close(CloseCode.OVERLOAD, "", now, retry_after=1.0 + 4.0 * self.random.random())
 
     def introduced(self, connection: Connection) -> None:
         """It claims to be ``connection.peer_id``; kept so that a take-over can find it."""

@@ -128,7 +128,7 @@ class Negotiation:
         _check_features(endpoint.require, features)
         self._check_same(hello.auth, hello.codec)
         if connection.overloaded:
-            connection.close(CloseCode.OVERLOAD, "", now, retry_after=1.0 + 4.0 * endpoint.random.random())
+            endpoint.put_off(connection, now)
             return
         ack = HelloAck(
             version=version,
