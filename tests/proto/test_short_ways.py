@@ -251,6 +251,26 @@ def test_while_an_acknowledgement_is_about_to_go_any_number_may_be_settled() -> 
     assert there.unacknowledged == 200 - 192
 
 
+@pytest.mark.parametrize("way", ["read", "advance"])
+def test_what_is_settled_after_an_acknowledgement_went_along_with_something_else_is_told_too(way: str) -> None:
+    """The timer is still set then, and nothing else is pending but this."""
+    reader, there, here = met(9)
+    iteration = here.iterate()
+    if way == "advance":
+        assert iteration.step() is not None
+    here.send_nowait("takes along what there is to say")
+    reader.net.run()
+    before = there.unacknowledged
+    if way == "read":
+        assert here.read_plain() == b"\xa1r"
+    else:
+        assert iteration.step() is not None
+    reader.net.run()
+    assert there.unacknowledged == before, "it was to wait for company"
+    reader.net.wait(reader.config.ack_delay * 2)
+    assert there.unacknowledged == before - 1
+
+
 def test_what_the_short_way_does_not_take_goes_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
     _, there, here = met(3)
     monkeypatch.setattr(Session, "streaming", lambda session: True)
