@@ -74,8 +74,12 @@ class Receipt(ReceiptHandle):
         await self.peer.node.run(self._until(read=True))
 
     async def cancel(self) -> bool:
-        """End it if nobody has seen it: True if it will never be seen, False if it may be."""
-        return self._cancel()
+        """End it if nobody has seen it: True if it will never be seen, False if it may be.
+
+        With a journal it returns when that is on disk, and raises JournalError if that fails: then it may be sent after
+        all by a later process.  Cancelled while it waits, the message has its end all the same.
+        """
+        return await self.peer.node.run(self._cancelling())
 
 
 class MessageIterator(IteratorHandle[Message]):

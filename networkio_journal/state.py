@@ -25,11 +25,12 @@ from networkio_proto.journal import (
     InboxMoved,
     JournalRecord,
     MessageAccepted,
+    MessagesEnded,
     OutboxOpened,
     OutboxTrimmed,
     ReceiverKnown,
 )
-from networkio_proto.ledger import FAILURE_RANGES, Failure, melted
+from networkio_proto.ledger import Failure, FailureLog
 
 __all__ = ["Draft", "Opening", "Peer", "records_of"]
 
@@ -69,20 +70,22 @@ class Peer:
     #: is the last of them the present one?
     present: bool = False
     ended: tuple[Ended, ...] = ()
-    #: how those below ``first`` ended that were not read, by the first of each range, in order
+    #: how those ended that were not read, by the first of each range, in order
     failures: dict[int, Failure] = field(default_factory=dict)
 
 
 class Draft:
     """A peer as it will be when a batch is on disk, and what is new about it."""
 
-    __slots__ = ("before", "messages", "openings", "peer")
+    __slots__ = ("before", "ends", "messages", "openings", "peer")
 
     def __init__(self, before: Peer) -> None:
         self.before = before
         self.peer = replace(before)
         self.openings: list[Opening] = []
         self.messages: list[MessageAccepted] = []
+        #: the SKIP reasons of messages that have become tombstones
+        self.ends: dict[int, int] = {}
 
     def take(self, record: JournalRecord) -> None:
         """One more record.  Raises ValueError for a message that does not follow the one before."""
@@ -98,11 +101,13 @@ class Draft:
                 peer.first = peer.next = record.first
             self.openings.append(Opening(record.outbox_id, record.run, peer.next - 1))
             peer.openings += 1
+        elif isinstance(record, MessagesEnded):
+            self.ends.update(record.ends)
+            self._fail(record.failures)
         elif isinstance(record, OutboxTrimmed):
             peer.first = max(peer.first, record.first)
             peer.next = max(peer.next, peer.first)
-            if record.failures:
-                self._fail(record.failures)
+            self._fail(record.failures)
         elif isinstance(record, ReceiverKnown):
             peer.receiver, peer.marked = record.incarnation, max(peer.marked, record.marked)
         elif isinstance(record, InboxesEnded):
@@ -115,12 +120,22 @@ class Draft:
         """The new messages, but for those that have their outcome already."""
         return (message for message in self.messages if message.sequence >= self.peer.first)
 
+    @property
+    def tombstones(self) -> Iterator[MessageAccepted]:
+        """What is left of the messages that were retained, and ended early."""
+        for sequence, skip in self.ends.items():
+            if sequence >= self.peer.first:
+                yield MessageAccepted(self.peer.peer_id, sequence, b"", b"", 0, skip=skip)
+
     def _fail(self, failures: tuple[Failure, ...]) -> None:
-        """As the core does, the oldest melt where there are too many."""
-        known = [*self.peer.failures.values(), *failures]
-        while len(known) > FAILURE_RANGES:
-            known[:2] = [melted(*known[:2])]
-        self.peer.failures = {failure.first: failure for failure in known}
+        """As in the core, the oldest melt where there are too many."""
+        if failures:
+            log = FailureLog()
+            for known in self.peer.failures.values():
+                log.add(known)
+            for failure in failures:
+                log.learn(failure)
+            self.peer.failures = {failure.first: failure for failure in log.ranges()}
 
     def _move(self, moved: InboxMoved) -> None:
         peer, outbox_id = self.peer, moved.facts.outbox_id

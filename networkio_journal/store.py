@@ -359,6 +359,8 @@ class Store:
                 execute("DELETE FROM networkio_message WHERE id BETWEEN ? AND ?", ends)
             rows = [message_row(number, message, now) for message in draft.retained]
             executemany(f"INSERT INTO networkio_message VALUES ({_MARKS[8]})", rows)
+            rows = [message_row(number, tombstone, now) for tombstone in draft.tombstones]
+            executemany(f"REPLACE INTO networkio_message VALUES ({_MARKS[8]})", rows)
             rows = [opening_row(number, at, opening) for at, opening in enumerate(draft.openings, before.openings + 1)]
             executemany("INSERT INTO networkio_opening VALUES (?, ?, ?, ?, ?)", rows)
             digest = self._write_positions(before, peer)

@@ -93,9 +93,14 @@ class BlockingReceipt(ReceiptHandle, Generic[P]):
         """
         self.peer.node.run(self._until(read=True), timeout)
 
-    def cancel(self) -> bool:
-        """End it if nobody has seen it: True if it will never be seen, False if it may be."""
-        return self._cancel()
+    def cancel(self, timeout: float | None = None) -> bool:
+        """End it if nobody has seen it: True if it will never be seen, False if it may be.
+
+        With a journal it returns when that is on disk, and raises JournalError if that fails: then it may be sent after
+        all by a later process.  Raises TimeoutError; the message has its end all the same.
+        """
+        cancelled: bool = self.peer.node.run(self._cancelling(), timeout)
+        return cancelled
 
 
 class BlockingIterator(IteratorHandle[M]):

@@ -265,14 +265,14 @@ class ReceiptHandle:
             failure: Failure | None = None if self.refused else self.peer.session.failure(self.sequence)
         return failure
 
-    def _cancel(self) -> bool:
+    def _cancelling(self) -> Operation[bool]:
+        """End it; with a journal, wait until that is on disk."""
         self._check_sent()
-        node = self.peer.node
-        now = node.enter()
-        try:
-            cancelled: bool = self.refused or self.peer.session.cancel(self.sequence, now)
-        finally:
-            node.leave()
+        node, session = self.peer.node, self.peer.session
+        cancelled: bool = self.refused or session.cancel(self.sequence, node.time)
+        while node.keeper is not None and self.sequence in (session.outbox.ends or ()):
+            node.keeper.check(f"the end of message {self.sequence} to {self.peer.id}, which is kept in memory only")
+            yield from node.changing()
         return cancelled
 
     def _until(self, *, read: bool) -> Operation[None]:

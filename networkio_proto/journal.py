@@ -9,7 +9,8 @@ it says so with ``Endpoint.journal_done``.  Until then nothing that rests on the
 * a message is transmitted only after its :class:`MessageAccepted`, and after the :class:`OutboxOpened` of its outbox
   and the :class:`ReceiverKnown` of the process that it goes to;
 * ``read`` in ACK and ATTACH stays at the last :class:`InboxMoved`, and a REJECT waits for the one that holds it;
-* ``first`` stays at the last :class:`OutboxTrimmed`.
+* ``first`` stays at the last :class:`OutboxTrimmed`;
+* a message that ended early is passed over only after its :class:`MessagesEnded`, and nothing behind it goes before.
 
 The last positions of a session that is over are kept too (:class:`InboxesEnded`), for a peer that has not heard them.
 
@@ -26,14 +27,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from .errors import JournalError
 from .handshake import Ended, InboxFacts
 from .inbox import Inbox, Reject
-from .ledger import Failure
+from .ledger import Failure, FailureLog
 from .outbox import Entry, Outbox
 from .ranges import Ranges
 
@@ -49,6 +50,7 @@ __all__ = [
     "JournalQueue",
     "JournalRecord",
     "MessageAccepted",
+    "MessagesEnded",
     "OutboxOpened",
     "OutboxTrimmed",
     "ReceiverKnown",
@@ -89,10 +91,22 @@ class MessageAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class MessagesEnded:
+    """Messages that are on disk ended early, and hold only a place from now on.
+
+    ``ends``: their sequences, in order, each with its SKIP reason.  ``failures``: how they ended, as far as is known.
+    """
+
+    peer_id: str
+    ends: tuple[tuple[int, int], ...]
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class OutboxTrimmed:
     """Everything below ``first`` has its outcome and may be forgotten.
 
-    ``failures``: the outcomes of those among them that were not read, and that no earlier record has.
+    ``failures``: the outcomes of those among them that were not read.  What an earlier record says stays as it is.
     """
 
     peer_id: str
@@ -135,7 +149,9 @@ class InboxesEnded:
     ended: tuple[Ended, ...]
 
 
-JournalRecord: TypeAlias = OutboxOpened | MessageAccepted | OutboxTrimmed | ReceiverKnown | InboxMoved | InboxesEnded
+JournalRecord: TypeAlias = (
+    OutboxOpened | MessageAccepted | MessagesEnded | OutboxTrimmed | ReceiverKnown | InboxMoved | InboxesEnded
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +259,7 @@ class SessionJournal:
         self._unwritten: deque[tuple[ReceiptHandle, Token | None]] = deque()
         #: ``first`` as it is on disk
         self.first = session.outbox.first
+        session.outbox.ends = set()
         self.barrier(OutboxOpened)
 
     def message(self, sequence: int) -> None:
@@ -285,6 +302,8 @@ class SessionJournal:
             )
         if kind is OutboxOpened:
             return OutboxOpened(session.peer_id, outbox.outbox_id, outbox.run, outbox.first)
+        if kind is MessagesEnded:
+            return self._ended()
         if kind is OutboxTrimmed:
             return OutboxTrimmed(session.peer_id, outbox.first, outbox.failures.within(self.first, outbox.first - 1))
         if kind is ReceiverKnown:
@@ -300,10 +319,25 @@ class SessionJournal:
         inbox.unwritten = False
         return InboxMoved(session.peer_id, facts, rejects, inbox.fin if inbox.fin <= read else 0, tuple(settled))
 
+    def _ended(self) -> MessagesEnded:
+        """What is not on disk yet goes there as the tombstone that it is."""
+        outbox, failures = self._session.outbox, FailureLog()
+        ends = sorted(sequence for sequence in outbox.ends or () if sequence <= self.accepted)
+        for sequence in ends:
+            known = outbox.failures.find(sequence)
+            if known is not None and known.exact:
+                failures.add(replace(known, first=sequence, last=sequence))
+        tombstones = tuple((sequence, outbox.entry(sequence).skip) for sequence in ends)
+        return MessagesEnded(self._session.peer_id, tombstones, tuple(failures.ranges()))
+
     def written(self, record: JournalRecord) -> None:
         """It is durable: what rested on it may happen."""
         if isinstance(record, MessageAccepted):
             self.accepted = record.sequence
+            if record.skip:
+                self._mourned({record.sequence})
+        elif isinstance(record, MessagesEnded):
+            self._mourned({sequence for sequence, _ in record.ends})
         elif isinstance(record, OutboxTrimmed):
             self.first = record.first
         elif isinstance(record, InboxMoved):
@@ -315,10 +349,17 @@ class SessionJournal:
         elif type(record) not in self._wanted:  # else it is outdated: the barrier moved on
             self._barriers.discard(type(record))
 
+    def _mourned(self, ends: set[int]) -> None:
+        """These tombstones are on disk."""
+        known = self._session.outbox.ends
+        assert known is not None
+        known.difference_update(ends)
+
     def proceed(self, now: float) -> None:
         """A batch with something of this session is durable."""
         if self.open:
             self._session.outbox.sendable = self.accepted
+            self._session.outbox.bar()
         self._session.journaled(now)
         while self._unwritten and self.has(self._unwritten[0][0].sequence):
             _, token = self._unwritten.popleft()
@@ -373,9 +414,14 @@ def restore(session: Session, record: JournalRecord) -> None:
         outbox.append_entry(entry)
         outbox.ledger.accepted += not (record.fin or record.skip)  # what ended early has been counted by then
         outbox.fin = outbox.next - 1 if record.fin else outbox.fin
+    elif isinstance(record, MessagesEnded):
+        for sequence, skip in record.ends:
+            outbox.entomb(sequence, skip)
+        for failure in record.failures:
+            outbox.failures.learn(failure)
     elif isinstance(record, OutboxTrimmed):
         for failure in record.failures:
-            outbox.failures.add(failure)
+            outbox.failures.learn(failure)
         _trim(outbox, record.first)
     elif isinstance(record, ReceiverKnown):
         outbox.receiver = record.incarnation

@@ -88,6 +88,20 @@ class FailureLog:
         if len(ranges) > self._limit:
             self._melt_oldest()
 
+    def learn(self, failure: Failure) -> None:
+        """Record of a range what is not known yet; what is known stays, for a message ends once."""
+        first = failure.first
+        while first <= failure.last:
+            known = self.find(first)
+            if known is not None:
+                first = known.last + 1
+                continue
+            place = bisect_right(self._firsts, first)
+            after = self._firsts[place] if place < len(self._firsts) else failure.last + 1
+            last = min(failure.last, after - 1)
+            self.add(replace(failure, first=first, last=last))
+            first = last + 1
+
     def find(self, sequence: int) -> Failure | None:
         """The range that covers ``sequence``, if there is one."""
         if not self._ranges:

@@ -123,6 +123,7 @@ class Outbox:
         "cost",
         "credit",
         "cursor",
+        "ends",
         "entries",
         "failures",
         "fin",
@@ -206,6 +207,8 @@ class Outbox:
         self._dropped = 0  # drop_oldest need not look below this again
         #: sequences whose ttl ran out while the peer may have held them
         self.overdue: set[int] = set()
+        #: with a journal: the tombstones among the entries that are not on disk; else None
+        self.ends: set[int] | None = None
 
     # -- accepting ----------------------------------------------------------------------------------------------
 
@@ -268,6 +271,8 @@ class Outbox:
 
     def _forget(self, after: int) -> None:
         """The numbers after that sequence will be given anew: nothing that is known of them holds any more."""
+        if self.ends:
+            self.ends = {sequence for sequence in self.ends if sequence <= after}
         self._ttl = [item for item in self._ttl if item[1] <= after]
         heapq.heapify(self._ttl)
         self._dropped = min(self._dropped, after + 1)
@@ -333,6 +338,13 @@ class Outbox:
         self._sending = None
         self._dropped = 0
         self.fin_read = self.fin_read and position >= self.fin
+        self.bar()
+
+    def bar(self) -> None:
+        """An end that is not on disk could be forgotten: the peer is not told of it, nor of anything behind it."""
+        ahead = [sequence for sequence in self.ends or () if sequence >= self.cursor]
+        if ahead:
+            self.sendable = min(self.sendable, min(ahead) - 1)
 
     def pull(self, out: list[bytes | memoryview], max_bytes: int, now: float) -> int:
         """Append what may be transmitted now to ``out``; returns its size.
@@ -510,6 +522,8 @@ class Outbox:
             del self.origins[0]
         if self.overdue:
             self.overdue = {sequence for sequence in self.overdue if sequence >= self.first}
+        if self.ends:
+            self.ends = {sequence for sequence in self.ends if sequence >= self.first}
         if start + count == len(self.entries):
             self.entries = []
             self.origin = self.first
@@ -648,12 +662,19 @@ class Outbox:
             del self.runs[next(iter(self.runs))]
         self.run = run
 
+    def entomb(self, sequence: int, skip: int) -> None:
+        """A journal is read: that message ended early."""
+        if sequence >= self.first:
+            self.ledger.accepted -= not self.entry(sequence).skip
+            self._put(sequence, _FIRST_TOMBSTONES[SkipReason(skip)])
+
     def recall_ends(self) -> None:
-        """A journal was read: how those ended that it has as tombstones.  They were never transmitted."""
+        """A journal was read: how those ended of which it has but a tombstone.  They were never transmitted."""
         for sequence, entry in enumerate(self.entries, self.origin):
-            if type(entry) is not bytes and (skip := cast(Entry, entry).skip) and sequence >= self.first:
+            skip = 0 if type(entry) is bytes else cast(Entry, entry).skip
+            if skip in _SKIP_OUTCOME and sequence >= self.first:
                 reason = SkipReason(skip)
-                self.failures.add(Failure(sequence, sequence, _SKIP_OUTCOME[reason], _SKIP_TEXT[reason], "no"))
+                self.failures.learn(Failure(sequence, sequence, _SKIP_OUTCOME[reason], _SKIP_TEXT[reason], "no"))
 
     def keep_names(self) -> None:
         """The id changes: what is retained was first accepted under the one until now, and goes on saying so."""
@@ -673,11 +694,13 @@ class Outbox:
         return next((outbox_id for last, outbox_id in self.names if sequence <= last), self.outbox_id)
 
     def _replace(self, sequence: int, reason: SkipReason) -> None:
+        before = self.entries[sequence - self.origin - 1] if sequence > self.first else None
+        behind = isinstance(before, Entry) and before.skip == reason
+        self._put(sequence, (_NEXT_TOMBSTONES if behind else _FIRST_TOMBSTONES)[reason])
+
+    def _put(self, sequence: int, tombstone: Entry) -> None:
         index = sequence - self.origin
         entry = self.entries[index]
-        before = self.entries[index - 1] if sequence > self.first else None
-        behind = isinstance(before, Entry) and before.skip == reason
-        tombstone = (_NEXT_TOMBSTONES if behind else _FIRST_TOMBSTONES)[reason]
         if type(entry) is bytes:
             self._special += 1
             self.cost -= len(entry) + _SIMPLE_COST
@@ -686,6 +709,10 @@ class Outbox:
         self.cost += tombstone.cost
         self.entries[index] = tombstone
         self.overdue.discard(sequence)
+        if self.ends is not None:
+            self.ends.add(sequence)
+            if sequence >= self.cursor:
+                self.sendable = min(self.sendable, sequence - 1)
 
     def _fail(self, failure: Failure) -> None:
         self.failures.add(failure)

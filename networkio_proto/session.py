@@ -46,7 +46,7 @@ from .handshake import Attach
 from .headers import encode_headers
 from .inbox import Delivery, Inbox
 from .inboxes import Inboxes
-from .journal import InboxMoved, OutboxOpened, OutboxTrimmed, SessionJournal
+from .journal import InboxMoved, MessagesEnded, OutboxOpened, OutboxTrimmed, SessionJournal
 from .ledger import Failure, Ledger
 from .notices import Notice, Notices, Watch
 from .outbox import SMALL, Entry, Outbox
@@ -815,6 +815,8 @@ class Session(Timed):
         self._accounted += gained
         if self.journal is not None and self.outbox.first != self.journal.first:
             self.journal.want(OutboxTrimmed)
+        if self.journal is not None and self.outbox.newly_failed and self.outbox.ends:
+            self.journal.want(MessagesEnded)
         if gained < 0 and self._endpoint.starved:
             self._endpoint.feed_starved()
 

@@ -24,9 +24,8 @@ What restarts may legitimately do is weaker in these places, each named where it
   is rolled back gets again what it had acknowledged since.  All that ends when the two have met under the run that came
   after the copy.
 * *Second processes* (guarantees, Words: a node is one process under its name), for the two nodes that met them.
-* *Outcomes.*  The journal records outcomes when the messages are trimmed, so one that was cancelled, expired, dropped
-  or rejected and is still retained is back after a crash, at its full cost, and READ if the peer was told to pass it
-  over.
+* *Outcomes.*  A message that was cancelled, expired, lost or rejected, and whose end is not on disk, is back after a
+  crash.  The peer cannot have been told to pass it over, but for an old copy; it may have rejected it.
 """
 
 from __future__ import annotations
@@ -46,6 +45,7 @@ from networkio_proto.journal import (
     JournalBatch,
     JournalRecord,
     MessageAccepted,
+    MessagesEnded,
     OutboxOpened,
     OutboxTrimmed,
     ReceiverKnown,
@@ -63,7 +63,7 @@ _SEQUENCE = Struct(">Q")
 _RANGE = Struct(">QQ")
 _POSITIONS = Struct(">QQQQ")
 
-#: what a journal forgets of a message that is still retained: it ended early, and the peer is told to pass it over
+#: what a journal may not have of a message that is still retained: it ended early
 _FORGOTTEN = frozenset({Outcome.CANCELLED, Outcome.EXPIRED, Outcome.LOST, Outcome.REJECTED})
 
 
@@ -79,6 +79,8 @@ class _Kept:
     fin: int = 0
     #: by its number; those below ``first`` too
     messages: dict[int, MessageAccepted] = field(default_factory=dict)
+    #: those that ended early
+    ends: set[int] = field(default_factory=set)
     receiver: bytes | None = None
     marked: int = 0
     #: ``read`` of each inbox, what is settled beyond, and the rejections that are kept with it
@@ -99,6 +101,10 @@ class _Kept:
             self.messages[record.sequence] = record
             self.next = record.sequence + 1
             self.fin = record.sequence if record.fin else self.fin
+            if record.skip:
+                self.ends.add(record.sequence)
+        elif isinstance(record, MessagesEnded):
+            self.ends.update(sequence for sequence, _ in record.ends)
         elif isinstance(record, OutboxTrimmed):
             self.fin = 0 if record.first > self.fin else self.fin
             self.first = max(self.first, record.first)
@@ -326,8 +332,9 @@ class DurableJudge(Judge):
         for sequence, record in kept.messages.items():
             if not record.fin:
                 message = self._written[id(record)][1]
-                self._restored_message(host, outbox, sequence, record, message)
-            if record.fin or record.skip:  # it holds a place
+                ended = sequence in kept.ends
+                self._restored_message(host, outbox, sequence, record, message, ended=ended)
+            if record.fin or sequence in kept.ends:  # it holds a place
                 log.fins.add(sequence)
             else:
                 log.messages[sequence] = message
@@ -375,20 +382,22 @@ class DurableJudge(Judge):
         return present is not log and sequence >= present.first and present.messages.get(sequence) is not message
 
     def _restored_message(
-        self, host: Host, outbox: Outbox, sequence: int, record: MessageAccepted, message: _Message
+        self, host: Host, outbox: Outbox, sequence: int, record: MessageAccepted, message: _Message, *, ended: bool
     ) -> None:
         """A message is back: its outcome is open again, if it is not on disk."""
-        if sequence < outbox.first:
+        if ended or sequence < outbox.first:
             message.outcome = message.outcome or Outcome.READ
             failure = outbox.failures.find(sequence)
             told = Outcome.READ if failure is None else failure.outcome if failure.exact else message.outcome
             text = "{} of {} was {}, and is {} after a restart"
             self._demand(told is message.outcome, "I10", text, sequence, host, message.outcome, told)
+        if sequence < outbox.first:
             return
         entry = outbox.entry(sequence)
-        same = (entry.payload, entry.headers, entry.skip) == (record.payload, record.headers, record.skip)
+        payload, headers = (b"", b"") if ended else (record.payload, record.headers)
+        same = (entry.payload, entry.headers, entry.skip > 0) == (payload, headers, ended)
         self._demand(same, "I10", "{} has another {} than its journal", host, sequence)
-        if not record.skip:
+        if not ended:
             message.given_up = message.given_up or message.outcome in _FORGOTTEN
             message.outcome, message.unseen = None, False
 
@@ -440,7 +449,7 @@ class DurableJudge(Judge):
             super()._unseen(log, message, sequence)
 
     def _passed_over(self, log: _Log, message: _Message, sequence: int) -> bool:
-        """Guarantees, Restarts, the second of the four cases, and a crash is one: nothing but ``first`` is on record.
+        """Guarantees, Restarts, the second of the four cases; an end that is not on disk is like one that a copy lacks.
 
         So it may be READ that a message was taken as that by whoever passed it over: it was told to, or rejected it.
         """
@@ -623,6 +632,8 @@ class DurableJudge(Judge):
             for sequence, message in self._log(host, session.peer_id).messages.items():
                 if first <= sequence <= last:
                     message.skipped = True
+                    over = sequence < kept.first or sequence in kept.ends
+                    demand(over, "I10", "{} passes over {}, and on disk it is not ended", host, sequence)
         elif kind == ACK:
             _, read, _, first = _POSITIONS.unpack_from(body)
             demand(first <= kept.first, "I10", "{} acknowledges first {}, on disk is {}", host, first, kept.first)

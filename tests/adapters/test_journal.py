@@ -282,6 +282,42 @@ async def test_the_receipt_of_what_could_not_be_written_says_so_and_is_not_of_an
 
 
 @bounded(10)
+async def test_cancel_returns_when_that_is_on_disk() -> None:
+    shelf, returned = Shelf(), []
+    async with keeping("a", shelf) as node, anyio.create_task_group() as tasks:
+        receipt = await node.peer("b").send("never mind")
+        shelf.going.clear()
+
+        async def cancel() -> None:
+            returned.append(await receipt.cancel())
+
+        tasks.start_soon(cancel)
+        await anyio.sleep(0.05)
+        assert (returned, receipt.outcome) == ([], Outcome.CANCELLED)
+        shelf.going.set()
+        await until(lambda: bool(returned))
+        assert returned == [True]
+    async with keeping("a", shelf) as again:
+        outcome = again.receipt(receipt.id).outcome
+    assert outcome is Outcome.CANCELLED
+
+
+@bounded(10)
+async def test_cancel_says_that_the_disk_did_not_take_it() -> None:
+    shelf = Shelf()
+    async with keeping("a", shelf) as node:
+        receipt = await node.peer("b").send("never mind")
+        shelf.error = JournalFull("no room")
+        with pytest.raises(JournalFull, match="nothing is accepted for the end of message 1 to b, which"):
+            await receipt.cancel()
+        shelf.error = None
+        await until(lambda: works(node.peer("b")))
+        assert not await receipt.cancel()  # once is enough
+    async with keeping("a", shelf) as again:
+        assert again.receipt(receipt.id).outcome is Outcome.CANCELLED
+
+
+@bounded(10)
 async def test_of_many_those_that_are_on_disk_when_the_time_is_over_are_told_and_the_others_cancelled() -> None:
     shelf = Shelf()
     async with keeping("a", shelf) as node:

@@ -18,6 +18,7 @@ from networkio_proto.journal import (
     JournalBatch,
     JournalRecord,
     MessageAccepted,
+    MessagesEnded,
     OutboxOpened,
     OutboxTrimmed,
     ReceiverKnown,
@@ -181,9 +182,9 @@ class History:
             self.next[peer] = self.first[peer] = chance.choice([1, 1, 5])
             return OutboxOpened(peer, self._name(), chance.randbytes(16), self.next[peer])
         makers: list[Callable[[str], JournalRecord]] = [
-            self.message, self.trimmed, self.opened, self.receiver, self.moved, self.ended
+            self.message, self.buried, self.trimmed, self.opened, self.receiver, self.moved, self.ended
         ]
-        return chance.choices(makers, [8, 3, 1, 1, 4, 3])[0](peer)
+        return chance.choices(makers, [8, 3, 3, 1, 1, 4, 3])[0](peer)
 
     def records(self, count: int) -> list[JournalRecord]:
         return [self.record() for _ in range(count)]
@@ -200,6 +201,16 @@ class History:
         self.fin[peer] = sequence if fin else self.fin.get(peer, 0)
         skip = chance.choice([0, 0, 0, 0, 2, 3]) if not fin else 0
         return MessageAccepted(peer, sequence, payload, headers, chance.choice([0, 0x40]), fin, skip)
+
+    def buried(self, peer: str) -> MessagesEnded:
+        chance = self.chance
+        there = [number for number in range(self.first[peer], self.next[peer]) if number != self.fin[peer]]
+        ends = sorted(chance.sample(there, chance.randint(0, len(there))))
+        failures = FailureLog()
+        for sequence in ends:
+            if chance.random() < 0.7:
+                failures.learn(Failure(sequence, sequence, Outcome.CANCELLED, chance.choice(["", "no"]), "no"))
+        return MessagesEnded(peer, tuple((number, chance.randint(1, 6)) for number in ends), tuple(failures.ranges()))
 
     def trimmed(self, peer: str) -> OutboxTrimmed:
         chance, before = self.chance, self.first[peer]

@@ -17,10 +17,12 @@ from networkio_proto.journal import (
     JournalQueue,
     JournalRecord,
     MessageAccepted,
+    MessagesEnded,
     OutboxOpened,
     OutboxTrimmed,
     ReceiverKnown,
 )
+from networkio_proto.ledger import FAILURE_RANGES
 from networkio_testing.world import Host, World
 
 
@@ -77,6 +79,12 @@ def durable_pair(*, sync: bool = True) -> tuple[World, Store, Store]:
     world.run(1)
     a.sync = b.sync = sync
     return world, a, b
+
+
+def strangers(*, sync: bool = True) -> tuple[World, Store, Store]:
+    """Two that have not met; only the first has a slow disk."""
+    world = World()
+    return world, Store(world.host("a"), sync=sync), Store(world.host("b"))
 
 
 def kinds(records: list[JournalRecord]) -> list[type[JournalRecord]]:
@@ -410,6 +418,115 @@ def test_a_message_cancelled_before_it_was_written_stays_cancelled() -> None:
     assert b.host.read("a") == [b"next"]
     world.run(1)
     assert a.host.session("b").unacknowledged == 0
+
+
+def test_a_cancelled_message_is_passed_over_only_when_that_is_on_disk_and_nothing_behind_it_goes_before() -> None:
+    world, a, b = durable_pair()
+    a.host.session("b").disconnect(world.now)
+    a.host.pump()
+    world.run(1)
+    a.host.send("b", b"one", b"two", b"three")
+    a.sync = False
+    assert a.host.session("b").cancel(2, world.now)
+    a.host.dial("b")
+    world.run(1)
+    assert b.host.read("a") == [b"one"]
+    assert a.write()
+    world.run(1)
+    assert b.host.read("a") == [b"three"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_message_that_was_cancelled_stays_so_after_a_crash(late: bool) -> None:
+    world, a, b = strangers(sync=False)
+    a.host.send("b", b"one")
+    batch = a.host.endpoint.journal_request()
+    assert batch is not None
+    if late:  # it is being written as a message in this moment
+        assert a.host.session("b").cancel(1, world.now)
+    a.records += batch.records
+    a.host.endpoint.journal_done(batch.token, world.now)
+    if not late:
+        assert a.host.session("b").cancel(1, world.now)
+    a.write()
+    ended = [record for record in a.records if isinstance(record, MessagesEnded)]
+    assert [(record.ends, record.failures[0].outcome) for record in ended] == [(((1, 3),), Outcome.CANCELLED)]
+    assert a.host.session("b").outbox.ends == set()
+    a.crash()
+    session = a.host.session("b")
+    assert (session.outcome(1), session.unacknowledged) == (Outcome.CANCELLED, 0)
+    a.sync = True
+    a.host.dial("b")
+    world.run(1)
+    a.host.send("b", b"two")
+    world.run(1)
+    assert b.host.read("a") == [b"two"]
+    world.run(1)
+    assert a.host.session("b").outcome(1) is Outcome.CANCELLED
+
+
+def test_a_message_cancelled_after_a_crash_and_before_anything_is_written_again() -> None:
+    world, a, b = strangers()
+    a.host.send("b", b"one", b"two")
+    a.crash()
+    assert a.host.session("b").cancel(1, world.now)
+    a.crash()  # that was in memory only
+    assert a.host.session("b").cancel(2, world.now)
+    a.host.dial("b")
+    world.run(1)
+    assert b.host.read("a") == [b"one"]
+    assert a.host.session("b").outcome(2) is Outcome.CANCELLED
+
+
+def test_how_a_message_was_rejected_is_known_after_a_crash_before_those_ahead_of_it_are_read() -> None:
+    world, a, b = durable_pair()
+    a.host.send("b", b"one", b"two")
+    world.run(1)
+    _, second = b.host.session("a").take(2)
+    b.host.session("a").settle(second, world.now, reject=(7, "no"))
+    b.host.pump()
+    world.run(1)
+    assert a.host.session("b").outcome(2) is Outcome.REJECTED
+    a.crash()
+    b.crash()
+    failure = a.host.session("b").failure(2)
+    assert failure is not None
+    assert (failure.outcome, failure.code, failure.reason) == (Outcome.REJECTED, 7, "no")
+    assert a.host.session("b").unacknowledged == 1
+    a.host.dial("b")
+    world.run(1)
+    assert b.host.read("a") == [b"one"]
+
+
+def test_the_end_of_a_message_is_asked_for_again_after_a_failed_batch() -> None:
+    world, a, _ = strangers()
+    a.host.send("b", b"one", b"two")
+    a.sync = False
+    assert a.host.session("b").cancel(2, world.now)
+    a.fail()
+    assert a.host.session("b").outbox.ends == {2}
+    a.host.send("b", b"three")
+    assert a.host.session("b").cancel(3, world.now)
+    a.fail()  # takes the third back, and its end with it
+    assert a.host.session("b").outbox.ends == {2}
+    a.write()
+    assert a.host.session("b").outbox.ends == set()
+    ended = [record.ends for record in a.records if isinstance(record, MessagesEnded)]
+    assert ended == [((2, 3),)]
+
+
+def test_of_ends_that_were_melted_only_the_places_are_on_record() -> None:
+    world, a, _ = strangers()
+    count = 2 * FAILURE_RANGES + 10
+    a.host.send("b", *[b"x"] * count)
+    session = a.host.session("b")
+    a.sync = False
+    for sequence in range(2, count, 2):
+        assert session.cancel(sequence, world.now)
+    a.write()
+    a.crash()
+    entries = [a.host.session("b").outbox.entry(sequence).skip for sequence in range(1, count + 1)]
+    assert entries == [3 * (sequence % 2 == 0 and sequence < count) for sequence in range(1, count + 1)]
 
 
 def test_a_stranger_causes_no_record() -> None:

@@ -147,6 +147,27 @@ def test_who_waits_for_the_disk_hears_that_the_node_is_closed() -> None:
     assert desk.net.node("a", journal=desk.slate).peer("b").unacknowledged == 1
 
 
+def test_a_cancellation_waits_for_the_disk_and_says_so_if_that_fails() -> None:
+    desk = Desk()
+    receipts = [desk.to_b.send_nowait(number) for number in range(3)]
+    desk.slate.finish_all()
+    first, second = (Waiting(desk.a, receipt._cancelling()) for receipt in receipts[:2])
+    assert not first.look().over
+    desk.slate.finish()
+    assert first.look().result is True
+    desk.slate.finish(JournalFull("no room"))  # the second came when the first was being written
+    with pytest.raises(JournalFull, match="nothing is accepted for the end of message 2 to b"):
+        _ = second.look().result
+    assert receipts[1].outcome is Outcome.CANCELLED
+    desk.net.wait(0.6)
+    desk.a.visit()
+    third = Waiting(desk.a, receipts[2]._cancelling())
+    desk.a.close()
+    desk.slate.finish()
+    with pytest.raises(NodeClosed):
+        _ = third.look().result
+
+
 def test_full_is_tried_again_and_told_once() -> None:
     desk = Desk()
     waiting, receipt = desk.send(1), desk.to_b.send_nowait(2)
@@ -154,7 +175,8 @@ def test_full_is_tried_again_and_told_once() -> None:
     with pytest.raises(JournalFull, match="message 1 to b was not accepted: no room") as raised:
         _ = waiting.look().result
     assert str(raised.value.__cause__) == "no room"
-    assert (receipt.refused, receipt.outcome, receipt.failure, receipt._cancel()) == (True, None, None, True)
+    assert (receipt.refused, receipt.outcome, receipt.failure) == (True, None, None)
+    assert Waiting(desk.a, receipt._cancelling()).look().result is True
     with pytest.raises(JournalFull, match="nothing is accepted for b: no room"):
         desk.to_b.send_nowait(3)
     broadcast = desk.a.broadcast(4)

@@ -87,6 +87,26 @@ def test_within_its_bound_the_log_knows_what_a_dict_of_every_sequence_knows(plan
             assert found is None or found.exact
 
 
+ranges = st.builds(
+    lambda first, size, end: (first, first + size, end), st.integers(1, 30), st.integers(0, 12), ends
+)
+
+
+@thorough
+@given(st.lists(ranges, max_size=10))
+@example([(3, 3, TTL), (6, 6, TTL), (1, 9, (Outcome.REJECTED, "no", "yes", 1)), (5, 7, TTL)])
+def test_what_is_known_of_a_message_is_not_learned_anew(plan: Plan) -> None:
+    log = FailureLog()
+    model: dict[int, End] = {}
+    for first, last, end in plan:
+        log.learn(failure(first, last, end))
+        model = dict.fromkeys(range(first, last + 1), end) | model
+        check_order(log)
+        for sequence in range(50):
+            found = log.find(sequence)
+            assert (None if found is None else end_of(found)) == model.get(sequence)
+
+
 @thorough
 @given(plans())
 def test_neighbours_with_the_same_end_are_one_range(plan: Plan) -> None:

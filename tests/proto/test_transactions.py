@@ -475,7 +475,7 @@ def test_receipts_of_a_transaction_that_failed_say_so() -> None:
     def sends(rows: list[object], send: Any) -> None:
         receipts.append(send("a", 1))
         with pytest.raises(UsageError, match="sent when its transaction is on disk"):
-            receipts[-1]._cancel()
+            next(receipts[-1]._cancelling())
         if len(receipts) == 1:
             raise ZeroDivisionError
 

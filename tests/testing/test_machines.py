@@ -102,9 +102,17 @@ MISTAKES = {
         ("I10",),
     ),
     "forgets how messages ended": Mistake(
-        (("journal", "outbox.failures.within(self.first, outbox.first - 1)", "()"),),
+        (("journal", "outbox.failures.within(self.first, outbox.first - 1)", "()"),
+         ("journal", "failures.add(replace(known, first=sequence, last=sequence))", "pass")),
         {"durable": "a"},
         (*START, ("take", "ba", 1), ("reject", "ba", 0), ("run", 0.3), ("crash", "a", True)),
+        ("I10",),
+    ),
+    "passes over a message whose end is not on disk": Mistake(
+        (("outbox", "self.sendable = min(self.sendable, sequence - 1)", "pass"),),
+        {"durable": "a"},
+        (("send", "ab", 20), ("send", "ab", 20), ("slow_disk", "a", inf), ("run", 0.3), ("cancel", "ab", 0),
+         ("finish_sync", "a"), ("run", 0.3)),
         ("I10",),
     ),
     "old_copy: does not flag what it sends again": Mistake(

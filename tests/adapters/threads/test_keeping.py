@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from networkio_journal import SQLiteJournal
-from networkio_threads import ConfigurationError, JournalError, JournalFull, Node, WrongThread, _node
+from networkio_threads import ConfigurationError, JournalError, JournalFull, Node, Outcome, WrongThread, _node
 from networkio_threads._loop import Loop
 from networkio_threads._wait import INTERRUPTS
 from tests.adapters.helpers import HASTY
@@ -116,3 +116,16 @@ def test_no_name_is_no_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises((ConfigurationError, JournalError)), keeping("a", ""):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["here"]  # and not here.lock
+
+
+def test_cancel_returns_when_that_is_on_disk_and_may_be_given_up() -> None:
+    shelf = Shelf()
+    with keeping("a", shelf) as node:
+        receipt = node.peer("b").send("never mind")
+        shelf.going.clear()
+        with pytest.raises(TimeoutError):
+            receipt.cancel(timeout=0.05)
+        shelf.going.set()
+        assert not receipt.cancel()
+    with keeping("a", shelf) as again:
+        assert again.receipt(receipt.id).outcome is Outcome.CANCELLED
