@@ -9,7 +9,7 @@ import pytest
 
 from networkio_proto import Config, Endpoint, Outcome, PeerDisconnected, ProtocolError
 from networkio_proto.handshake import Ended, InboxFacts, Why
-from networkio_proto.journal import InboxesEnded, InboxMoved, ReceiverKnown, restore
+from networkio_proto.journal import InboxesEnded, InboxMoved, MessagesEnded, ReceiverKnown, restore
 from networkio_testing.disk import Disk
 from networkio_testing.durable import DurableJudge
 from networkio_testing.world import World
@@ -332,7 +332,7 @@ def test_what_was_given_up_for_a_restarted_peer_is_not_sent_again_after_a_crash(
     assert a.host.session("b").outcome(1) is Outcome.LOST
     batch = a.host.endpoint.journal_request()
     assert batch is not None
-    assert kinds(list(batch.records)) == [ReceiverKnown]
+    assert kinds(list(batch.records)) == [ReceiverKnown, MessagesEnded]
     a.records += batch.records
     a.crash()
     a.sync = True
