@@ -664,9 +664,8 @@ class Outbox:
 
     def entomb(self, sequence: int, skip: int) -> None:
         """A journal is read: that message ended early."""
-        if sequence >= self.first:
-            self.ledger.accepted -= not self.entry(sequence).skip
-            self._put(sequence, _FIRST_TOMBSTONES[SkipReason(skip)])
+        self.ledger.accepted -= not self.entry(sequence).skip
+        self._put(sequence, _FIRST_TOMBSTONES[SkipReason(skip)])
 
     def recall_ends(self) -> None:
         """A journal was read: how those ended of which it has but a tombstone.  They were never transmitted."""
