@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from networkio_proto import Config, Endpoint, Outcome
+from networkio_proto import Config, Endpoint, Limits, Outcome
 from networkio_proto.handshake import InboxFacts
 from networkio_proto.journal import (
     InboxMoved,
@@ -434,6 +434,26 @@ def test_a_cancelled_message_is_passed_over_only_when_that_is_on_disk_and_nothin
     assert a.write()
     world.run(1)
     assert b.host.read("a") == [b"three"]
+
+
+def test_what_ends_in_the_moment_of_its_transmission_is_passed_over_only_when_that_is_on_disk() -> None:
+    world = World()
+    a, b = Store(world.host("a")), Store(world.host("b", Config(limits=Limits(message=9000))))
+    a.host.send("b", bytes(9001), b"small")  # the peer's limit is not known yet
+    a.sync = False
+    a.host.dial("b")
+    world.run(1)
+    batch = a.host.endpoint.journal_request()
+    assert batch is not None
+    assert kinds(list(batch.records)) == [ReceiverKnown]
+    a.host.endpoint.journal_done(batch.token, world.now)
+    a.host.pump()
+    world.run(1)
+    assert a.host.session("b").outcome(1) is Outcome.LOST
+    assert b.host.session("a").unread == 0
+    a.write()
+    world.run(1)
+    assert b.host.read("a") == [b"small"]
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -10,7 +10,7 @@ import pytest
 from networkio_proto import Config, Details
 from networkio_proto.frames import encode_ack
 from networkio_proto.inbox import Inbox
-from networkio_proto.journal import OutboxTrimmed, ReceiverKnown
+from networkio_proto.journal import MessagesEnded, OutboxTrimmed, ReceiverKnown
 from networkio_testing.disk import Disk
 from networkio_testing.durable import DurableJudge
 from networkio_testing.judges import Violation
@@ -355,7 +355,8 @@ def test_what_was_cancelled_before_a_crash_is_read_only_where_the_peer_was_told_
         assert court.b.take("a")[0][2] == b"2"
     court.a.crash(reset=True)
     disk = disk_of(court.a)
-    disk.batches = [tuple(r for r in batch if not isinstance(r, OutboxTrimmed)) for batch in disk.batches]
+    ends = (MessagesEnded, OutboxTrimmed)
+    disk.batches = [tuple(r for r in batch if not isinstance(r, ends)) for batch in disk.batches]
     court.a.restart()
     outbox = court.a.session("b").outbox
     assert outbox.first == 1

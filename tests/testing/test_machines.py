@@ -109,7 +109,7 @@ MISTAKES = {
         ("I10",),
     ),
     "passes over a message whose end is not on disk": Mistake(
-        (("outbox", "self.sendable = min(self.sendable, sequence - 1)", "pass"),),
+        (("outbox", "self.sendable = min(self.sendable, min(ahead) - 1)", "pass"),),
         {"durable": "a"},
         (("send", "ab", 20), ("send", "ab", 20), ("slow_disk", "a", inf), ("run", 0.3), ("cancel", "ab", 0),
          ("finish_sync", "a"), ("run", 0.3)),
@@ -136,8 +136,7 @@ MISTAKES = {
         ("I4",),
     ),
     "forgets what was settled out of turn": Mistake(
-        (("journal", "    inbox.ahead = Ranges(record.settled)\n", "    record = replace(record, settled=())\n"),
-         ("journal", "import dataclass\n", "import dataclass, replace\n")),
+        (("journal", "    inbox.ahead = Ranges(record.settled)\n", "    record = replace(record, settled=())\n"),),
         {"durable": "b"},
         (*START, ("take", "ba", 2), ("settle", "ba", 1), ("run", 0.3), ("crash", "b", True)),
         ("I10",),
