@@ -41,7 +41,7 @@ comma := ,
 GAMES := tests/fuzz tests/model tests/testing tests/scenarios
 
 # Tests that start programs: mostly they wait for them.
-PROGRAMS := tests/command tests/docs tests/chaos tests/benchmarks tests/siege
+PROGRAMS := tests/command tests/docs tests/chaos tests/benchmarks
 
 # $(call install,DIRECTORY,INTERPRETER,EXTRAS): a virtual environment left half-made by an interrupted run is made anew.
 define install
@@ -112,7 +112,7 @@ networks: $(STAMP)  ## break real networks under both adapters, in full; takes r
 	@$(BIN)/python -W error -m tests.networks $(ARGS)
 
 hostile: $(STAMP)  ## besiege both adapters as strangers can, in full; takes some eight minutes
-	@$(BIN)/python -W error -m tests.siege $(ARGS)
+	@$(BIN)/python -W error -m tests.hostile $(ARGS)
 
 exhaust: $(STAMP)  ## try out everything that can be tried out to the end, and count it; this takes long
 	@NETWORKIO_EXHAUST=1 $(BIN)/python $(PYTEST) -q -s -o faulthandler_timeout=0 tests/exhaustive tests/scenarios

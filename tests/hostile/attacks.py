@@ -31,11 +31,11 @@ Figures = dict[str, Any]
 
 
 class Side:
-    """One process of tests.siege.side."""
+    """One process of tests.hostile.side."""
 
     def __init__(self, *arguments: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.siege.side", *arguments],
+            [sys.executable, "-m", "tests.hostile.side", *arguments],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.first = self._hear()

@@ -1,4 +1,4 @@
-"""The attacks of tests.siege in short: a few hundred connections, a second of flood.  In full: make hostile."""
+"""The attacks of tests.hostile in short: a few hundred connections, a second of flood.  In full: make hostile."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.siege.attacks import besieged, flood, held, silent
-from tests.siege.payloads import bombs
+from tests.hostile.attacks import besieged, flood, held, silent
+from tests.hostile.payloads import bombs
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""``python -m tests.siege``: every attack in full, on both adapters, in figures, and what these may not exceed.
+"""``python -m tests.hostile``: every attack in full, on both adapters, in figures, and what these may not exceed.
 
 What exceeds it is told, and makes the exit status 1.  It takes some eight minutes; on a machine that does other things
 at the same time the times mean little.
@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
 
-from tests.siege.attacks import Figures, besieged, flood, held, silent
-from tests.siege.payloads import bombs
+from tests.hostile.attacks import Figures, besieged, flood, held, silent
+from tests.hostile.payloads import bombs
 
 #: so many wait for the end of a handshake at a time, and their time is long
 PATIENT: dict[str, Any] = {"max_pending": 10_000, "max_pending_per_source": 10_000, "handshake_timeout": 60.0}
@@ -67,7 +67,7 @@ def explode() -> tuple[Figures, list[Check]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.siege", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
     parser.add_argument("--adapter", choices=("asyncio", "threads"), help="only this one (default: both)")
     arguments = parser.parse_args()
     adapters = [arguments.adapter] if arguments.adapter else ["asyncio", "threads"]

@@ -1,7 +1,7 @@
 """One process of a siege: a node that is besieged, or one that wants in.  Told what to do line by line, in JSON.
 
-    python -m tests.siege.side server ADAPTER CONFIG CERTIFICATES
-    python -m tests.siege.side client ADDRESS PORT CERTIFICATES
+    python -m tests.hostile.side server ADAPTER CONFIG CERTIFICATES
+    python -m tests.hostile.side client ADDRESS PORT CERTIFICATES
 
 The server answers requests, and says what it costs.  The client has a session of its own, over which it asks, and makes
 new ones; it says how long both took.
