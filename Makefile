@@ -120,11 +120,8 @@ exhaust: $(STAMP)  ## try out everything that can be tried out to the end, and c
 money: $(STAMP)  ## kill two banks KILLS=1000 times while they send money to each other, and count it
 	@$(BIN)/python examples/money.py --kills $(KILLS)
 
-crash: $(STAMP)  ## kill senders and receivers KILLS=1000 times each, and at every system call if strace is there; count
-	@$(BIN)/python -W error -m tests.chaos.crash --kills $(KILLS)
-	@$(BIN)/python -W error -m tests.chaos.syscalls
-	@$(BIN)/python -W error -m tests.chaos.kills
-	@$(BIN)/python -W error -m tests.chaos.kills --adapter threads
+crash: $(STAMP)  ## kill senders, receivers and file transfers KILLS=1000 times each, and at every system call; count
+	@$(BIN)/python -W error -m tests.chaos --kills $(KILLS) $(ARGS)
 
 model: $(STAMP)  ## visit every state of the protocol's model with SPIN
 	@$(BIN)/python -m tests.model.run $(ARGS)

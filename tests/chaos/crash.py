@@ -1,9 +1,9 @@
 """A sender and a receiver over a real socket, both with a journal, killed at random: ``make crash`` counts thousands.
 
-``python -m tests.chaos.crash [--kills N] [--seed S] [--processes sender receiver both]``.  The sender numbers what it
+The sender numbers what it
 sends, in a table of its own, in the transaction that accepts it.  The receiver writes each number it reads into a
 table, in the transaction that acknowledges it.  After every kill the process is started again; a journal that does not
-open ends its process with an error, which ends the run.
+open ends its process, and so the run.
 
 At the end, when everything is read, the receiver's table must be the numbers from 1 on: none lost, doubled or
 reordered.  The kills come at any moment: while the journal is made, opened, written or copied back, in the handshake,
@@ -12,7 +12,6 @@ in the stream.  Processes are forked by one that has no thread, so they start wi
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import signal
@@ -22,16 +21,15 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from networkio_journal import store
-from networkio_journal.inspection import inspecting
 from networkio_proto.config import Config
+from networkio_proto.errors import JournalError
 from networkio_threads import Message, Node
+from tests.chaos.tally import Tally, Unopened
 
 __all__ = ["PROCESSES", "Process", "finish", "free_port", "judge", "play", "receive", "send"]
 
@@ -39,6 +37,9 @@ PROCESSES = ("sender", "receiver", "both")
 
 #: nothing is waited for any longer (seconds)
 _PATIENCE = 60
+
+#: how a process ends that cannot open its journal
+_UNOPENED = 3
 
 _CONFIG = Config(retry_quick=0.005, backoff_max=0.05)
 
@@ -111,6 +112,9 @@ class Process:
             try:
                 store._LOG = 200_000  # type: ignore[misc]  # so that it is killed while the log is copied back, too
                 self._run(str(self.journal), self._port, seed, last)
+            except JournalError as error:
+                print(f"{self._name}: {error!r}", file=sys.stderr, flush=True)
+                os._exit(_UNOPENED)
             except BaseException as error:
                 print(f"{self._name}: {error!r}", file=sys.stderr, flush=True)
                 os._exit(1)
@@ -122,8 +126,7 @@ class Process:
             return True
         pid, status = os.waitpid(self._pid, os.WNOHANG)
         if pid:
-            self._pid = 0
-            assert status == 0, f"{self._name} ended with {status}"
+            self._judge(status)
         return not self._pid
 
     def kill(self) -> None:
@@ -131,14 +134,29 @@ class Process:
         if not self.ended():
             os.kill(self._pid, signal.SIGKILL)
             _, status = os.waitpid(self._pid, 0)
-            assert os.WIFSIGNALED(status) or status == 0, f"{self._name} ended with {status}"
-            self._pid = 0
+            killed = os.WIFSIGNALED(status)
+            self.kills += killed
+            self._judge(0 if killed else status)
+
+    def discard(self) -> None:
+        """Nothing of it is left running, whatever its end says."""
+        try:
+            self.kill()
+        except AssertionError:  # another one is on its way, and more is known by then
+            pass
+
+    def _judge(self, status: int) -> None:
+        """It has ended, with that status."""
+        self._pid = 0
+        if os.waitstatus_to_exitcode(status) == _UNOPENED:
+            raise Unopened(f"{self.journal} does not open")
+        assert status == 0, f"{self._name} ended with {status}"
 
 
-def play(directory: Path, who: str, kills: int, seed: int) -> str:
-    """So many kills of one of PROCESSES; what came of it.  Raises AssertionError."""
+def play(directory: Path, who: str, kills: int, seed: int) -> Tally:
+    """So many kills of one of PROCESSES (of both: so many each).  Raises AssertionError if a process fails or hangs."""
     logging.getLogger("networkio").addHandler(logging.NullHandler())  # that dials fail is no news here
-    chance, began = Random(f"{who}/{seed}"), time.monotonic()
+    chance = Random(f"{who}/{seed}")
     port = free_port()
     sender, receiver = Process(directory, "sender", send, port), Process(directory, "receiver", receive, port)
     victims = {"sender": [sender], "receiver": [receiver], "both": [sender, receiver]}[who]
@@ -147,18 +165,23 @@ def play(directory: Path, who: str, kills: int, seed: int) -> str:
             each.start(chance.getrandbits(32), 10**9)
         for _ in range(kills):
             time.sleep(chance.choice([chance.uniform(0, 0.02), chance.uniform(0, 0.1), chance.uniform(0.05, 0.3)]))
+            assert not any([sender.ended(), receiver.ended()]), "a process has left by itself"
             for victim in victims:
                 victim.kill()
             for victim in victims:
                 victim.start(chance.getrandbits(32), 10**9)
+        killed = sum(victim.kills for victim in victims)
         sender.kill()
         last = sent(sender.journal) + 100
         sender.start(1, last)
         finish(sender, receiver)
+        receiver.kill()
+        return judge(sender, receiver, last, killed)
+    except Unopened:
+        return Tally(sum(victim.kills for victim in victims), unopened=1)
     finally:
         for each in (sender, receiver):
-            each.kill()
-    return f"{who}: {kills} kills in {time.monotonic() - began:.0f} s, {judge(sender, receiver, last)}"
+            each.discard()
 
 
 def finish(sender: Process, receiver: Process) -> None:
@@ -170,17 +193,10 @@ def finish(sender: Process, receiver: Process) -> None:
         time.sleep(0.005)
 
 
-def judge(sender: Process, receiver: Process, last: int) -> str:
-    """Look into what both left behind; raises AssertionError."""
+def judge(sender: Process, receiver: Process, last: int, kills: int) -> Tally:
+    """Look into what both left behind."""
     got = column(receiver.journal, "SELECT n FROM got ORDER BY place")
-    lost, doubled = len(set(range(1, last + 1)) - set(got)), len(got) - len(set(got))
-    reordered = sum(left > right for left, right in pairwise(got))
-    for each in (sender, receiver):
-        with inspecting(each.journal) as found:
-            assert not list(found.faults()), each.journal
-    told = f"{last:,} messages, {lost} lost, {doubled} doubled, {reordered} reordered, 0 journals that did not open"
-    assert got == list(range(1, last + 1)), told
-    return told
+    return Tally.of(got, last, [sender.journal, receiver.journal], kills)
 
 
 def free_port() -> int:
@@ -204,19 +220,3 @@ def column(journal: Path, query: str) -> list[int]:
         return []
     finally:
         db.close()
-
-
-def main() -> None:
-    """The arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--processes", nargs="*", choices=PROCESSES, default=PROCESSES)
-    arguments = parser.parse_args()
-    for who in arguments.processes:
-        with TemporaryDirectory() as directory:
-            print(play(Path(directory), who, arguments.kills, arguments.seed), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,25 +1,28 @@
-"""Kill the two ends of a file transfer again and again: ``python -m tests.chaos.kills``.
+"""Kill the two ends of a file transfer again and again.
 
 ``networkio send --journal`` carries a file to ``networkio listen --journal --output``.  Each of the two is killed with
 SIGKILL after a random while, over and over, and started again with the same arguments, until the sender says that all
 of it was read.  The output must then be the input, byte for byte: nothing lost, doubled or out of order.  Any other end
-of either process, such as a journal that does not open, is a failure.
+of either process is a failure.
 """
 
 from __future__ import annotations
 
-import argparse
-import filecmp
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from random import Random
+from typing import NoReturn
+
+from tests.chaos.crash import free_port
+from tests.chaos.tally import Tally, Unopened, is_whole
 
 ROOT = Path(__file__).parents[2]
+
+ADAPTERS = ("asyncio", "threads")
 
 #: in so long all must be over; with a thousand times the work it is rather a matter of the machine (seconds)
 _LIMIT = 1800.0
@@ -28,8 +31,9 @@ _LIMIT = 1800.0
 class Victim:
     """One command, which is started anew as often as it is killed."""
 
-    def __init__(self, arguments: list[str], errors: Path, chance: Random, longest: float) -> None:
+    def __init__(self, arguments: list[str], journal: Path, errors: Path, chance: Random, longest: float) -> None:
         self._arguments = [sys.executable, "-W", "error", "-m", "networkio_command", *arguments]
+        self._journal = journal
         self._errors = errors
         self._chance = chance
         self._longest = longest
@@ -42,22 +46,23 @@ class Victim:
         self.due = time.monotonic() + self._chance.uniform(0, self._longest)
 
     def kill(self) -> None:
-        """As ``kill -9`` does.  Raises AssertionError if it had an end of its own."""
+        """As ``kill -9`` does.  Raises as :meth:`fail` does."""
         self.process.kill()
         status = self.process.wait()
-        assert status in (-signal.SIGKILL, 0), (status, self._errors.read_text())  # 0: it had just done all its work
-        self.kills += 1
+        if status == -signal.SIGKILL:
+            self.kills += 1
+        elif status:  # 0: it had just done all its work
+            self.fail()
+
+    def fail(self) -> NoReturn:
+        """It had an end of its own.  Raises AssertionError, Unopened if that was its journal's fault."""
+        if self._journal.exists() and not is_whole(self._journal):
+            raise Unopened(f"{self._journal} does not open")
+        raise AssertionError(self._errors.read_text())
 
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
-
-
-def free_port() -> int:
-    """A port that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def carry(source: Path, place: Path, seed: int, adapter: str, longest: float, most: int) -> tuple[int, int]:
@@ -67,20 +72,22 @@ def carry(source: Path, place: Path, seed: int, adapter: str, longest: float, mo
     common = ["--adapter", adapter, "--journal"]
     listen = ["listen", port, "--id", "listener", *common, str(place / "in.db"), "--output", str(place / "out")]
     send = ["send", port, "--id", "sender", *common, str(place / "out.db"), str(source)]
-    listener = Victim(listen, place / "listener.errors", chance, longest)
-    sender = Victim(send, place / "sender.errors", chance, longest)
+    listener = Victim(listen, place / "in.db", place / "listener.errors", chance, longest)
+    sender = Victim(send, place / "out.db", place / "sender.errors", chance, longest)
     until = time.monotonic() + _LIMIT
     try:
         while (status := sender.process.poll()) is None:
             now = time.monotonic()
             assert now < until, "this takes too long"
             for victim in (listener, sender):
-                assert victim is sender or victim.process.poll() is None, (place / "listener.errors").read_text()
+                if victim is listener and victim.process.poll() is not None:
+                    victim.fail()
                 if now >= victim.due and listener.kills + sender.kills < most and victim.process.poll() is None:
                     victim.kill()
                     victim.start()
             time.sleep(0.002)
-        assert status == 0, (status, (place / "sender.errors").read_text())
+        if status:
+            sender.fail()
     finally:
         sender.close()
         listener.close()
@@ -94,27 +101,31 @@ def write_lines(path: Path, lines: int, chance: Random) -> None:
             file.write(f"{number} {'x' * chance.randrange(60)}\n")
 
 
-def main() -> int:
-    """The exit code: 1 if the output is not the input."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--lines", type=int, default=200_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--adapter", default="asyncio", choices=("asyncio", "threads"))
-    parser.add_argument("--longest", type=float, default=2.5, help="a process lives at most so long (seconds)")
-    parser.add_argument("--kills", type=int, default=1_000_000, help="no more than so many")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="networkio-kills-") as name:
-        place = Path(name)
-        write_lines(place / "in", given.lines, Random(given.seed))
-        began = time.monotonic()
-        sender, listener = carry(place / "in", place, given.seed, given.adapter, given.longest, given.kills)
-        same = filecmp.cmp(place / "in", place / "out", shallow=False)
-    print(
-        f"{given.lines:,} lines, {given.adapter}, seed {given.seed}: {sender} kills of the sender, {listener} of the "
-        f"listener, {time.monotonic() - began:.0f} s; the output is {'' if same else 'NOT '}the input"
-    )
-    return int(not same)
+def play(kills: int, seed: int, *, lines: int = 200_000, longest: float = 2.5) -> Tally:
+    """Carry a file again and again, with either adapter in turn, until there were so many kills.
+
+    ``longest``: a process lives at most so long (seconds).  Raises AssertionError if a process fails, or takes too
+    long, or what it wrote is no line of the file.
+    """
+    total = Tally()
+    while total.kills < kills and total.good:
+        adapter = ADAPTERS[seed % 2]
+        with tempfile.TemporaryDirectory(prefix="networkio-kills-") as name:
+            place = Path(name)
+            write_lines(place / "in", lines, Random(seed))
+            try:
+                killed = sum(carry(place / "in", place, seed, adapter, longest, kills - total.kills))
+            except Unopened:
+                return total + Tally(unopened=1)
+            total += compare(place, killed)
+        seed += 1
+    return total
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def compare(place: Path, kills: int) -> Tally:
+    """What was to be carried with what came.  Raises AssertionError for a line that nobody sent."""
+    numbers = {line: number for number, line in enumerate((place / "in").read_bytes().splitlines(True), 1)}
+    came = (place / "out").read_bytes().splitlines(True)
+    strange = [line for line in came if line not in numbers]
+    assert not strange, f"{strange[0]!r} is no line of the input"
+    return Tally.of([numbers[line] for line in came], len(numbers), [place / "in.db", place / "out.db"], kills)

@@ -1,14 +1,13 @@
-"""A process killed at its every system call on disk or network: ``python -m tests.chaos.syscalls``.
+"""A process killed at its every system call on disk or network.
 
 Strace kills the sender, or the receiver, of :mod:`tests.chaos.crash` as it enters its Nth call of a kind, for each N in
-turn (or every ``--every``-th) until the short scenario ends before there is an Nth.  Strace counts for each thread on
+turn (or every so many-th) until the short scenario ends before there is an Nth.  Strace counts for each thread on
 its own; so the disk's calls are those of the journal's thread, the network's those of the thread of the sockets.  After
 each kill the process is started once more, without strace, and everything must have been read once and in order.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import shutil
@@ -21,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.chaos.crash import Process, finish, free_port, judge, receive, send
+from tests.chaos.tally import Tally, Unopened
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,14 +65,15 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def kill_at(directory: Path, role: str, calls: str, number: int) -> bool:
-    """Kill it there; False if it never came there.  Raises AssertionError if anything is lost, doubled or reordered."""
+def kill_at(directory: Path, role: str, calls: str, number: int) -> Tally:
+    """Kill it there; no kills if it never came there.  Raises AssertionError if a process fails or hangs."""
     port = free_port()
     sender, receiver = Process(directory, "sender", send, port), Process(directory, "receiver", receive, port)
     victim, other = (sender, receiver) if role == "send" else (receiver, sender)
     other.start(1, _LAST)
     inject = f"inject={calls}:signal=KILL:when={number}"
     process = traced(role, victim.journal, port, "-o", os.devnull, "-e", f"trace={calls}", "-e", inject)
+    killed = False
     try:
         while process.poll() is None and not (other is sender and sender.ended()):
             time.sleep(0.005)
@@ -80,41 +81,26 @@ def kill_at(directory: Path, role: str, calls: str, number: int) -> bool:
         if killed:
             victim.start(1, _LAST)
             finish(sender, receiver)
-    finally:
         end(process)
         other.kill()
         victim.kill()
-    judge(sender, receiver, _LAST)
-    return killed
+        return judge(sender, receiver, _LAST, int(killed))
+    except Unopened:
+        return Tally(int(killed), unopened=1)
+    finally:
+        end(process)
+        other.discard()
+        victim.discard()
 
 
-def play(role: str, kind: str, *, every: int = 1, most: int = 10_000) -> int:
-    """Kill it at each of its calls of that kind (every so many, at most so many): how often."""
-    for kills, number in enumerate(range(1, every * most + 1, every)):
-        with TemporaryDirectory() as directory:
-            if not kill_at(Path(directory), role, CALLS[kind], number):
-                return kills
-    return most
-
-
-def main() -> None:
-    """The arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--every", type=int, default=1, help="kill at every so many calls (default: %(default)s)")
-    parser.add_argument("--most", type=int, default=10_000, help="kills of each kind at most")
-    parser.add_argument("--kinds", nargs="*", choices=CALLS, default=list(CALLS))
-    arguments = parser.parse_args()
-    if why_not():
-        print(f"no kills at system calls: {why_not()}")
-        return
+def play(role: str, kind: str, *, every: int = 1, most: int = 10_000) -> Tally:
+    """Kill it at each of its calls of that kind (every so many, at most so many).  Raises AssertionError."""
     logging.getLogger("networkio").addHandler(logging.NullHandler())  # that dials fail is no news here
-    for role in ("send", "receive"):
-        for kind in arguments.kinds:
-            began = time.monotonic()
-            kills = play(role, kind, every=arguments.every, most=arguments.most)
-            print(f"{role}: killed at {kills} calls of the {kind} in {time.monotonic() - began:.0f} s, nothing lost, "
-                  "doubled or reordered, every journal opened", flush=True)  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()
+    total = Tally()
+    for number in range(1, every * most + 1, every):
+        with TemporaryDirectory() as directory:
+            one = kill_at(Path(directory), role, CALLS[kind], number)
+        total += one
+        if not one.kills:
+            break
+    return total

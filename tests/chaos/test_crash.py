@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,29 +21,25 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="t
 stracing = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "strace is there")
 
 
-def told(*arguments: str) -> list[str]:
-    """The lines of a module that forks, and so wants a process without threads."""
+def test_nothing_is_lost_doubled_or_reordered_wherever_a_process_is_killed() -> None:
+    """In a process of its own, since it forks, and so wants to be without threads."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", *arguments],
+        [sys.executable, "-W", "error", "-m", "tests.chaos",
+         "--kills", "5", "--lines", "60000", "--every", "23", "--most", "2"],
         cwd=ROOT, capture_output=True, text=True, timeout=110, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
     print(done.stdout)
-    return done.stdout.splitlines()
-
-
-def test_nothing_is_lost_doubled_or_reordered_whoever_is_killed() -> None:
-    lines = told("tests.chaos.crash", "--kills", "5")
-    assert [line.split(":")[0] for line in lines] == ["sender", "receiver", "both"]
-    assert all(line.endswith("0 lost, 0 doubled, 0 reordered, 0 journals that did not open") for line in lines)
-
-
-@stracing
-def test_killed_at_a_system_call_of_the_journal_it_goes_on() -> None:
-    lines = told("tests.chaos.syscalls", "--every", "23", "--most", "2", "--kinds", "disk")
-    assert [line.split(" in ")[0] for line in lines] == [
-        f"{role}: killed at 2 calls of the disk" for role in ("send", "receive")
-    ]
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("no kills")]
+    names = ["sender", "receiver", "both", "file transfers"]
+    if not WHY_NOT:
+        names += [f"{role}, at calls of the {kind}" for role in ("send", "receive") for kind in ("disk", "network")]
+    assert [line.split(":")[0] for line in lines] == [*names, "total"]
+    *kills, total = (int(re.findall(r": (\d+) kills", line)[0]) for line in lines)
+    assert kills[:4] == [5, 5, 10, 5]
+    assert all(1 <= number <= 2 for number in kills[4:])
+    assert total == sum(kills)
+    assert "0 lost, 0 doubled, 0 reordered, 0 journals that do not open" in lines[-1]
 
 
 @stracing
