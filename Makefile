@@ -152,15 +152,13 @@ bench-brokers:
 		echo "these brokers are missing, and are told as absent until you install them (Debian: apt-get install):" $$missing; \
 	fi
 
-bench: $(BENCH)/.installed  ## measure everything, and write docs/topics/performance.md anew; an hour and a half
+bench: $(BENCH)/.installed  ## measure everything, and write docs/topics/performance.md anew; three quarters of an hour
 	@mkdir -p build/bench
-	@failed=0; for adapter in asyncio uvloop trio threads; do \
-		[ $$adapter = asyncio ] && scenarios= || scenarios="one-way-64B one-way-1MiB-raw round-trip-64B"; \
-		$(BENCH)/bin/python benchmarks/compare.py $$scenarios --adapter $$adapter --json $(ARGS) > build/bench/$$adapter.json; \
+	@failed=0; for words in "asyncio --beside trio,threads" "uvloop one-way-64B one-way-1MiB-raw round-trip-64B"; do \
+		$(BENCH)/bin/python benchmarks/compare.py --json --adapter $$words $(ARGS) > build/bench/$${words%% *}.json; \
 		case $$? in 0) ;; 1) failed=1 ;; *) exit 2 ;; esac; \
 	done; \
-	$(BENCH)/bin/python -m benchmarks.page build/bench/asyncio.json build/bench/uvloop.json build/bench/trio.json \
-		build/bench/threads.json; \
+	$(BENCH)/bin/python -m benchmarks.page build/bench/asyncio.json build/bench/uvloop.json; \
 	exit $$failed
 
 check: $(STAMP)  ## lint with ruff, type-check with mypy --strict

@@ -1,14 +1,19 @@
 """networkio side by side with what people use today, on this machine.
 
     python benchmarks/compare.py [SCENARIO...] [--quick] [--json] [--adapter asyncio|uvloop|trio|threads]
-                                 [--peers all|NAME,...]
+                                 [--beside ADAPTER,...] [--peers all|NAME,...]
 
 Every scenario runs networkio and its peers in turn, at least five times, both ends in processes of their own.
 ``--quick``: three times, with the four most relevant peers; once where 1,000 connections or more take part; under 50 s
 a scenario.  A scenario of many connections takes any other number too: storm-500.
 
+``--beside``: networkio takes part with other adapters, too, in the same rounds of those scenarios in which adapters are
+compared; what it comes to with each is told as
+if it had run with ``--adapter``, beside the same figures of the same peers.
+
 ``--json`` prints one object, ``{scenario: {"networkio": v, "peers": {name: v}, "ratio": {name: r}}}``, with more
-beside.  A peer that is absent is told with the reason; ``make bench-peers`` installs them all.
+beside (the results of ``--beside`` under that name).  A peer that is absent is told with the reason; ``make
+bench-peers`` installs them all.
 
 The exit code is 0 when networkio got through every scenario.
 """
@@ -29,7 +34,7 @@ if __name__ == "__main__":  # run as a file, its own directory is where Python w
 from benchmarks.figures import to_json
 from benchmarks.peers import PEERS
 from benchmarks.report import text
-from benchmarks.runner import Options, run
+from benchmarks.runner import Options, beside_in, run, seen_from
 from benchmarks.scenarios import SCENARIOS, find
 
 _ADAPTERS = ("asyncio", "uvloop", "trio", "threads")
@@ -44,6 +49,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="less of everything, under 50 s a scenario")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--adapter", choices=_ADAPTERS, default="asyncio", help="networkio's; default: asyncio")
+    parser.add_argument("--beside", default="", metavar="ADAPTER,...", help="more of networkio's adapters")
     parser.add_argument("--peers", default="all", metavar="all|NAME,...", help=f"of {', '.join(PEERS)}; default: all")
     options = parser.parse_args(words)
     for name in options.scenarios:
@@ -51,6 +57,11 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
             find(name)
         except KeyError:
             parser.error(f"{name!r} is no scenario; there are {', '.join(SCENARIOS)}")
+    options.beside = tuple(name.strip() for name in options.beside.split(",") if name.strip())
+    for name in options.beside:
+        if name not in _ADAPTERS or name in (options.adapter, "uvloop"):
+            parser.error(f"--beside {name}: one of {', '.join(_ADAPTERS)}, not that of --adapter, and not uvloop, "
+                         f"which the peers would have to run on as well")
     options.peers = None if options.peers == "all" else [name.strip() for name in options.peers.split(",")]
     for name in options.peers or ():
         if name not in PEERS:
@@ -66,15 +77,16 @@ def main(words: Sequence[str]) -> int:
     """Run what the command line says."""
     command = arguments(words)
     signal.signal(signal.SIGTERM, _terminated)
-    options = Options(command.quick, command.adapter, command.peers)
+    options = Options(command.quick, command.adapter, command.peers, command.beside)
     results, complete = {}, True
     try:
         for name in dict.fromkeys(command.scenarios or SCENARIOS):
             result = run(find(name), options, lambda line: print(line, file=sys.stderr, flush=True))
             complete = complete and result.complete
-            results[name] = to_json(result)
-            if not command.json:
-                print(text(name, results[name]), end="\n\n", flush=True)
+            beside = {adapter: to_json(seen_from(result, adapter)) for adapter in beside_in(result.scenario, options)}
+            results[name] = to_json(result) | ({"beside": beside} if beside else {})
+            for each in () if command.json else (results[name], *beside.values()):
+                print(text(name, each), end="\n\n", flush=True)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

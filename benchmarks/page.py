@@ -36,7 +36,8 @@ def load(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for file in files:
         for name, result in json.loads(file.read_text(encoding="utf-8")).items():
-            found.setdefault(result["adapter"], {})[name] = result
+            for each in (result, *result.get("beside", {}).values()):
+                found.setdefault(each["adapter"], {})[name] = each
     for adapter, results in found.items():  # in the order of the scenarios
         found[adapter] = {name: results[name] for name in SCENARIOS if name in results}
     return found

@@ -83,15 +83,18 @@ class Process:
 class Worker(Process):
     """A process that plays one end (:mod:`benchmarks.worker`)."""
 
-    def __init__(self, plan: Plan, address: Any = None) -> None:
-        words = json.dumps({"plan": plan.to_json(), "address": address})
-        command = [sys.executable, "-m", "benchmarks.worker", words]
+    def __init__(self, plan: Plan) -> None:
+        command = [sys.executable, "-m", "benchmarks.worker", json.dumps(plan.to_json())]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         super().__init__(
             f"{plan.contender} ({plan.role})", command, plan.directory,
             cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )
         self._heard = b""
+
+    def begin(self, address: Any) -> None:
+        """Listen, or connect to there; answered when that is done.  It has loaded what it needs meanwhile."""
+        self.tell("begin", address=address)
 
     def tell(self, do: str, **arguments: Any) -> None:
         """Do this; the answer is waited for by :meth:`hear`."""

@@ -25,20 +25,21 @@ from benchmarks.processes import Failed, OutOfTime
 from benchmarks.scenarios import Scenario, in_order
 from benchmarks.workloads import FIXED, Pair, Sample, idle, measure
 
-__all__ = ["Options", "choose", "run"]
+__all__ = ["Options", "beside_in", "choose", "run", "seen_from"]
 
 #: a quick scenario takes less than 50 s in all; the rest is for ending it
 _QUICK = 45.0
 #: so long a measured run is meant to last (seconds): in full, with --quick
-_RUN, _QUICK_RUN = 1.5, 1.0
+_RUN, _QUICK_RUN = 0.8, 1.0
 #: a run that tells how fast somebody is lasts at least so long
 _CALIBRATION = 0.15
 #: one run, or the making of one pair, may take so long in full
 _LIMIT = 180.0
 #: brokers hold so many with --quick, where others hold 100,000
 _QUICK_BACKLOG = 20_000
-#: how long idleness is looked at: at least, at most with --quick, in full
-_WINDOW_LEAST, _WINDOW_QUICK, _WINDOW = 10.0, 20.0, 40.0
+#: how long idleness is looked at: at least, where time is short; else as long as it takes to ask everybody once whether
+#: he is there
+_WINDOW_LEAST, _WINDOW = 10.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Options:
     adapter: str = "asyncio"
     #: None: all that the scenario has
     peers: Sequence[str] | None = None
+    #: adapters of networkio that take part beside ``adapter``
+    beside: tuple[str, ...] = ()
 
 
 def repeats(scenario: Scenario, quick: bool) -> int:
@@ -56,6 +59,11 @@ def repeats(scenario: Scenario, quick: bool) -> int:
     if not quick:
         return 5
     return 1 if scenario.connections >= 1000 or scenario.workload.startswith("idle") else 3
+
+
+def beside_in(scenario: Scenario, options: Options) -> tuple[str, ...]:
+    """The adapters that take part beside."""
+    return options.beside if scenario.adapters else ()
 
 
 def choose(
@@ -145,6 +153,8 @@ def run(scenario: Scenario, options: Options, tell: Callable[[str], object]) -> 
     chosen, absent, left_out = choose(scenario, options)
     result = Result(scenario, options.adapter, options.quick, absent=absent, left_out=left_out, machine=machine())
     entries = [_Entry(NETWORKIO, NETWORKIO, scenario, options)]
+    beside = {f"{NETWORKIO}, {adapter}": replace(options, adapter=adapter) for adapter in beside_in(scenario, options)}
+    entries += [_Entry(name, NETWORKIO, scenario, other) for name, other in beside.items()]
     entries += [_Entry(name, NETWORKIO, replace(scenario, **how), options) for name, how in scenario.own.items()]
     entries += [_Entry(name, name, scenario, options) for name in chosen]
     for name, reason in absent.items():
@@ -161,11 +171,23 @@ def run(scenario: Scenario, options: Options, tell: Callable[[str], object]) -> 
         if entry.failed or entry.over:
             fate = result.incomplete if result.samples[entry.name] else result.absent
             fate[entry.name] = entry.failed or "there was no time left for it (--quick)"
-    result.complete = bool(result.samples[NETWORKIO]) and not entries[0].failed
+    result.complete = all(result.samples[each.name] and not each.failed for each in entries[: 1 + len(beside)])
     result.notes = {name: PEERS[name].notes for name in chosen}
     result.versions = _versions(chosen)
     result.seconds = monotonic() - begin
     return result
+
+
+def seen_from(result: Result, adapter: str) -> Result:
+    """What networkio came to with an adapter that took part beside another one, and the peers in its order."""
+    own = f"{NETWORKIO}, {adapter}"
+    names = [name for name in in_order(result.scenario, adapter) if name in result.samples]
+    samples = {NETWORKIO: result.samples[own]} | {name: result.samples[name] for name in names}
+    fates = [
+        {NETWORKIO if name == own else name: why for name, why in fate.items() if name in (own, *result.scenario.peers)}
+        for fate in (result.absent, result.incomplete)
+    ]
+    return replace(result, adapter=adapter, samples=samples, absent=fates[0], incomplete=fates[1])
 
 
 def _round(entries: list[_Entry], result: Result, deadline: float, where: str, tell: Callable[[str], object]) -> None:
@@ -219,7 +241,7 @@ def _idle_round(
                 tell(f"{where}: {entry.name} has connected in {pairs[entry.name].connecting:.1f} s")
     window = _WINDOW
     if deadline < inf:
-        window = max(_WINDOW_LEAST, min(_WINDOW_QUICK, deadline - monotonic() - 4))
+        window = max(_WINDOW_LEAST, min(_WINDOW, deadline - monotonic() - 4))
     for name, sample in (idle(pairs, window) if pairs else {}).items():
         result.samples[name].append(sample)
         tell(f"{where}: {name} {sample.value:,.4g} {result.scenario.unit} ({sample.seconds:.0f} s)")

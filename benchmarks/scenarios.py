@@ -62,12 +62,14 @@ class Scenario:
     #: networkio itself in other circumstances, to compare with: a name, and what differs
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    #: are networkio's adapters compared in it?
+    adapters: bool = False
 
 
 _ALONE: Mapping[str, Any] = {"workload": "one-way", "connections": 1, "settings": {}}
 
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (
-    Scenario("one-way-64B", "One way, 64 bytes", "one-way", _STREAMS, notes=(_READ,)),
+    Scenario("one-way-64B", "One way, 64 bytes", "one-way", _STREAMS, notes=(_READ,), adapters=True),
     Scenario("one-way-1KiB", "One way, 1 KiB", "one-way", _STREAMS, size=1024, notes=(_READ,)),
     Scenario(
         "durable-64B", "One way, 64 bytes, on disk at both ends", "one-way", ("JetStream file", "mosquitto persistent"),
@@ -83,7 +85,7 @@ SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (
         ("pyzmq sync", "websockets asyncio", "asyncio.Protocol", "raw sockets", "picows", "pyzmq asyncio", "pynng",
          "websockets sync", "grpcio", "multiprocessing.connection", "JetStream", "JetStream file", "Redis streams",
          "mosquitto QoS 1"),
-        size=1 << 20, raw=True, notes=(_READ + "; sent with raw=True",),
+        size=1 << 20, raw=True, notes=(_READ + "; sent with raw=True",), adapters=True,
     ),
     Scenario(
         "round-trip-64B", "Request and reply, 64 bytes", "round-trip",
@@ -93,6 +95,7 @@ SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (
         notes=("networkio: await peer.request(bytes) at one end; async for message in peer, await "
                "message.reply(message.data) at the other; default Config",
                "one request at a time; p99 stands beside"),
+        adapters=True,
     ),
     Scenario(
         "both-ways-64B", "Both ways at once, 64 bytes", "both-ways",

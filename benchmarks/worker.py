@@ -2,7 +2,8 @@
 
     python -m benchmarks.worker PLAN
 
-The first line out tells the address of an end that listens, or that one has connected.  After that each line in,
+The first line in, ``{"do": "begin", "address": ...}``, is answered with the address of an end that listens, or when
+one has connected; before it comes, libraries are loaded, by both of a pair at the same time.  After that each line in,
 ``{"do": METHOD, ...arguments}``, is answered by one line out when the method has returned: ``{"result": ...,
 "begin": T, "end": T}``, times on the system's monotonic clock, which all processes share.
 ``{"error": TEXT}`` is the last line of one that failed.  The end of the input ends the process.
@@ -72,7 +73,7 @@ async def obey(end: End, line: str) -> None:
 
 
 async def play(end: End, address: Any) -> None:
-    """From the first line to the end of the input."""
+    """From the second line to the end of the input."""
     begin = monotonic()
     result = await finished(lambda: end.listen(address) if end.plan.role == "server" else end.connect(address))
     say(result=result, begin=begin, end=monotonic())
@@ -87,8 +88,7 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    words = json.loads(sys.argv[1])
-    plan = Plan(**words["plan"])
+    plan = Plan(**json.loads(sys.argv[1]))
     options = {"use_uvloop": True} if plan.adapter == "uvloop" else {}
     crowd = plan.contender == NETWORKIO and plan.role == "client" and bool(plan.settings.get("crowd"))
     backend = "trio" if plan.adapter == "trio" and plan.contender == NETWORKIO and not crowd else "asyncio"
@@ -97,7 +97,10 @@ def main() -> None:
         adapter = "asyncio" if many and plan.adapter == "threads" else plan.adapter
         module = "benchmarks.peers.networkio_crowd" if crowd else module_of(plan.contender, adapter)
         end: End = import_module(module).End(plan)
-        anyio.run(play, end, words["address"], backend=backend, backend_options=options)
+        import_module(f"anyio._backends._{backend}")
+        if not (line := sys.stdin.readline()):
+            return
+        anyio.run(play, end, json.loads(line)["address"], backend=backend, backend_options=options)
     except BaseException as error:
         cause: BaseException = error
         while isinstance(cause, BaseExceptionGroup):  # a task group's wrapping

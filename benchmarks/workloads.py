@@ -73,13 +73,15 @@ class Pair:
             broker = Broker(PEERS[contender].program, lambda port: start(path, port, directory), directory)
             self._open.callback(broker.close)
             address = broker.port
-        self.server = Worker(plan("server"), address)
+        self.server = Worker(plan("server"))
         self._open.callback(self.server.close)
+        self.client = Worker(plan("client"))
+        self._open.callback(self.client.close)
+        self.server.begin(address)
         address = self.server.hear(deadline)["result"]
         #: the server's memory before anybody came
         self.before = memory(self.server.pid) if scenario.workload == "idle-memory" else 0
-        self.client = Worker(plan("client"), address)
-        self._open.callback(self.client.close)
+        self.client.begin(address)
         connected = self.client.hear(deadline)
         #: how long the connections took to make
         self.connecting = connected["end"] - connected["begin"]

@@ -22,7 +22,7 @@ from benchmarks.figures import Result, spread, to_json
 from benchmarks.peers import NETWORKIO, PEERS, Contender
 from benchmarks.processes import Broker, Failed, OutOfTime, Worker
 from benchmarks.report import text
-from benchmarks.runner import Options, choose, run
+from benchmarks.runner import Options, choose, run, seen_from
 from benchmarks.scenarios import SCENARIOS, find, in_order
 from benchmarks.workloads import Pair, Sample, measure
 
@@ -146,6 +146,7 @@ def test_a_scenario_of_many_connections_takes_other_numbers() -> None:
     (["--peers", "zmq"], "'zmq' is no peer; there are pyzmq sync,"),
     (["--adapter", "gevent"], "choose from"),
     (["--fast"], "unrecognized arguments"),
+    (["--beside", "asyncio"], "--beside asyncio: one of asyncio, uvloop, trio, threads, not that of --adapter"),
 ])
 def test_mistakes_on_the_command_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -212,6 +213,51 @@ def test_in_full_every_repeat_has_processes_of_its_own(fake: type[FakePair]) -> 
     result = run(SCENARIO, Options(peers=["raw sockets"]), lambda line: None)
     assert {len(taken) for taken in result.samples.values()} == {5}
     assert fake.log.count(("start", NETWORKIO)) == fake.log.count(("close", NETWORKIO)) == 5
+
+
+def test_other_adapters_take_part_in_the_same_rounds(fake: type[FakePair], monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, str]] = []
+
+    def pair(contender: str, scenario: Any, adapter: str, deadline: float) -> Any:
+        made.append((contender, adapter))
+        fake.rates[NETWORKIO] = {"asyncio": 1000.0, "threads": 500.0}[adapter]
+        return fake(contender, scenario, adapter, deadline)
+
+    monkeypatch.setattr(runner, "Pair", pair)
+    fake.rates["multiprocessing.connection"] = 2000.0
+    options = Options(peers=["raw sockets", "multiprocessing.connection"], beside=("threads",))
+    result = run(SCENARIO, options, lambda line: None)
+    peers = [(name, "asyncio") for name in ("multiprocessing.connection", "raw sockets")]
+    assert made == [(NETWORKIO, "asyncio"), (NETWORKIO, "threads"), *peers] * 5
+    assert result.complete
+    threads = to_json(seen_from(result, "threads"))
+    assert (threads["adapter"], threads[NETWORKIO]) == ("threads", 500.0)
+    assert threads["ratio"] == {"multiprocessing.connection": 0.25, "raw sockets": 0.125}
+    made.clear()
+    run(SCENARIOS["one-way-1KiB"], options, lambda line: None)
+    assert made == [(NETWORKIO, "asyncio"), *peers] * 5
+
+
+def test_an_adapter_beside_that_fails_is_told(fake: type[FakePair], monkeypatch: pytest.MonkeyPatch) -> None:
+    def pair(contender: str, scenario: Any, adapter: str, deadline: float) -> Any:
+        if adapter == "trio":
+            raise Failed("trio is not there")
+        return fake(contender, scenario, adapter, deadline)
+
+    monkeypatch.setattr(runner, "Pair", pair)
+    result = run(SCENARIO, Options(peers=["raw sockets"], beside=("trio",)), lambda line: None)
+    assert not result.complete
+    trio = to_json(seen_from(result, "trio"))
+    assert trio[NETWORKIO] is None
+    assert trio["absent"] == {NETWORKIO: "trio is not there"}
+
+
+def test_what_make_bench_measures_has_the_adapters_beside_each_other() -> None:
+    assert [name for name, scenario in SCENARIOS.items() if scenario.adapters] == [
+        "one-way-64B", "one-way-1MiB-raw", "round-trip-64B"
+    ]
+    for name in ("one-way-64B", "round-trip-64B"):
+        assert {"pyzmq sync", "websockets sync", "raw sockets"} <= set(SCENARIOS[name].peers)
 
 
 def test_the_number_of_messages_fills_a_run(fake: type[FakePair]) -> None:
@@ -338,8 +384,9 @@ def test_a_real_pair_counts_and_is_ended() -> None:
 
 
 def test_what_a_worker_complains_of_is_told(tmp_path: Path) -> None:
-    worker = Worker(Plan("raw sockets", "client", 64, directory=str(tmp_path)), 1)
+    worker = Worker(Plan("raw sockets", "client", 64, directory=str(tmp_path)))
     try:
+        worker.begin(1)
         with pytest.raises(Failed, match=r"raw sockets \(client\): ConnectionRefusedError"):
             worker.hear(monotonic() + 30)
         with pytest.raises(Failed, match=r"not done in time|has died"):
@@ -369,6 +416,7 @@ def test_plots_are_well_formed() -> None:
 def test_the_page_is_made_anew_and_the_rest_of_it_is_left(tmp_path: Path, fake: type[FakePair]) -> None:
     results = tmp_path / "results.json"
     result = to_json(run(SCENARIO, Options(quick=True, peers=["raw sockets", "pynng"]), lambda line: None))
+    result["beside"] = {"trio": result | {"adapter": "trio"}}
     results.write_text(json.dumps({"one-way-64B": result}))
     parts = "".join(f"<!-- generated: {name} -->\nold\n<!-- end -->\n" for name in ("setup", "plots", "tables"))
     target = tmp_path / "speed.md"
@@ -379,7 +427,8 @@ def test_the_page_is_made_anew_and_the_rest_of_it_is_left(tmp_path: Path, fake: 
         assert written.startswith("before\n")
         assert written.endswith("after\n")
         assert "old" not in written
-        assert written.count("| raw sockets | 4,000 | 0% | 0.25 |") == 1
+        assert written.count("| raw sockets | 4,000 | 0% | 0.25 |") == 2
+        assert written.count("`one-way-64B`, trio adapter") == 1
         assert "pynng is absent" in written
         assert "![One way, 64 bytes](speed/one-way-64b-asyncio.svg)" in written
     ElementTree.parse(tmp_path / "speed/one-way-64b-asyncio.svg")
