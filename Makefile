@@ -50,6 +50,9 @@ define install
 	&& touch $(1)/.installed
 endef
 
+# Tests and benchmarks start programs by the hundred, and each would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-core test-slow test-games test-searches test-rest test-programs fuzz machines networks \
 	hostile exhaust model money crash soak compiled bench bench-peers bench-brokers check docs clean
 
@@ -115,7 +118,8 @@ hostile: $(STAMP)  ## besiege both adapters as strangers can, in full; takes som
 	@$(BIN)/python -W error -m tests.hostile $(ARGS)
 
 exhaust: $(STAMP)  ## try out everything that can be tried out to the end, and count it; this takes long
-	@NETWORKIO_EXHAUST=1 $(BIN)/python $(PYTEST) -q -s -o faulthandler_timeout=0 tests/exhaustive tests/scenarios
+	@NETWORKIO_EXHAUST=1 $(BIN)/python $(PYTEST) -q -s -o faulthandler_timeout=0 tests/exhaustive tests/scenarios \
+		tests/adapters/test_chaos.py
 
 money: $(STAMP)  ## kill two banks KILLS=1000 times while they send money to each other, and count it
 	@$(BIN)/python examples/money.py --kills $(KILLS)

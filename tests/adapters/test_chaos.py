@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import struct
@@ -113,7 +114,9 @@ async def test_one_session_survives_200_cuts() -> None:
 
 @pytest.mark.slow
 @bounded(60)
-async def test_one_session_survives_1000_cuts() -> None:
+async def test_one_session_survives_1000_cuts(anyio_backend: str) -> None:
+    if anyio_backend == "trio" and "NETWORKIO_EXHAUST" not in os.environ:
+        pytest.skip("200 are done on trio, and 1000 by make exhaust")
     async with through_proxy(Chaos(cut_every=1500), seed=4) as (pair, proxy):
         rounds = 0
         while proxy.cuts < 1000:

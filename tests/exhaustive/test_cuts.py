@@ -1,7 +1,7 @@
 """The canonical conversation, cut after every byte of either direction, in three ways; then the network works again.
 
-The quick form cuts after each byte in one of the three ways, in turn, and inside of the long payload, which makes three
-quarters of all bytes, after every 61st byte only; ``make exhaust`` cuts after every byte in every way.
+The quick form cuts after every other byte in one of the three ways, in turn, and inside of the long payload, which
+makes three quarters of all bytes, after every 61st byte only; ``make exhaust`` cuts after every byte in every way.
 The wires take little at once, so that a message can be half written when its connection is gone.
 """
 
@@ -45,7 +45,7 @@ class Place:
         """After how many more bytes to cut, if it is this way's turn."""
         for offset in range(self.waiting):
             edge = self.waiting < 1000 or min(offset, self.waiting - offset) < 40
-            if FULL or (offset % 3 == turn if edge else offset % 61 == turn):
+            if FULL or (offset % 6 == 2 * turn if edge else offset % 61 == turn):
                 yield offset
 
 
@@ -90,5 +90,5 @@ def test_wherever_the_conversation_is_cut_everything_is_read_exactly_once(how: C
             assert not any(item.redelivered for item in conversation.handed)
             assert (conversation.judge.tally["READ"], conversation.judge.tally["REJECTED"]) == (39, 1)
             cuts += 1
-    assert cuts > 1000
+    assert cuts > 500
     report(f"cuts, {how.__name__[1:]}: {cuts}")

@@ -31,6 +31,7 @@ def test_every_text_of_the_alphabet_up_to_64_characters_is_a_peer_id(peer_id: st
     assert check_peer_id(peer_id) is peer_id
 
 
+@pytest.mark.slow
 @thorough
 @given(st.text(ALPHABET, min_size=65, max_size=80) | st.text(max_size=70))
 @example("")

@@ -134,6 +134,7 @@ def test_old_inboxes_without_anything_unread_are_dropped_in_the_end_and_told_as_
     assert ended == outboxes[: 20 - len(kept)][::-1]
 
 
+@pytest.mark.slow
 def test_what_a_peer_tells_as_ended_is_forgotten_after_a_week() -> None:
     world = pair()
     a, b = hosts(world)

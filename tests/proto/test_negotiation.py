@@ -469,6 +469,7 @@ def test_a_mac_is_there_exactly_where_the_method_has_one(role: str, auth: str) -
     assert line.connection.error.detail == "whoever says it is a did not prove it"
 
 
+@pytest.mark.slow
 def test_a_handshake_with_any_byte_changed_on_the_way_makes_nobody_believe_it() -> None:
     """Every byte of every handshake frame, in both directions, one bit each."""
     template = keyed()

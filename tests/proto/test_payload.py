@@ -771,6 +771,7 @@ def test_truncated_data_is_refused_by_its_shape() -> None:
     assert payload._walk(rows + b"\x00", 32, 10**6) == "followed by other bytes"
 
 
+@pytest.mark.slow
 def test_the_walk_knows_every_header() -> None:
     leaves = [None, 1, -1, 2**7, 2**15, 2**31, 2**63, -(2**7), -(2**15), -(2**31), -(2**63), 0.5, "", "x" * 31]
     sized = [kind(size) for kind in (bytes, lambda size: "x" * size) for size in (40, 300, 70_000)]

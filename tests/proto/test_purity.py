@@ -226,6 +226,7 @@ def story(seed: int, steps: int = 300) -> str:
     return recorder.said.hexdigest()
 
 
+@pytest.mark.slow
 def test_the_same_seed_and_inputs_give_the_same_bytes_also_where_python_hashes_otherwise() -> None:
     told = {story(7)}
     for seed in ("0", "1", "4242"):

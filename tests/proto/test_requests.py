@@ -723,6 +723,7 @@ class Exchange:
             assert (peer.unread, peer.session.held, peer.session.unsettled) == (0, 0, 0)
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=100)
 @given(STEPS)
 def test_each_request_has_one_end_and_nothing_is_left(steps: list[tuple[str, int]]) -> None:

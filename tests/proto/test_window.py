@@ -140,6 +140,7 @@ def test_a_handshake_that_fails_gives_back_the_window_that_it_promised(to: str |
             world.advance(world.next_timer() - world.now)
 
 
+@pytest.mark.slow
 def test_a_thousand_peers_of_a_node_whose_budget_is_exhausted_still_move() -> None:
     """I18: the sum of the windows stays within the budget and the guaranteed parts."""
     config = Config(window=64 * KIB, window_guaranteed=1 * KIB, inbox_budget=16 * KIB, max_pending=2000)

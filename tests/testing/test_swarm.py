@@ -86,7 +86,7 @@ def test_the_summary_of_a_run_does_not_depend_on_how_it_was_done(tmp_path: Path)
 
 @pytest.mark.slow
 def test_two_workers_come_to_the_same_summary_as_one() -> None:
-    one, two = run(range(20)), run(range(20), jobs=2)
+    one, two = run(range(12)), run(range(12), jobs=2)
     one.seconds = two.seconds = 0.0
     assert one == two
 
