@@ -207,10 +207,11 @@ def main(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load (default: %(default)s)")
     parser.add_argument("--pending", type=int, default=100_000, help="in the journal that is opened")
-    parser.add_argument("--lone", type=int, help="only so many messages one by one, for strace")
+    parser.add_argument("--lone", type=int, help="only so many messages, one by one")
     given = parser.parse_args(words)
     if given.lone is not None:
-        lone(given.lone)
+        sent, received = lone(given.lone)
+        print(f"{given.lone} messages alone: {sent} commits of their sender, {received} of their receiver")
         return
     for name, (way, threads, many) in WAYS.items():
         print(f"{name:38} {load(way, threads, many, given.seconds)}", flush=True)

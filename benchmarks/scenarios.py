@@ -150,8 +150,7 @@ SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (
         notes=("networkio: peer.disconnect(), 100,000 x await peer.send(bytes), node.connect(); from the call of "
                "connect until the last message is read; outbox_limit=64 MiB: they cost more than the default, 8 MiB",
                "pyzmq: the receiver's socket is closed and bound again (a new one at either end: it resumes nothing)",
-               "brokers: the broker holds them while the reader is away; the time is the reader's alone; with --quick "
-               "they hold 20,000"),
+               "brokers: the broker holds 20,000 while the reader is away; the time is the reader's alone"),
     ),
     Scenario(
         "depth", "Throughput with 100,000 messages in the outbox, 64 bytes", "depth", (), count=100_000, settings=_ROOM,

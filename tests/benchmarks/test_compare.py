@@ -439,6 +439,18 @@ def test_a_part_that_nobody_makes_is_a_mistake() -> None:
         page.rewrite("<!-- generated: tabels -->\n<!-- end -->\n", {"tables": str})
 
 
+@pytest.mark.slow
+def test_the_commits_of_a_durable_message_are_counted() -> None:
+    """A figure of docs/howto/restarts.md."""
+    program = Path(compare.__file__).parent / "durable.py"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(program), "--lone", "2"],
+        capture_output=True, text=True, timeout=60, check=True,
+        env=os.environ | {"PYTHONPATH": str(program.parents[1])},
+    )  # fmt: skip
+    assert done.stdout == "2 messages alone: 4 commits of their sender, 2 of their receiver\n"
+
+
 def test_the_parts_of_a_messages_way_are_measured() -> None:
     program = Path(compare.__file__).parent / "path.py"
     done = subprocess.run(
