@@ -12,9 +12,11 @@ import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgpack
 
+from tests.fuzz.psk_target import OPERATIONS
 from tests.fuzz.targets import CORPUS, TARGETS
 from tests.proto import helpers_wire as wire
 from tests.proto.helpers_wire import PREAMBLE, Peer
@@ -100,6 +102,10 @@ def made(target: str) -> Iterator[bytes]:
         yield b"\x01" + wire.data(1, bytes(300), total=600)  # and no more
         yield b"\x03" + wire.ack(3, 2) + wire.skip(1, 4) + wire.fin(5)
         yield b"\x2a" + wire.data(1, bytes(300), total=600) + wire.data(1, bytes(300), wire.CONTINUED) + wire.ping()
+    elif target == "psk":
+        yield from _conversations()
+        for _ in range(4):
+            yield bytes(draw.randrange(16) if place % 4 == 0 else draw.randrange(256) for place in range(160))
     else:
         for size in (20, 60, 150):
             yield draw.randbytes(size)
@@ -109,6 +115,39 @@ def made(target: str) -> Iterator[bytes]:
                 bytes([draw.choice(peers + nodes), *(draw.randrange(0xC0) for _ in range(draw.randrange(1, 6)))])
                 for _ in range(40)
             )
+
+
+def _conversations() -> Iterator[bytes]:
+    """Programs of the attacker: what it can do with a right conversation, one idea after the other."""
+
+    def program(*instructions: tuple[Any, ...]) -> bytes:
+        codes = {operation.__name__: code for code, operation in reversed(list(enumerate(OPERATIONS)))}
+        return b"".join(bytes([codes[name], *how, *(0,) * (3 - len(how))]) for name, *how in instructions)
+
+    for dialer in (0, 1):  # a, m; stream 1 is the dialer's then, and stream 0 the acceptor's
+        meet = ("meet", dialer)
+        hello, hello_ack, attach, answer = (("relay", which) for which in (1, 0, 1, 0))
+        yield program(meet, ("relay_all", 0, 3), ("send",), ("relay_all",), ("rotate", 0, 1), ("rotate", 0, 2))
+        yield program(meet, ("relay_all", 0, 3, 0xC3), ("cut", 1), ("cut", 0), meet, ("relay_all", 0, 3))
+        for before in ((), (hello,), (hello, hello_ack), (hello, hello_ack, attach)):
+            for place in (0x80, 0x90, 0xA8, 0x30):  # of the mac, and of what it covers
+                yield program(meet, *before, ("tamper", 1 - len(before) % 2, place, 1), ("relay_all", 0, 2))
+        for one, two in ((1, 2), (1, 0), (0, 1)):  # channels that differ, or somebody with a certificate between
+            yield program(("meet", dialer, one, two), ("relay_all", 0, 3))
+        for again in (0, 1, 2, 3):  # what was once heard, again and elsewhere
+            yield program(meet, ("relay_all", 0, 1), ("alone", 0), *(("repeat", 0, again),) * 2)
+            yield program(meet, hello, hello_ack, meet, hello, hello_ack, ("turn", 1, 2), ("turn", 3, 0),
+                          ("relay", 1), ("relay", 3), ("repeat", again, again), ("relay_all", 0, 3))  # fmt: skip
+        for key in range(14):
+            yield program(meet, hello, ("graft", 1, 0x10, key), attach, answer)
+            yield program(meet, hello, hello_ack, ("graft", 0, 0x20, key), answer)
+        yield program(meet, hello, hello_ack, attach, ("forge_attach", 1, 1, 0), answer)
+    for how in (0x00, 0x01, 0x02, 0x10, 0x20, 0x30):
+        for who in (0, 1, 2, 3):
+            forge = (("forge_hello", 0, who, how), ("forge_attach", 0, 1, how))
+            yield program(("alone", 0), *forge)
+            yield program(("alone", 1), *forge, ("wait", 0, 3))
+            yield program(("meet", 0), ("relay_all", 0, 3), ("alone", 0), *forge, ("relay_all",))
 
 
 def main() -> None:

@@ -108,6 +108,23 @@ MISTAKES = (
             "            pass\n", "test_journal"),
     Mistake("sends before it is on disk", "outbox", "            and self.cursor <= self.sendable\n", "",
             "test_journal"),
+    Mistake("eight bytes of a mac are enough", "psk", "hmac.compare_digest(_mac(key or _DECOY, proof), mac or b\"\")",
+            "hmac.compare_digest(_mac(key or _DECOY, proof)[:8], (mac or b\"\")[:8])", "test_targets"),
+    Mistake("no mac is a good mac", "psk", "return same and key is not None", "return mac is None or same",
+            "test_targets"),
+    Mistake("the key of nobody opens", "psk", "return same and key is not None", "return same", "test_targets"),
+    Mistake("a proof that is good on every channel", "psk", "proof.binding if proof.binding else",
+            "b\"\" if False else", "test_targets"),
+    Mistake("a proof that does not cover HELLO_ACK", "psk", "_lp(proof.transcript) +",
+            "_lp(proof.transcript[: len(proof.transcript) // 2]) +", "test_targets"),
+    Mistake("a proof that does not cover the facts", "negotiation", "            attach=attach,\n",
+            "            attach=b\"\",\n", "test_targets"),
+    Mistake("a newcomer is taken before its proof is judged", "negotiation",
+            "        if not self._verified(proof, attach.mac, now):\n",
+            "        if False:\n", "test_targets"),
+    Mistake("a refusal that tells why", "negotiation",
+            "raise PeerFault(CloseCode.AUTH_FAILED, \"\", private=self._doubt())",
+            "raise PeerFault(CloseCode.AUTH_FAILED, self._doubt())", "test_targets"),
 )  # fmt: skip
 
 

@@ -20,13 +20,13 @@ from pathlib import Path
 
 __all__ = ["main"]
 
-NAMES = ("frames", "maps", "payload", "objects", "acceptor", "dialer", "stream", "live")
+NAMES = ("frames", "maps", "payload", "objects", "acceptor", "dialer", "stream", "live", "psk")
 
 #: where a run keeps what it learned and what it found
 WORK = Path(".fuzz")
 
 #: longest input by target; what is longer takes long and says little
-_LENGTHS = {"frames": 4096, "maps": 512, "payload": 2048, "objects": 512, "live": 512}
+_LENGTHS = {"frames": 4096, "maps": 512, "payload": 2048, "objects": 512, "live": 512, "psk": 320}
 
 _STATUS = re.compile(rb"#(\d+)\s+\w+\s+(?:cov: (\d+) )?(?:ft: (\d+) )?(?:corp: (\d+))?")
 

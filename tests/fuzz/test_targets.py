@@ -18,7 +18,7 @@ from tests.fuzz.reader import mended
 from tests.fuzz.targets import CORPUS, TARGETS, seeds
 
 #: how many examples of hypothesis a target gets; a slow one fewer
-EXAMPLES = {"acceptor": 60, "dialer": 60, "stream": 60, "live": 60}
+EXAMPLES = {"acceptor": 60, "dialer": 60, "stream": 60, "live": 60, "psk": 60}
 
 
 @pytest.mark.parametrize("name", TARGETS)
