@@ -97,6 +97,7 @@ class Node(NodeHandle[Peer]):
     ``tls``: encrypts all its streams (``networkio_tls.TLS``); with certificates of both sides these prove identities.
     ``authorize(identity)`` is asked about every peer that has proved who it is: it may return a Refusal, must not call
     the node, and refuses if it raises.
+    ``quotas``: for single peers, by their ids, what they may have (Quota) instead of what ``config`` grants everybody.
     Leaving the block waits up to ``config.drain_timeout`` until everything is read.
 
     All methods belong to the event loop's thread (else WrongThread).

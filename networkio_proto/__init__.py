@@ -17,6 +17,7 @@ from .ledger import Failure, Ledger
 from .notices import Notice, Watch
 from .payload import Codec, MsgpackCodec
 from .psk import MIN_KEY, PSK, stretched
+from .quotas import Quota
 from .randomness import RandomSource, SystemRandomSource
 from .reconnect import RetryClass, Target, TargetState
 from .session import Session
@@ -49,6 +50,7 @@ __all__ = [
     "NodeStatistics",
     "Notice",
     "Proof",
+    "Quota",
     "RandomSource",
     "Refusal",
     "RetryClass",

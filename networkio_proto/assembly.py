@@ -70,11 +70,12 @@ class _Partial:
 class Assembly:
     """The messages of one connection.  Every method raises PeerFault for what the peer must not do."""
 
-    __slots__ = ("_counters", "_decoder", "_limits", "_new_run", "_partial", "_special")
+    __slots__ = ("_counters", "_decoder", "_new_run", "_partial", "_special", "limits")
 
     def __init__(self, decoder: FrameDecoder, limits: Limits) -> None:
         self._decoder = decoder
-        self._limits = limits
+        #: as they were told to the peer
+        self.limits = limits
         self._counters = Counters()  # the session's, once there is one
         self._partial: _Partial | None = None
         #: the sender's run, until the first sequence under it has come; None where the inbox is of that run
@@ -107,7 +108,7 @@ class Assembly:
         self._special = (
             self._partial is not None
             or self._new_run is not None
-            or self._limits.message < self._limits.frame
+            or self.limits.message < self.limits.frame
             or (inbox is not None and (inbox.barred or inbox.received > _SEQUENCES_SCARCE))
         )
 
@@ -129,7 +130,7 @@ class Assembly:
         size = len(buffer)
         if position + 14 > size or self._special or inbox.telling or inbox.fin or inbox.known > inbox.received:
             return 0
-        limit, append = self._limits.frame, inbox.ready.append
+        limit, append = self.limits.frame, inbox.ready.append
         before = received = inbox.received
         used, allowed = inbox.used, inbox.allowed
         while position + 14 <= size:
@@ -205,7 +206,7 @@ class Assembly:
         headers, headers_size, position = self._headers(flags, position, end)
         chunk = buffer[position:end]
         size = headers_size + len(chunk) if total is None else total
-        limit = self._limits.message
+        limit = self.limits.message
         if size > limit + _ID_ROOM:
             raise PeerFault(CloseCode.TOO_LARGE, f"message {sequence} of {size} bytes is over the limit of {limit}")
         inbox.admit(COST_PER_MESSAGE + size)

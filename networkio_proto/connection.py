@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Final
 from .arbiter import Newcomer
 from .assembly import Assembly
 from .auth import TLSFacts
+from .config import Limits
 from .errors import CloseCode, ConfigurationError, ConnectionFailure, ConnectionLost, failure_for, printable
 from .events import Transmit
 from .frames import (
@@ -378,6 +379,10 @@ class Connection(Timed):
         if flags:
             raise PeerFault(CloseCode.PROTOCOL, f"{frame_name(kind)} with flags 0x{flags:02x}")
         self.negotiation.receive(kind, body, self._decoder.buffer[start - 6 : end], now)
+
+    def told(self, limits: Limits) -> None:
+        """By these its messages are judged."""
+        self._assembly.limits = limits
 
     def expect_attach(self) -> None:
         """HELLO and HELLO_ACK fit each other."""

@@ -21,7 +21,7 @@ and everything it made is the whole thread-safety rule.  Nothing in here blocks,
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .arbiter import Decision
@@ -45,6 +45,7 @@ from .instrumentation import Instrumentation, Observer
 from .journal import JournalBatch, JournalQueue, JournalRecord, restore, restored
 from .logbook import Logbook
 from .notices import Notice
+from .quotas import Quota, Quotas
 from .randomness import RandomSource, SystemRandomSource
 from .reconnect import RetryClass, Target, TargetState, retry_class, retry_delay
 from .session import Session
@@ -79,9 +80,10 @@ class Endpoint:
     must use; ``features`` and ``require`` are optional protocol features offered and demanded (version 1 has none).
     ``journal``: the driver keeps a durable store behind :mod:`~networkio_proto.journal`'s seam.
     ``authorize`` is asked about everybody who has proved to be there, and may refuse them.
+    ``quotas`` says, by peer id, what single peers may have.
     ``instrumentation`` is told of every message (:mod:`~networkio_proto.instrumentation`).
 
-    Raises ConfigurationError for an unusable peer id.
+    Raises ConfigurationError for an unusable peer id, and for what is no quota.
     """
 
     def __init__(
@@ -97,9 +99,12 @@ class Endpoint:
         journal: bool = False,
         instrumentation: Instrumentation | None = None,
         authorize: Authorize | None = None,
+        quotas: Mapping[str, Quota] | None = None,
     ) -> None:
         self.peer_id = check_peer_id(peer_id)
         self.config = Config() if config is None else config
+        #: what each peer may have
+        self.quotas = Quotas(self.config, quotas)
         self.auth: Authenticator = Insecure() if auth is None else auth
         self.authorize = authorize
         self.codec = codec
@@ -175,6 +180,17 @@ class Endpoint:
             if len(self._provisional) > _MAX_PROVISIONAL:
                 del self._provisional[next(iter(self._provisional))]
         return session
+
+    def set_quota(self, peer_id: str, quota: Quota | None) -> None:
+        """From now on that peer may have so much; None: what everybody may.
+
+        What the outbox to it holds, and the largest message to it, at once; what it may send, with its next connection.
+        Raises ConfigurationError for what is no peer id, or no quota.
+        """
+        self.quotas.set(peer_id, quota)
+        session = self.sessions.get(peer_id) or self._provisional.get(peer_id)
+        if session is not None:
+            session.set_bounds(self.quotas.of(peer_id))
 
     def statistics(self, now: float, peers: Collection[str] | None = None) -> NodeStatistics:
         """What has happened so far, and how it stands.  It looks at every session.

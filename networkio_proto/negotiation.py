@@ -98,7 +98,7 @@ class Negotiation:
             require=endpoint.require,
             auth=endpoint.auth.name,
             key_id=endpoint.key_id(to),
-            limits=self._own_limits(),
+            limits=self._own_limits(to),
             codec=endpoint.codec,
         )
         self._hello = hello
@@ -137,7 +137,7 @@ class Negotiation:
             nonce=endpoint.random_bytes(32),
             features=features,
             auth=endpoint.auth.name,
-            limits=self._own_limits(),
+            limits=self._own_limits(hello.peer_id),
             codec=endpoint.codec,
         )
         self._hello = hello
@@ -174,9 +174,11 @@ class Negotiation:
         connection.expect_attach()
         self.send_attach(now)
 
-    def _own_limits(self) -> PeerLimits:
-        config = self._endpoint.config
-        return PeerLimits(config.limits.frame, config.limits.message, config.dead_after)
+    def _own_limits(self, peer_id: str | None) -> PeerLimits:
+        """What that peer is told, and is held to."""
+        limits = self._endpoint.quotas.of(peer_id).limits
+        self._connection.told(limits)
+        return PeerLimits(limits.frame, limits.message, self._endpoint.config.dead_after)
 
     def _introduce(self, peer_id: str, incarnation: bytes, limits: PeerLimits) -> None:
         """From here on it is known who claims to be there."""

@@ -43,6 +43,7 @@ from .links import Carried, LinkHandle, Security
 from .logbook import ERROR
 from .operations import Operation, T, Token
 from .payload import Codec, MsgpackCodec
+from .quotas import Quota
 from .randomness import RandomSource
 from .reconnect import RetryClass, Target, TargetState, retry_class
 from .session import Session
@@ -126,6 +127,7 @@ class NodeHandle(Generic[P]):
     ``tls``: encrypts all its streams (``networkio_tls.TLS``); with certificates of both sides these prove identities.
     ``authorize(identity)`` is asked about every peer that has proved who it is; it may return a Refusal, must not call
     the node, and refuses if it raises.
+    ``quotas``: for single peers, by their ids, what they may have instead of what everybody may.
     """
 
     #: how a node of this driver is opened ("with" or "async with"); empty if it needs no opening
@@ -149,6 +151,7 @@ class NodeHandle(Generic[P]):
         journal: Store | str | PathLike | None = None,
         tls: Security | None = None,
         authorize: Authorize | None = None,
+        quotas: Mapping[str, Quota] | None = None,
     ) -> None:
         self._auth: Authenticator | None = _chosen(auth, tls)
         self._tls = tls
@@ -156,7 +159,7 @@ class NodeHandle(Generic[P]):
         #: the core
         self.endpoint = Endpoint(
             peer_id, config, auth=self._auth, journal=journal is not None, codec=self.codec.name, random=random,
-            instrumentation=instrumentation, authorize=authorize,
+            instrumentation=instrumentation, authorize=authorize, quotas=quotas,
         )  # fmt: skip
         #: from any thread that is not inside: have this called soon, where the node may be entered
         self.post: Callable[[Callable[[], object]], object] = _at_once
@@ -274,6 +277,15 @@ class NodeHandle(Generic[P]):
         """
         with self.inside as now:
             return self.endpoint.recheck(now)
+
+    def set_quota(self, peer_id: str, quota: Quota | None) -> None:
+        """From now on that peer may have so much; None: what ``config`` grants to everybody.
+
+        What the outbox to it holds, and the largest message to it, change at once; what it may send, with its next
+        connection.  Raises ConfigurationError for what is no peer id, or no quota, and WrongThread.
+        """
+        with self.inside:
+            self.endpoint.set_quota(peer_id, quota)
 
     def check_open(self) -> None:
         """Raise NodeClosed before the beginning and after the end."""

@@ -51,6 +51,7 @@ from .ledger import Failure, Ledger
 from .notices import Notice, Notices, Watch
 from .outbox import SMALL, Entry, Outbox
 from .progress import Progress
+from .quotas import Bounds
 from .reading import Reading
 from .receipts import ReceiptWaiters
 from .requests import Requests
@@ -85,6 +86,7 @@ class Session(Timed):
         "acknowledger",
         "arbitration",
         "attachment",
+        "bounds",
         "closed",
         "connection",
         "connections",
@@ -128,7 +130,9 @@ class Session(Timed):
         #: what of this session waits for the disk; None without a journal, and until there is something
         self.journal: SessionJournal | None = None
         self.inboxes = Inboxes()
-        self.window = Window(endpoint)
+        #: what this peer may have
+        self.bounds = endpoint.quotas.of(peer_id)
+        self.window = Window(endpoint, self.bounds)
         self.acknowledger = Acknowledger(self, endpoint)
         self.attachment = Attachment(self, endpoint)
         self.progress = Progress(self)
@@ -143,7 +147,7 @@ class Session(Timed):
         self.peer_dials = False
         self.peer_message_limit: int | None = None
         #: the lesser of both sides', as far as it is known
-        self._message_limit = endpoint.config.limits.message
+        self._message_limit = self.bounds.limits.message
         self.peer_expiry: float | None = None
         #: since when it is connected, or not; and since when the oldest unread message is the oldest
         self.since = now
@@ -199,7 +203,7 @@ class Session(Timed):
         """Would a message be accepted now, as far as bounds go?"""
         endpoint = self._endpoint
         return (
-            self.outbox.cost < endpoint.config.outbox_limit
+            self.outbox.cost < self.bounds.outbox_limit
             and endpoint.outbox_cost < endpoint.config.outbox_node_limit
         )
 
@@ -298,8 +302,7 @@ class Session(Timed):
         encoded = encode_headers(headers, reserved) if headers or reserved else b""
         if size + len(encoded) > self._message_limit:
             self._too_large(size + len(encoded))
-        config = endpoint.config
-        if outbox.cost >= config.outbox_limit or endpoint.outbox_cost >= config.outbox_node_limit:
+        if outbox.cost >= self.bounds.outbox_limit or endpoint.outbox_cost >= endpoint.config.outbox_node_limit:
             self._make_room(now)
         if endpoint.observer is not None:
             headers, encoded = endpoint.observer.sending(
@@ -342,12 +345,12 @@ class Session(Timed):
         see to it, and nothing was changed.
         """
         outbox, endpoint = self.outbox, self._endpoint
-        config, cost, size = endpoint.config, outbox.cost, len(payload)
+        cost, size = outbox.cost, len(payload)
         if (
             size > SMALL
             or size > self._message_limit
-            or cost >= config.outbox_limit
-            or endpoint.outbox_cost >= config.outbox_node_limit
+            or cost >= self.bounds.outbox_limit
+            or endpoint.outbox_cost >= endpoint.config.outbox_node_limit
         ):
             return 0
         sequence = outbox.append(payload, raw)
@@ -392,12 +395,12 @@ class Session(Timed):
             self._endpoint.starved[self.peer_id] = self
             raise OutboxFull(
                 f"the outbox to {self.peer_id} holds {self.outbox.unread} unread messages of cost "
-                f"{self.outbox.cost} (outbox_limit {config.outbox_limit}, node {self._endpoint.outbox_cost} of "
+                f"{self.outbox.cost} (outbox_limit {self.bounds.outbox_limit}, node {self._endpoint.outbox_cost} of "
                 f"{config.outbox_node_limit}): {self.why(now)}"
             )
 
     def _too_large(self, size: int) -> None:
-        limit = self._endpoint.config.limits.message
+        limit = self.bounds.limits.message
         raise MessageTooLarge(
             f"a message of {size} bytes to {self.peer_id} is over the limit: {limit} here, "
             f"{self.peer_message_limit or 'unknown'} at the peer; split it or raise limits.message on both sides"
@@ -555,7 +558,7 @@ class Session(Timed):
         self.peer_expiry = attach.expiry
         self.peer_dials = self.peer_dials or not connection.dialer
         self.peer_message_limit = connection.peer_limits.message
-        self._message_limit = min(self._endpoint.config.limits.message, self.peer_message_limit)
+        self._message_limit = min(self.bounds.limits.message, self.peer_message_limit)
         self.connections += 1
         self.connection = connection
         self.closed = False
@@ -604,6 +607,13 @@ class Session(Timed):
         expiry = self._expiry()
         shrink = self._endpoint.config.shrink_after
         self._endpoint.timers.schedule(self, now + (shrink if expiry is None else min(expiry, shrink)))
+
+    def set_bounds(self, bounds: Bounds) -> None:
+        """The peer's quota has changed.  What it was promised on the present connection stands as long as that."""
+        self.bounds = self.window.bounds = bounds
+        known = self.peer_message_limit
+        self._message_limit = bounds.limits.message if known is None else min(bounds.limits.message, known)
+        self.wake_for_room()
 
     def credit_granted(self, connection: Connection) -> None:
         """The acceptor's ATTACH is out: this much the peer may send."""

@@ -213,7 +213,8 @@ def _check_stranger(node: Any, peer_id: str, payload: bytes, headers: Mapping[st
     """A message to a peer that this node does not know: raise what sending it would."""
     if check_peer_id(peer_id) == node.id:
         raise ConfigurationError(f"{peer_id} is this node's own id; a node has no session with itself")
-    size, limit = len(payload) + (len(encode_headers(headers)) if headers else 0), node.config.limits.message
+    size = len(payload) + (len(encode_headers(headers)) if headers else 0)
+    limit = node.endpoint.quotas.of(peer_id).limits.message
     if size > limit:
         raise MessageTooLarge(f"a message of {size} bytes to {peer_id} is over the limit of {limit}; split it")
 

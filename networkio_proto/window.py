@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .quotas import Bounds
+
 if TYPE_CHECKING:
     from .endpoint import Endpoint
 
@@ -21,28 +23,30 @@ __all__ = ["Window"]
 class Window:
     """The window of one session."""
 
-    __slots__ = ("_endpoint", "reserved", "size")
+    __slots__ = ("_endpoint", "bounds", "reserved", "size")
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, bounds: Bounds) -> None:
         self._endpoint = endpoint
+        #: from the next connection on
+        self.bounds = bounds
         #: cost that may be unsettled at a time
-        self.size = endpoint.config.window_guaranteed
+        self.size = bounds.window_guaranteed
         #: the part of the node's budget that it holds
         self.reserved = 0
 
     def open(self, unsettled: int) -> None:
-        """For a new connection: the window of the configuration, as far as the budget reaches."""
+        """For a new connection: the peer's first window, as far as the budget reaches."""
         self.release(unsettled)
-        self.size = self._endpoint.config.window_guaranteed
-        self._grant(self._endpoint.config.window - self.size)
+        self.size = self.bounds.window_guaranteed
+        self._grant(self.bounds.window - self.size)
 
     def grow(self) -> None:
         """It is used up, and the application keeps up."""
-        self._grant(min(self.size, self._endpoint.config.window_max - self.size))
+        self._grant(min(self.size, self.bounds.window_max - self.size))
 
     def release(self, unsettled: int) -> None:
         """No promise stands any more: give back what exceeds the messages that are still here."""
-        kept = min(self.reserved, max(0, unsettled - self._endpoint.config.window_guaranteed))
+        kept = min(self.reserved, max(0, unsettled - self.bounds.window_guaranteed))
         self._endpoint.inbox_reserved -= self.reserved - kept
         self.reserved = kept
 

@@ -103,6 +103,7 @@ class Node(BlockingNode[Peer]):
     ``tls``: encrypts all its streams (``networkio_tls.TLS``); with certificates of both sides these prove identities.
     ``authorize(identity)`` is asked about every peer that has proved who it is: it may return a Refusal, must not call
     the node, and refuses if it raises.
+    ``quotas``: for single peers, by their ids, what they may have (Quota) instead of what ``config`` grants everybody.
     Leaving the block waits up to ``config.drain_timeout`` until everything is read.
 
     Every method may be called from any thread.  What waits takes ``timeout`` (seconds) and raises TimeoutError.

@@ -24,10 +24,13 @@ from networkio_asyncio import (
     DuplicateIdentity,
     Listener,
     MessagesReady,
+    MessageTooLarge,
     Node,
     NodeClosed,
+    OutboxFull,
     PeerConnected,
     PeerDisconnected,
+    Quota,
     SelfConnection,
 )
 from tests.adapters.helpers import HASTY, bounded, connected, node, notice_of, until
@@ -705,3 +708,24 @@ async def test_a_node_knows_its_peers() -> None:
 def test_a_bad_id_is_refused_before_anything_is_made() -> None:
     with pytest.raises(ConfigurationError, match="not a peer id"):
         Node("a b", config=HASTY)
+
+
+@bounded(10)
+async def test_a_peer_has_what_its_quota_says_and_others_have_more() -> None:
+    quotas = {"small": Quota(outbox_limit=1000, window=2000, message=900)}
+    async with Node("server", config=HASTY, quotas=quotas) as server, node("small") as small, node("plain") as plain:
+        listener = await server.listen("127.0.0.1", 0)
+        for client in (small, plain):
+            to_server = await client.connect("127.0.0.1", listener.port, "server")
+            await to_server.wait_connected()
+            for _ in range(50):
+                to_server.send_nowait(bytes(100))
+        with pytest.raises(MessageTooLarge):
+            small.peer("server").send_nowait(bytes(901))
+        await until(lambda: server.peer("small").unread == 13)  # of cost 164: the last one begins below 2,000
+        await until(lambda: server.peer("plain").unread == 50)
+        assert server.peer("small").unread == 13
+        server.peer("away").send_nowait(bytes(1000))
+        server.set_quota("away", Quota(outbox_limit=1000))
+        with pytest.raises(OutboxFull):
+            server.peer("away").send_nowait(b"")

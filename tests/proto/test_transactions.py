@@ -19,6 +19,7 @@ from networkio_proto import (
     NodeClosed,
     OutboxFull,
     Outcome,
+    Quota,
     SessionClosed,
     UsageError,
 )
@@ -440,6 +441,7 @@ def test_acknowledgements_rows_and_answers_are_one_transaction() -> None:
         ("a", object(), {}, EncodeError),
         ("a", b"x" * 5001, {"raw": True}, MessageTooLarge),
         ("new", b"x" * 5001, {"raw": True}, MessageTooLarge),
+        ("small", b"x" * 101, {"raw": True}, MessageTooLarge),
         ("new", b"", {"headers": {"k": "x" * 4990}}, EncodeError),
         ("b", 1, {}, ConfigurationError),
         ("no id", 1, {}, ConfigurationError),
@@ -449,6 +451,7 @@ def test_what_cannot_be_sent_is_an_error_in_the_function(
     peer: str, data: object, options: dict[str, Any], error: type[Exception]
 ) -> None:
     desk = Desk(limits=Limits(message=5000, frame=8192))
+    desk.b.set_quota("small", Quota(message=100))
     told: list[Exception] = []
 
     def sends(rows: list[object], send: Any) -> None:

@@ -24,10 +24,13 @@ from networkio_threads import (
     DialFailed,
     DuplicateIdentity,
     MessagesReady,
+    MessageTooLarge,
     Node,
     NodeClosed,
+    OutboxFull,
     PeerConnected,
     PeerDisconnected,
+    Quota,
     SelfConnection,
     WrongThread,
     _dial,
@@ -809,3 +812,23 @@ def test_a_node_ends_even_if_its_goodbye_is_disturbed(monkeypatch: pytest.Monkey
         with pytest.raises(LookupError):
             here.stop()
         assert not thread.is_alive()
+
+
+def test_a_peer_has_what_its_quota_says_and_others_have_more() -> None:
+    quotas = {"small": Quota(outbox_limit=1000, window=2000, message=900)}
+    with Node("server", config=HASTY, quotas=quotas) as server, node("small") as small, node("plain") as plain:
+        listener = server.listen("127.0.0.1", 0)
+        for client in (small, plain):
+            to_server = client.connect("127.0.0.1", listener.port, "server")
+            to_server.wait_connected(5)
+            for _ in range(50):
+                to_server.send(bytes(100))
+        with pytest.raises(MessageTooLarge):
+            small.peer("server").send(bytes(901))
+        until(lambda: server.peer("small").unread == 13)  # of cost 164: the last one begins below 2,000
+        until(lambda: server.peer("plain").unread == 50)
+        assert server.peer("small").unread == 13
+        server.peer("away").send(bytes(1000))
+        server.set_quota("away", Quota(outbox_limit=1000))
+        with pytest.raises(OutboxFull):
+            server.peer("away").send_nowait(b"")
