@@ -79,6 +79,17 @@ class Plan:
         """The file of a node's journal; None where the scenario has none."""
         return f"{self.directory}/{peer_id}.db" if self.settings.get("journal") else None
 
+    @property
+    def trust(self) -> dict[str, Any]:
+        """What a node is given that encrypts its streams, and proves by keys who it is; nothing where it does not."""
+        if not self.settings.get("tls"):
+            return {}
+        from networkio_proto import PSK
+        from networkio_tls import TLS
+
+        key = bytes(range(32))
+        return {"auth": PSK({"server": key, "client-0": key}), "tls": TLS.self_signed()}
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

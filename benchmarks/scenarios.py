@@ -79,6 +79,12 @@ SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (
                "the other; the run ends when the sender's receipt says that the last message was read, and so all",
                "brokers: as they come; neither syncs for each message",),
     ),
+    Scenario(
+        "tls-64B", "One way, 64 bytes, encrypted", "one-way", (), settings={"tls": True},
+        own={"networkio plain": {"settings": {}}},
+        notes=(_READ, "networkio: both nodes with auth=PSK(...) and tls=TLS.self_signed()",
+               "networkio plain: without either, in the same run; the target is at least 0.6 of it"),
+    ),
     Scenario("one-way-64KiB", "One way, 64 KiB", "one-way", _STREAMS, size=64 << 10, notes=(_READ,)),
     Scenario(
         "one-way-1MiB-raw", "One way, 1 MiB, raw", "one-way",

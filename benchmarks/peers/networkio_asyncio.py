@@ -36,7 +36,7 @@ class End(ends.End):
         """A node that is open for as long as the process lives, in a task of its own, as any program would have it."""
         if self.tasks is None:
             self.tasks = await anyio.create_task_group().__aenter__()
-        node = Node(peer_id, config=self.config, journal=self.plan.journal(peer_id))
+        node = Node(peer_id, config=self.config, journal=self.plan.journal(peer_id), **self.plan.trust)
         await self.tasks.start(self._live, node)
         self.nodes.append(node)
         return node

@@ -25,7 +25,7 @@ class End(ends.End):
         self.payload = plan.payload
         name = SERVER if plan.role == "server" else f"client-{plan.first}"
         self.node = Node(
-            name, config=Config(**plan.settings.get("config", {})), journal=plan.journal(name)
+            name, config=Config(**plan.settings.get("config", {})), journal=plan.journal(name), **plan.trust,
         ).__enter__()
         self.peer: Peer | None = None
         self.waiting: deque[Receipt] = deque()

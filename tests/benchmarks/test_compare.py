@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -381,6 +382,21 @@ def test_a_real_pair_counts_and_is_ended() -> None:
         pair.close()
     assert gone(pair.server.pid)
     assert gone(pair.client.pid)
+
+
+def test_the_encrypted_scenario_listens_for_tls_and_is_compared_with_one_that_does_not() -> None:
+    scenario = SCENARIOS["tls-64B"]
+    assert dict(scenario.own["networkio plain"]) == {"settings": {}}
+    assert Plan(NETWORKIO, "client", 64).trust == {}
+    server = Worker(Plan(NETWORKIO, "server", 64, settings=dict(scenario.settings)), None)
+    try:
+        address = "127.0.0.1", server.hear(monotonic() + 30)["result"]
+        with socket.create_connection(address) as stranger:
+            stranger.settimeout(10)
+            stranger.sendall(b"this is no ClientHello")
+            assert stranger.recv(1) == b"\x15"  # an alert
+    finally:
+        server.close()
 
 
 def test_what_a_worker_complains_of_is_told(tmp_path: Path) -> None:
