@@ -7,14 +7,27 @@ function of a transaction runs, a :class:`Guard` answers: the tables of networki
 neither ended nor begun, no other file is attached (in WAL mode a transaction over several files is atomic in each of
 them only), and nothing is set by a PRAGMA that would outlive the function.  SQLite then raises an error that says just
 "not authorized"; the guard remembers why.
+
+One thing that ends a transaction nobody is asked about: a conflict that is resolved by ROLLBACK (``INSERT OR
+ROLLBACK``, or so declared by a table or a trigger).  Whatever a function wrote after that would be on disk at once, by
+itself.  So while its authorizer is set a :class:`Lent` connection looks before every statement whether the transaction
+is still there.  No statement ends it and writes on, for a conflict is an error.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
-__all__ = ["Guard"]
+from networkio_proto import UsageError
+
+__all__ = ["ENDED", "Guard", "Lent"]
+
+ENDED: Final = (
+    "a statement of the function ended the transaction (a conflict resolved by ROLLBACK?), and so all of it was "
+    "undone; let conflicts be resolved by ABORT, which is the default and undoes that statement alone"
+)
 
 #: every table of networkio begins so
 _PREFIX: Final = "networkio_"
@@ -68,3 +81,56 @@ class Guard:
             if name.lower().startswith(_PREFIX):
                 return f"{name} is networkio's; name tables of your own otherwise"
         return ""
+
+
+class Lent(sqlite3.Connection):
+    """A connection that executes nothing outside of the transaction in which it is lent to a function."""
+
+    _lent = False
+
+    def set_authorizer(self, authorizer_callback: Callable[..., int] | None) -> None:
+        """Lent as long as there is one."""
+        self._lent = authorizer_callback is not None
+        super().set_authorizer(authorizer_callback)
+
+    def cursor(self, factory: Any = None) -> Any:
+        return super().cursor(factory or (_Cursor if self._lent else sqlite3.Cursor))
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        self.check()
+        return super().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+        self.check()
+        return super().executemany(*arguments)
+
+    def executescript(self, *arguments: Any) -> sqlite3.Cursor:
+        self.check()
+        return super().executescript(*arguments)
+
+    def blobopen(self, *arguments: Any, **options: Any) -> sqlite3.Blob:
+        self.check()
+        return super().blobopen(*arguments, **options)
+
+    def check(self) -> None:
+        """Raise UsageError if the function's transaction has ended."""
+        if self._lent and not self.in_transaction:
+            raise UsageError(ENDED)
+
+
+class _Cursor(sqlite3.Cursor):
+    """Looks first."""
+
+    connection: Lent
+
+    def execute(self, *arguments: Any) -> Any:
+        self.connection.check()
+        return super().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> Any:
+        self.connection.check()
+        return super().executemany(*arguments)
+
+    def executescript(self, *arguments: Any) -> Any:
+        self.connection.check()
+        return super().executescript(*arguments)

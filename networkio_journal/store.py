@@ -44,7 +44,7 @@ from networkio_proto.errors import (
 from networkio_proto.journal import JournalBatch, JournalRecord
 
 from .defects import warnings_for
-from .guard import Guard
+from .guard import ENDED, Guard, Lent
 from .load import MIGRATIONS, VERSION, identify, load
 from .lock import LockFile
 from .rows import (
@@ -77,16 +77,12 @@ _PER_RECORD: Final = 100
 #: codes of SQLite for bytes that make no sense, as opposed to those that could not be had
 _CORRUPT: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT}
 
-_ENDED: Final = (
-    "a statement of the function ended the transaction (a conflict resolved by ROLLBACK?), and so all of it was undone"
-)
-
 Connect = Callable[[str], sqlite3.Connection]
 
 
 def connect(uri: str) -> sqlite3.Connection:
     """A connection that waits for nobody and begins no transaction by itself."""
-    return sqlite3.connect(uri, timeout=0, isolation_level=None, uri=True)
+    return sqlite3.connect(uri, timeout=0, isolation_level=None, uri=True, factory=Lent)
 
 
 class Store:
@@ -236,7 +232,7 @@ class Store:
                 connection.set_authorizer(None)
                 connection.row_factory, connection.text_factory = None, str
             if not connection.in_transaction:
-                raise UsageError(_ENDED)
+                raise UsageError(ENDED)
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # cursors among their variables are freed here, too
             self._roll_back()

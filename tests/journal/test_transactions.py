@@ -7,6 +7,7 @@ import os
 import sqlite3
 import weakref
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -183,6 +184,73 @@ def test_a_conflict_that_ends_the_transaction_is_told(opened: Store) -> None:
         opened.run(tries)
     assert rows(opened) == []
     opened.commit(BATCH)
+
+
+#: what ends a transaction from within
+ENDS = ("INSERT OR ROLLBACK INTO mine VALUES (1)", "UPDATE OR ROLLBACK mine SET x = 1",
+        "INSERT INTO strict VALUES (1)", "DELETE FROM mine WHERE x = 1")  # fmt: skip
+
+#: how a function goes on
+ON: tuple[Callable[[Any, sqlite3.Cursor], object], ...] = (
+    lambda db, cursor: db.execute("INSERT INTO mine VALUES (?)", (7,)),  # prepared before
+    lambda db, cursor: db.executemany("INSERT INTO mine VALUES (?)", [(7,), (8,)]),
+    lambda db, cursor: db.executescript("INSERT INTO mine VALUES (7)"),
+    lambda db, cursor: cursor.execute("INSERT INTO mine VALUES (?)", (7,)),
+    lambda db, cursor: cursor.executemany("INSERT INTO mine VALUES (?)", [(7,), (8,)]),
+    lambda db, cursor: cursor.executescript("INSERT INTO mine VALUES (7)"),
+    lambda db, cursor: db.execute("SAVEPOINT here"),
+    lambda db, cursor: db.blobopen("mine", "x", 1),
+)
+
+
+def test_nothing_is_executed_after_the_end_of_the_transaction(opened: Store) -> None:
+    opened.run(lambda db: [db.execute(statement) for statement in (
+        "CREATE TABLE strict (x UNIQUE ON CONFLICT ROLLBACK)",
+        "CREATE TRIGGER kept BEFORE DELETE ON mine BEGIN SELECT RAISE(ROLLBACK, 'kept'); END",
+        "INSERT INTO mine VALUES (1), (2)", "INSERT INTO strict VALUES (1)",
+    )])  # fmt: skip
+    opened.commit(NOTHING)
+    for ends, on, caught in product(ENDS, ON, (True, False)):
+        went: list[str] = []
+
+        def tries(
+            db: sqlite3.Connection, ends: str = ends, on: Any = on, caught: bool = caught, went: list[str] = went
+        ) -> None:
+            cursor = db.cursor()
+            put(3)(db)
+            with pytest.raises(sqlite3.IntegrityError):
+                db.execute(ends)
+            try:
+                on(db, cursor)
+                went.append(ends)
+                put(9)(db)
+            except UsageError:
+                if not caught:
+                    raise
+
+        with pytest.raises(UsageError, match=r"ended the transaction .* let conflicts be resolved by ABORT"):
+            opened.run(tries)
+        assert went == []
+        assert rows(opened) == [1, 2]
+    opened.run(put(4))
+    opened.commit(BATCH)
+    assert rows(opened) == [1, 2, 4]
+
+
+def test_a_function_may_make_cursors_of_its_own_kind_and_open_a_blob(opened: Store) -> None:
+    class Mine(sqlite3.Cursor):
+        pass
+
+    def uses(db: sqlite3.Connection) -> None:
+        db.execute("CREATE TABLE pictures (data)")
+        db.cursor(Mine).execute("INSERT INTO pictures VALUES (zeroblob(3))")
+        with db.blobopen("pictures", "data", 1) as blob:
+            blob.write(b"abc")
+        db.cursor().executemany("INSERT INTO mine SELECT data FROM pictures WHERE ?", [(1,)])
+
+    opened.run(uses)
+    opened.commit(NOTHING)
+    assert rows(opened) == [b"abc"]
 
 
 def test_what_a_function_sets_on_the_connection_ends_with_it(opened: Store) -> None:
