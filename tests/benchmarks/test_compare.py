@@ -388,8 +388,9 @@ def test_the_encrypted_scenario_listens_for_tls_and_is_compared_with_one_that_do
     scenario = SCENARIOS["tls-64B"]
     assert dict(scenario.own["networkio plain"]) == {"settings": {}}
     assert Plan(NETWORKIO, "client", 64).trust == {}
-    server = Worker(Plan(NETWORKIO, "server", 64, settings=dict(scenario.settings)), None)
+    server = Worker(Plan(NETWORKIO, "server", 64, settings=dict(scenario.settings)))
     try:
+        server.begin(None)
         address = "127.0.0.1", server.hear(monotonic() + 30)["result"]
         with socket.create_connection(address) as stranger:
             stranger.settimeout(10)
