@@ -1,11 +1,11 @@
-"""``SQLiteJournal``: the store in a thread of its own, behind three calls.
+"""``SQLiteJournal``: the store in a thread of its own, behind some calls.
 
 Theory of operation
 -------------------
 SQLite blocks, so everything that touches the file happens in one thread, which :meth:`SQLiteJournal.open` starts.  A
 batch goes there over a queue; its callback is called there too, as soon as the transaction is on disk or has failed.
 While one is written, the core forms the next: that is the group commit, and the queue is never long.  An application's
-function goes there in the same way, and has the transaction open until its batch comes.
+function goes there in the same way, and has the transaction open until its batch comes; so do loads, in their turn.
 
 The store lives in that thread's frame and nowhere else.  So no other thread ever frees its connection, and neither does
 a forked child, in which that thread does not exist: freed there, it would write to the parent's file.
@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from networkio_proto.errors import ConfigurationError, JournalLocked, UsageError
-from networkio_proto.journal import JournalBatch, JournalRecord
+from networkio_proto.journal import JournalBatch, JournalLoad, MessageAccepted, RestoredRecord
 
 if TYPE_CHECKING:
     from .store import Connect, Store
@@ -70,19 +71,21 @@ class SQLiteJournal:
     def __repr__(self) -> str:
         return f"SQLiteJournal({self.path!r}, durability={self.durability!r}, limit={self.limit!r})"
 
-    def open(self, node_id: str) -> list[JournalRecord]:
+    def open(self, node_id: str, resident: int | None = None) -> list[RestoredRecord]:
         """Open the file, or make it; returns what it holds, for ``Endpoint.restore``.  Blocks, for the disk.
 
+        Of the messages to a peer those beyond a cost of ``resident`` come as MessagesKept; None: all come whole.
         Raises JournalLocked, JournalMismatch, JournalDamaged or JournalFailed, with everything closed again.
         Interrupted, it closes too.
         """
         if self._thread is not None:
             raise JournalLocked(f"the journal {self.path} is open already, in another node of this process")
         self._queue = SimpleQueue()
-        opened: Future[list[JournalRecord]] = Future()
+        opened: Future[list[RestoredRecord]] = Future()
         self._thread = threading.Thread(
-            target=_serve, args=(self._store, node_id, self._queue, opened), name="networkio-journal", daemon=True
-        )
+            target=_serve, args=(partial(self._store, node_id, resident), self._queue, opened),
+            name="networkio-journal", daemon=True,
+        )  # fmt: skip
         self._thread.start()
         try:
             return opened.result()
@@ -98,6 +101,22 @@ class SQLiteJournal:
         and all that follow).  Raises UsageError if the journal is not open.
         """
         self._put(lambda store: _tell(done, _error(store.commit, batch)))
+
+    def load(
+        self, load: JournalLoad, done: Callable[[Sequence[MessageAccepted], BaseException | None], None]
+    ) -> None:
+        """Have messages read back; returns at once.
+
+        ``done`` is called in the journal's thread: with the messages, as far as they are not trimmed; or with a
+        JournalDamaged or JournalFailed, which all that follows gets too.  Raises UsageError if the journal is not open.
+        """
+
+        def job(store: Store) -> None:
+            found: list[MessageAccepted] = []
+            error = _error(lambda wanted: found.extend(store.load(wanted)), load)
+            _tell(lambda error: done(found, error), error)
+
+        self._put(job)
 
     def run(self, call: Callable[[Any], object], done: Done) -> None:
         """Have ``call(connection)`` called in a transaction, in the journal's thread; returns at once.
@@ -131,22 +150,24 @@ class SQLiteJournal:
             if thread is not threading.current_thread():
                 thread.join()
 
-    def _store(self, node_id: str) -> Store:
+    def _store(self, node_id: str, resident: int | None) -> Store:
         from .store import Store, connect  # only now: programs without a journal need no SQLite
 
         synchronous = _SYNCHRONOUS[self.durability]
-        return Store(self.path, node_id, synchronous=synchronous, limit=self.limit, connect=self._connect or connect)
+        return Store(
+            self.path, node_id, resident,
+            synchronous=synchronous, limit=self.limit, connect=self._connect or connect,
+        )  # fmt: skip
 
 
 def _serve(
-    make: Callable[[str], Store],
-    node_id: str,
+    make: Callable[[], Store],
     queue: SimpleQueue[Job | None],
-    opened: Future[list[JournalRecord]],
+    opened: Future[list[RestoredRecord]],
 ) -> None:
     """The journal's thread."""
     try:
-        store = make(node_id)
+        store = make()
     except BaseException as error:
         opened.set_exception(error)
         return

@@ -6,20 +6,26 @@ Theory of operation
 and makes of them the peers and the records for ``Endpoint.restore``.  Rows must be exactly those that the peers' rows
 speak of: one that is missing is damage, and so is one too many.  A damaged page makes SQLite itself complain, or brings
 rows that do not fit; both end as :class:`~networkio_journal.rows.Damage`.  :func:`faults` goes on where it can.
+
+Every message is checked; in memory stay the first of each peer, up to a bound of cost.  Of those behind only their cost
+is kept (:class:`~networkio_proto.journal.MessagesKept`), one number each, so that a journal may hold far more messages
+than there is memory.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Final
 
+from networkio_proto.config import COST_PER_MESSAGE
 from networkio_proto.errors import JournalMismatch, printable
 from networkio_proto.handshake import Ended
-from networkio_proto.journal import InboxMoved, JournalRecord, MessageAccepted
+from networkio_proto.journal import InboxMoved, MessageAccepted, MessagesKept, RestoredRecord
 from networkio_proto.ledger import Failure
 
 from .rows import (
@@ -55,7 +61,12 @@ class _Found:
     peer: Peer
     positions: int
     openings: list[Opening] = field(default_factory=list)
-    messages: list[MessageAccepted] = field(default_factory=list)
+    messages: list[MessageAccepted | MessagesKept] = field(default_factory=list)
+    #: the sequence of the next message, and the cost of those that stay in memory
+    next: int = 0
+    resident: int = 0
+    #: sequences that should have come, and did not
+    gaps: list[int] = field(default_factory=list)
     inboxes: dict[int, InboxMoved] = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
     #: the rows of its positions
@@ -99,15 +110,21 @@ def check_node(connection: sqlite3.Connection, path: str, node_id: str) -> int:
     return peers
 
 
-def load(connection: sqlite3.Connection, path: str, node_id: str) -> tuple[dict[str, Peer], list[JournalRecord]]:
-    """All peers, and what their sessions are restored from.  Raises Damage, JournalMismatch, sqlite3.Error."""
+def load(
+    connection: sqlite3.Connection, path: str, node_id: str, resident: int | None = None
+) -> tuple[dict[str, Peer], list[RestoredRecord]]:
+    """All peers, and what their sessions are restored from.  Raises Damage, JournalMismatch, sqlite3.Error.
+
+    ``resident``: of each peer messages of so much cost come whole; None: all.
+    """
     _check_schema(connection)
     count = check_node(connection, path, node_id)
     found = _peers(connection)
     _check_count(found, count)
+    _messages(connection, found, inf if resident is None else resident)
     for read in _TABLES:
         read(connection, found)
-    records: list[JournalRecord] = []
+    records: list[RestoredRecord] = []
     for one in found.values():
         _complete(one)
         records += records_of(one.peer, one.openings, one.messages)
@@ -119,7 +136,8 @@ def faults(connection: sqlite3.Connection) -> Iterator[str]:
     _check_schema(connection)
     _, count = owner_of(connection)
     found = _peers(connection)
-    yield from _damages([partial(_check_count, found, count), *(partial(read, connection, found) for read in _TABLES)])
+    tables = [partial(_messages, connection, found, 0), *(partial(read, connection, found) for read in _TABLES)]
+    yield from _damages([partial(_check_count, found, count), *tables])
     yield from _damages([partial(_complete, one) for one in found.values()])
 
 
@@ -173,18 +191,37 @@ def _openings(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:
         one.openings.append(opening_of(row, what))
 
 
-def _messages(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:
-    names = {number: (one.peer.peer_id, one.messages.append) for number, one in found.items()}
-    nobody = defaultdict[int, int](int)
+def _messages(connection: sqlite3.Connection, found: dict[int, _Found], resident: float) -> None:
+    """``resident``: so much of each peer stays in memory."""
+    names = {number: one.peer.peer_id for number, one in found.items()}
+    nobody = False
     for row in connection.execute("SELECT * FROM networkio_message ORDER BY id"):
         number = split(row[0])[0] if type(row[0]) is int else 0
         if number not in names:
-            nobody[number] += 1
+            nobody = True
             continue
-        peer_id, append = names[number]
-        append(message_of(row, peer_id))
+        _keep(found[number], message_of(row, names[number]), resident)
     if nobody:
         raise Damage("networkio_message has rows of a peer that there is not")
+
+
+def _keep(one: _Found, message: MessageAccepted, resident: float) -> None:
+    """The next message of a peer: whole, or what it costs."""
+    expected, one.next = one.next or one.peer.first, message.sequence + 1
+    if message.sequence != expected:
+        one.gaps.append(expected)
+    cost = COST_PER_MESSAGE + len(message.headers) + len(message.payload)
+    if message.fin or message.skip:
+        one.messages.append(message)
+    elif one.resident < resident:
+        one.resident += cost
+        one.messages.append(message)
+    else:
+        last = one.messages[-1] if one.messages else None
+        if not isinstance(last, MessagesKept):
+            last = MessagesKept(one.peer.peer_id, message.sequence, array("Q"))
+            one.messages.append(last)
+        last.costs.append(cost)
 
 
 def _inboxes(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:
@@ -206,7 +243,7 @@ def _failures(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:
         one.failure_rows.append(row)
 
 
-_TABLES: Final = (_openings, _messages, _inboxes, _ended, _failures)
+_TABLES: Final = (_openings, _inboxes, _ended, _failures)
 
 
 def _complete(one: _Found) -> None:
@@ -214,14 +251,11 @@ def _complete(one: _Found) -> None:
     peer, name = one.peer, printable(one.peer.peer_id)
     if len(one.openings) != peer.openings:
         raise Damage(f"there are {len(one.openings)} of {peer.openings} openings of the outbox to {name}")
-    expected = iter(range(peer.first, peer.next))
-    for message in one.messages:
-        sequence = next(expected, None)
-        if message.sequence != sequence:
-            missing = f"message {sequence} to {name} is missing" if sequence else f"there is one too many to {name}"
-            raise Damage(missing)
-    if (sequence := next(expected, None)) is not None:
-        raise Damage(f"message {sequence} to {name} is missing")
+    last = max(peer.first, one.next)
+    if one.gaps or last < peer.next:
+        raise Damage(f"message {one.gaps[0] if one.gaps else last} to {name} is missing")
+    if last > peer.next:
+        raise Damage(f"there is one too many to {name}")
     if positions(one.inbox_rows, one.ended_rows, one.failure_rows) != one.positions:
         raise Damage(f"the positions and outcomes for {name} do not fit each other")
     peer.inboxes, peer.ended = one.inboxes, tuple(one.ended)

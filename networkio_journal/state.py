@@ -15,6 +15,7 @@ are over: ``ledger.accepted`` and ``ledger.read`` lack those that are gone, and 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -26,9 +27,11 @@ from networkio_proto.journal import (
     JournalRecord,
     MessageAccepted,
     MessagesEnded,
+    MessagesKept,
     OutboxOpened,
     OutboxTrimmed,
     ReceiverKnown,
+    RestoredRecord,
 )
 from networkio_proto.ledger import Failure, FailureLog
 
@@ -155,30 +158,50 @@ class Draft:
         peer.ended = ended
 
 
-def records_of(peer: Peer, openings: Iterable[Opening], messages: Iterable[MessageAccepted]) -> list[JournalRecord]:
+def records_of(
+    peer: Peer, openings: Iterable[Opening], messages: Iterable[MessageAccepted | MessagesKept]
+) -> list[RestoredRecord]:
     """What ``Endpoint.restore`` makes this peer of; at least one record, for it was known."""
-    records: list[JournalRecord] = []
-    records += _outbox(peer, list(openings), list(messages))
+    records: list[RestoredRecord] = []
+    records += _outbox(peer, list(openings), messages)
     if peer.receiver is not None:
         records.append(ReceiverKnown(peer.peer_id, peer.receiver, peer.marked))
     records += _inboxes(peer)
     return records or [OutboxTrimmed(peer.peer_id, 1)]
 
 
-def _outbox(peer: Peer, openings: list[Opening], messages: list[MessageAccepted]) -> Iterator[JournalRecord]:
+def _outbox(
+    peer: Peer, openings: list[Opening], messages: Iterable[MessageAccepted | MessagesKept]
+) -> Iterator[RestoredRecord]:
     """Each opening, and the messages that were accepted under it as far as they are retained."""
-    taken = 0
+    left = deque(messages)
     for index, opening in enumerate(openings):
         last = openings[index + 1].after if index + 1 < len(openings) else peer.next - 1
         begin = min(peer.first, last + 1)  # of messages that are gone only the numbers are left
         yield OutboxOpened(peer.peer_id, opening.outbox_id, opening.run, begin)
         if index and begin > opening.after + 1:
             yield OutboxTrimmed(peer.peer_id, begin)
-        count = max(0, last - max(peer.first - 1, opening.after))
-        yield from messages[taken : taken + count]
-        taken += count
+        yield from _through(last, left)
     if peer.failures or (not openings and peer.first > 1):
         yield OutboxTrimmed(peer.peer_id, peer.first, tuple(peer.failures.values()))
+
+
+def _through(last: int, left: deque[MessageAccepted | MessagesKept]) -> Iterator[MessageAccepted | MessagesKept]:
+    """Take out of ``left`` all messages up to ``last``; what goes beyond is divided."""
+    while left:
+        item = left.popleft()
+        if isinstance(item, MessageAccepted):
+            first, count = item.sequence, 1
+        else:
+            first, count = item.first, len(item.costs)
+        if first > last:
+            left.appendleft(item)
+            return
+        if isinstance(item, MessagesKept) and first + count > last + 1:
+            here = last + 1 - first
+            left.appendleft(replace(item, first=last + 1, costs=item.costs[here:]))
+            item = replace(item, costs=item.costs[:here])
+        yield item
 
 
 def _inboxes(peer: Peer) -> Iterator[JournalRecord]:

@@ -12,6 +12,8 @@ exclusive lock of SQLite's own, which holds other programs off and needs no shar
 want of room failed whole.  After any other failure nobody knows what a next sync would be worth: the store is poisoned
 and every later batch gets the same error.
 
+:meth:`Store.load` reads messages back, with the checks of opening; what does not pass them poisons the store too.
+
 SQLite copies its log back into the file when asked to, not by itself: it would not tell of a sync that failed.  It is
 asked between batches, when about :data:`_LOG` bytes are in the log, after the batch has been reported.
 
@@ -41,7 +43,7 @@ from networkio_proto.errors import (
     UsageError,
     printable,
 )
-from networkio_proto.journal import JournalBatch, JournalRecord
+from networkio_proto.journal import JournalBatch, JournalLoad, JournalRecord, MessageAccepted
 
 from .defects import warnings_for
 from .guard import ENDED, Guard, Lent
@@ -58,6 +60,7 @@ from .rows import (
     inbox_row,
     journal_row,
     key,
+    message_of,
     message_row,
     opening_row,
     peer_row,
@@ -77,6 +80,8 @@ _PER_RECORD: Final = 100
 #: codes of SQLite for bytes that make no sense, as opposed to those that could not be had
 _CORRUPT: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT}
 
+_WANTED: Final = "SELECT * FROM networkio_message WHERE id BETWEEN ? AND ? ORDER BY id"
+
 Connect = Callable[[str], sqlite3.Connection]
 
 
@@ -89,13 +94,15 @@ class Store:
     """One open journal.
 
     ``synchronous``: SQLite's setting of that name.  ``limit``: the file may grow to so many bytes, None: any.
-    ``records``: what the journal held at opening.  Raises JournalError, with nothing left open.
+    ``records``: what the journal held at opening; whole are messages to a peer up to a cost of ``resident``, None: all.
+    Raises JournalError, with nothing left open.
     """
 
     def __init__(
         self,
         path: str,
         node_id: str,
+        resident: int | None = None,
         *,
         synchronous: str = "FULL",
         limit: int | None = None,
@@ -103,7 +110,8 @@ class Store:
     ) -> None:
         self.path = os.path.realpath(path)
         self.node_id = node_id
-        self.poison: JournalFailed | None = None
+        self.poison: JournalError | None = None
+        self._resident = resident
         self._connect = connect
         self._logged = 0
         #: does an application write here too?
@@ -146,7 +154,7 @@ class Store:
             reader.execute("PRAGMA cell_size_check = ON")
             reader.execute("BEGIN")
             if identify(reader, self.path) == VERSION:
-                self.peers, self.records = load(reader, self.path, self.node_id)
+                self.peers, self.records = load(reader, self.path, self.node_id, self._resident)
                 return
         finally:
             reader.close()
@@ -160,7 +168,7 @@ class Store:
             for version in range(identify(writer, self.path), VERSION):
                 MIGRATIONS[version](writer)
                 writer.execute(f"PRAGMA user_version = {version + 1}")
-            self.peers, self.records = load(writer, self.path, self.node_id)
+            self.peers, self.records = load(writer, self.path, self.node_id, self._resident)
             writer.execute("COMMIT")
         finally:
             writer.close()
@@ -297,6 +305,36 @@ class Store:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_FULL:  # then it stays in the log for now
                 self._poisoned(error)
 
+    # -- reading back -----------------------------------------------------------------------------------------------
+
+    def load(self, load: JournalLoad) -> list[MessageAccepted]:
+        """The messages that are wanted, but for those that are trimmed.  Raises JournalDamaged, JournalFailed."""
+        if self.poison is not None:
+            raise self.poison
+        peer = self.peers[load.peer_id]
+        first = max(load.first, peer.first)
+        ends = (key(peer.number, first), key(peer.number, load.last))
+        try:
+            rows = self._connection.execute(_WANTED, ends)
+            messages = [message_of(row, peer.peer_id) for row in rows]
+            if [message.sequence for message in messages] != list(range(first, load.last + 1)):
+                raise Damage(f"some of the messages {first} to {load.last} to {printable(peer.peer_id)} are missing")
+        except Damage as damage:
+            self.poison = self._damaged(str(damage))
+            raise self.poison from damage
+        except Exception as error:
+            code = getattr(error, "sqlite_errorcode", 0)
+            corrupt = code & 0xFF in _CORRUPT or code == sqlite3.SQLITE_IOERR_SHORT_READ
+            self.poison = self._damaged(printable(error)) if corrupt else self._lost(error)
+            raise self.poison from error
+        return messages
+
+    def _lost(self, error: Exception) -> JournalFailed:
+        return JournalFailed(
+            f"messages could not be read back from the journal {self.path} ({printable(error)}). It takes no more; "
+            f"look after the disk, then start the process again"
+        )
+
     def close(self) -> None:
         """Give file and lock back."""
         try:
@@ -311,11 +349,11 @@ class Store:
         )
 
     def _poisoned(self, error: BaseException) -> JournalFailed:
-        self.poison = JournalFailed(
+        self.poison = poison = JournalFailed(
             f"writing to the journal {self.path} failed ({printable(error)}), and nobody knows what is on the disk. "
             f"It takes no more; look after the disk, then start the process again"
         )
-        return self.poison
+        return poison
 
     def _roll_back(self) -> None:
         try:

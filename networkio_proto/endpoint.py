@@ -42,7 +42,7 @@ from .errors import (
 )
 from .events import Abandon, Close, Dial, Effect, Event, Wake
 from .instrumentation import Instrumentation, Observer
-from .journal import JournalBatch, JournalQueue, JournalRecord, restore, restored
+from .journal import JournalBatch, JournalLoad, JournalQueue, MessageAccepted, RestoredRecord, restore, restored
 from .logbook import Logbook
 from .notices import Notice
 from .quotas import Quota, Quotas
@@ -121,7 +121,7 @@ class Endpoint:
         #: for :meth:`statistics`: what belongs to no session
         self.counters = Counters()
         #: what waits to be written; None in memory mode
-        self.journal = JournalQueue() if journal else None
+        self.journal = JournalQueue(self.config.outbox_resident) if journal else None
         #: is there anybody beside the outbox who must learn of an accepted message?
         self.followed = journal or instrumentation is not None
         self.sessions: dict[str, Session] = {}
@@ -621,7 +621,23 @@ class Endpoint:
             raise ValueError("this endpoint has no journal")
         self.journal.done(token, now, error)
 
-    def restore(self, records: Iterable[JournalRecord], now: float) -> None:
+    def journal_load(self) -> JournalLoad | None:
+        """Which messages are to be read back next; one load at a time, whatever becomes of batches meanwhile."""
+        return None if self.journal is None else self.journal.loads.request()
+
+    def journal_loaded(
+        self, token: int, records: Iterable[MessageAccepted], now: float, error: BaseException | None = None
+    ) -> None:
+        """What the journal has of the load with this token: everything that was not trimmed meanwhile.
+
+        With an ``error`` the same is asked for again; a driver that cannot get it asks for nothing any more.  Raises
+        ValueError for another token.
+        """
+        if self.journal is None:
+            raise ValueError("this endpoint has no journal")
+        self.journal.loads.done(token, records, now, error)
+
+    def restore(self, records: Iterable[RestoredRecord], now: float) -> None:
         """What the journal held at opening, oldest first; before anything else is done with this endpoint."""
         for record in records:
             restore(self.session(record.peer_id, now), record)

@@ -12,6 +12,8 @@ it says so with ``Endpoint.journal_done``.  Until then nothing that rests on the
 * ``first`` stays at the last :class:`OutboxTrimmed`;
 * a message that ended early is passed over only after its :class:`MessagesEnded`, and nothing behind it goes before.
 
+What is durable need not stay in memory: :mod:`~networkio_proto.spill` says what does, and what is read back.
+
 The last positions of a session that is over are kept too (:class:`InboxesEnded`), for a peer that has not heard them.
 
 A transaction of the application goes with a batch (:mod:`~networkio_proto.transactions`).
@@ -25,8 +27,9 @@ this exists.
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -37,6 +40,7 @@ from .inbox import Inbox, Reject
 from .ledger import Failure, FailureLog
 from .outbox import Entry, Outbox
 from .ranges import Ranges
+from .spill import JournalLoad, LoadQueue, Spill
 
 if TYPE_CHECKING:
     from .handles import ReceiptHandle
@@ -47,13 +51,16 @@ __all__ = [
     "InboxMoved",
     "InboxesEnded",
     "JournalBatch",
+    "JournalLoad",
     "JournalQueue",
     "JournalRecord",
     "MessageAccepted",
     "MessagesEnded",
+    "MessagesKept",
     "OutboxOpened",
     "OutboxTrimmed",
     "ReceiverKnown",
+    "RestoredRecord",
     "SessionJournal",
     "Store",
     "restore",
@@ -149,9 +156,24 @@ class InboxesEnded:
     ended: tuple[Ended, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class MessagesKept:
+    """At the start of a process, in place of many :class:`MessageAccepted`: they stay on disk, and cost this.
+
+    ``first`` is the sequence of the first, and the others follow.  None of them is FIN, or ended early.
+    """
+
+    peer_id: str
+    first: int
+    costs: array[int]
+
+
 JournalRecord: TypeAlias = (
     OutboxOpened | MessageAccepted | MessagesEnded | OutboxTrimmed | ReceiverKnown | InboxMoved | InboxesEnded
 )
+
+#: what a process begins with
+RestoredRecord: TypeAlias = JournalRecord | MessagesKept
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +187,24 @@ class JournalBatch:
 class Store(Protocol):
     """Where a driver keeps the journal of one node: a file, with a thread of its own that writes to it."""
 
-    def open(self, node_id: str) -> Iterable[JournalRecord]:
-        """Everything that is on disk, oldest first.  May take long.  Raises JournalError."""
+    def open(self, node_id: str, resident: int) -> Iterable[RestoredRecord]:
+        """Everything that is on disk, oldest first.  May take long.  Raises JournalError.
+
+        Of messages to a peer that cost more than ``resident`` together, those behind may come as MessagesKept.
+        """
 
     def write(self, batch: JournalBatch, done: Callable[[BaseException | None], None]) -> None:
         """Begin to make the batch durable, and what :meth:`run` has left open with it.
 
         ``done(error)`` is called in any thread when that is over; all of it is durable then, or nothing.
+        """
+
+    def load(
+        self, load: JournalLoad, done: Callable[[Sequence[MessageAccepted], BaseException | None], None]
+    ) -> None:
+        """Begin to read messages of :meth:`written <write>` batches; one load at a time, beside one batch.
+
+        ``done(records, error)`` is called in any thread: with those of the messages that no batch has trimmed.
         """
 
     def run(self, call: Callable[[Any], object], done: Callable[[BaseException | None], None]) -> None:
@@ -195,9 +228,12 @@ class Store(Protocol):
 class JournalQueue:
     """What waits to be written, of all sessions."""
 
-    __slots__ = ("_pending", "_token", "_under_way")
+    __slots__ = ("_pending", "_token", "_under_way", "loads", "resident")
 
-    def __init__(self) -> None:
+    def __init__(self, resident: int = 1024 * 1024) -> None:
+        #: what each outbox keeps in memory (``Config.outbox_resident``)
+        self.resident = resident
+        self.loads = LoadQueue()
         self._pending: list[tuple[SessionJournal, type[JournalRecord], int]] = []
         self._under_way: list[tuple[SessionJournal, JournalRecord]] | None = None
         self._token = 0
@@ -244,7 +280,7 @@ class JournalQueue:
 class SessionJournal:
     """One session's part of the seam."""
 
-    __slots__ = ("_barriers", "_queue", "_session", "_unwritten", "_wanted", "accepted", "first")
+    __slots__ = ("_barriers", "_queue", "_session", "_unwritten", "_wanted", "accepted", "first", "spill")
 
     def __init__(self, queue: JournalQueue, session: Session, accepted: int) -> None:
         self._queue = queue
@@ -260,6 +296,8 @@ class SessionJournal:
         #: ``first`` as it is on disk
         self.first = session.outbox.first
         session.outbox.ends = set()
+        #: what of the outbox is on disk only
+        self.spill = Spill(session.outbox, queue.resident, accepted)
         self.barrier(OutboxOpened)
 
     def message(self, sequence: int) -> None:
@@ -357,6 +395,7 @@ class SessionJournal:
 
     def proceed(self, now: float) -> None:
         """A batch with something of this session is durable."""
+        self.spill.put_away(self.accepted)
         if self.open:
             self._session.outbox.sendable = self.accepted
             self._session.outbox.bar()
@@ -365,6 +404,12 @@ class SessionJournal:
             _, token = self._unwritten.popleft()
             if token is not None:
                 token.set()
+
+    def prefetch(self) -> None:
+        """Messages went out, or cannot: ask for those that come next, if they are on disk only."""
+        missing = self.spill.missing()
+        if missing is not None:
+            self._queue.loads.add(self._session, self.spill, *missing)
 
     def unaccept(self, error: BaseException) -> None:
         """The messages that are not on disk were never accepted; their sequences are used again."""
@@ -396,7 +441,7 @@ class SessionJournal:
 # -- a new process ----------------------------------------------------------------------------------------------------
 
 
-def restore(session: Session, record: JournalRecord) -> None:
+def restore(session: Session, record: RestoredRecord) -> None:
     """Take in one record of the journal, in its order, before anything else happens to the session."""
     outbox = session.outbox
     if isinstance(record, OutboxOpened):
@@ -409,16 +454,15 @@ def restore(session: Session, record: JournalRecord) -> None:
         outbox.history = (outbox.history or frozenset()) | {record.outbox_id}
         outbox.outbox_id, outbox.run = record.outbox_id, record.run
     elif isinstance(record, MessageAccepted):
-        entry = Entry(record.payload, record.headers, record.flags)
-        entry.fin, entry.skip = record.fin, record.skip
-        outbox.append_entry(entry)
-        outbox.ledger.accepted += not (record.fin or record.skip)  # what ended early has been counted by then
-        outbox.fin = outbox.next - 1 if record.fin else outbox.fin
+        _restore_message(outbox, record)
     elif isinstance(record, MessagesEnded):
         for sequence, skip in record.ends:
             outbox.entomb(sequence, skip)
         for failure in record.failures:
             outbox.failures.learn(failure)
+    elif isinstance(record, MessagesKept):
+        outbox.append_spilled(record.costs)
+        outbox.ledger.accepted += len(record.costs)
     elif isinstance(record, OutboxTrimmed):
         for failure in record.failures:
             outbox.failures.learn(failure)
@@ -430,6 +474,17 @@ def restore(session: Session, record: JournalRecord) -> None:
         session.inboxes.restore_ended(record.ended, session.since)
     else:
         _restore_inbox(session, record)
+
+
+def _restore_message(outbox: Outbox, record: MessageAccepted) -> None:
+    if not (record.fin or record.skip):
+        outbox.append_stored(record.payload, record.headers, record.flags)
+        outbox.ledger.accepted += 1  # what ended early has been counted by then
+        return
+    entry = Entry(record.payload, record.headers, record.flags)
+    entry.fin, entry.skip = record.fin, record.skip
+    outbox.append_entry(entry)
+    outbox.fin = outbox.next - 1 if record.fin else outbox.fin
 
 
 def _trim(outbox: Outbox, first: int) -> None:
@@ -479,5 +534,7 @@ def restored(session: Session, run: bytes) -> None:
         outbox.resume(outbox.first - 1)
         outbox.cursor = max(outbox.first, outbox.sent + 1)  # until a resume says otherwise, the peer may hold it all
         session.ending = outbox.fin >= outbox.first
-    session.open_journal(outbox.next - 1)
+    journal = session.open_journal(outbox.next - 1)
+    if journal is not None:
+        journal.spill.through = outbox.next - 1  # it may be
     session.account()

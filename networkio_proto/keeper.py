@@ -7,23 +7,28 @@ leaves the core.  While nothing is being written, that hands the core's next bat
 for meanwhile is in the one after it, so the busier the node, the more each of them holds.  When the store is done, in a
 thread of its own, the driver's ``post`` brings the news inside.
 
+What the core wants to have read back is asked of the store beside all that, one load at a time: the store's thread does
+one thing after the other, so neither keeps the other waiting for more than one of its kind.
+
 A transaction of the application comes before the next batch, which ends it: first its function is run by the store,
 then it is prepared, then the batch is made and written.  One is under way at a time.
 
-Where there was no room the batch has failed, and after a while what is still wanted of it is asked for again.  Any
-other error is the last: nobody knows what is on disk, so nothing is written any more.  While the store cannot write,
+Where there was no room the batch has failed, and after a while what is still wanted of it is asked for again; loads go
+on, for what is read makes room.  Any other error is the last: nobody knows what is on disk, so nothing is written or
+loaded any more.  While the store cannot write,
 nothing is accepted; what comes in is read and stays unacknowledged; the connections stay.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from .errors import JournalError, JournalFailed, JournalFull, NodeClosed, printable
 from .events import Log
-from .journal import JournalRecord, Store
+from .journal import MessageAccepted, RestoredRecord, Store
 from .logbook import ERROR, INFO
 from .operations import Operation
 from .timers import Timed
@@ -41,6 +46,7 @@ class Keeper(Timed):
     __slots__ = (
         "_count",
         "_failing",
+        "_loading",
         "_node",
         "_open",
         "_owing",
@@ -56,10 +62,12 @@ class Keeper(Timed):
         self._node = node
         self._store = store
         self._open = False
-        #: the last batch could not be written
-        self._failing = False
+        #: why the last batch could not be written, as far as it was logged
+        self._failing: type[JournalError] | None = None
         #: something is being written
         self.busy = False
+        #: something is being read back
+        self._loading = False
         self._count = 0
         #: the transaction that is under way, and those that wait for their turn
         self._transaction: Transaction | None = None
@@ -80,9 +88,9 @@ class Keeper(Timed):
         """Is this the store's thread, in which nothing may wait?"""
         return self._store.here()
 
-    def open(self) -> list[JournalRecord]:
+    def open(self) -> list[RestoredRecord]:
         """For the driver, not inside: what the node begins with.  May take long.  Raises JournalError."""
-        records = list(self._store.open(self._node.id))
+        records = list(self._store.open(self._node.id, self._node.config.outbox_resident))
         self._open = True
         return records
 
@@ -101,8 +109,12 @@ class Keeper(Timed):
             self._fail_transactions(NodeClosed(f"node {self._node.id} is closed; the transaction was undone"), now)
 
     def serve(self) -> None:
-        """Inside: hand over what waits to be written."""
-        if self.busy or self.error is not None or not self._open:
+        """Inside: hand over what waits to be written, or is wanted back."""
+        if not self._open:
+            return
+        if not self._loading and (self.error is None or isinstance(self.error, JournalFull)):
+            self._begin_load()
+        if self.busy or self.error is not None:
             return
         if self._owing or not self._waiting:
             self._owing = False
@@ -125,17 +137,48 @@ class Keeper(Timed):
             self._count += 1
             if error is not None:
                 self._fail(error, now)
-            elif self._failing:
-                self._failing = False
+            elif self._failing is not None and self.error is None:
+                self._failing = None
                 self._node.log(Log(INFO, "node %s: its journal is written again", (self._node.id,)))
-            self._node.endpoint.journal_done(token, now, self.error)
+            self._node.endpoint.journal_done(token, now, None if error is None else self.error)
             transaction = self._transaction
-            if self.error is not None:
+            if self.error is not None and error is not None:
                 self._fail_transactions(self.error, now)
             elif transaction is not None:
                 self._transaction = None
                 transaction.done(now)
+            if self.error is not None and error is None:
+                self._refuse(now)
             self._node.wake_watchers()
+
+    # -- what is on disk only ---------------------------------------------------------------------------------------
+
+    def _begin_load(self) -> None:
+        load = self._node.endpoint.journal_load()
+        if load is not None:
+            self._loading = True
+            self._store.load(load, partial(self._found, load.token))
+
+    def _found(self, token: int, records: Sequence[MessageAccepted], error: BaseException | None) -> None:
+        self._node.post(partial(self._loaded, token, records, error))
+
+    def _loaded(self, token: int, records: Sequence[MessageAccepted], error: BaseException | None) -> None:
+        with self._node.inside as now:
+            self._loading = False
+            self._node.endpoint.journal_loaded(token, records, now, error)
+            if error is not None:
+                self._fail(error, now)
+                if not self.busy:
+                    self._refuse(now)
+                    self._node.wake_watchers()
+
+    def _refuse(self, now: float) -> None:
+        """Nothing could be read back, so nothing is written any more: not what waits for it, either."""
+        assert self.error is not None
+        batch = self._node.endpoint.journal_request()
+        if batch is not None:
+            self._node.endpoint.journal_done(batch.token, now, self.error)
+        self._fail_transactions(self.error, now)
 
     # -- transactions -----------------------------------------------------------------------------------------------
 
@@ -192,11 +235,11 @@ class Keeper(Timed):
         retry = isinstance(error, JournalFull)
         if retry:
             self._node.endpoint.timers.schedule(self, now + _RETRY)
-        if not self._failing:
+        if self._failing is not type(self.error):
             hope = "until there is room" if retry else "any more; mend the disk, and start it anew"
             text = "node %s: its journal cannot be written, so nothing is accepted or acknowledged %s: %s"
             self._node.log(Log(ERROR, text, (self._node.id, hope, self.error)))
-        self._failing = True
+        self._failing = type(self.error)
 
     def catching_up(self) -> Operation[None]:
         """Until everything that was asked for by now is written, or failed; what is read here is told only then."""
@@ -205,6 +248,6 @@ class Keeper(Timed):
             yield from self._node.changing()
 
     def on_timer(self, now: float) -> float | None:
-        """Try again."""
-        self.error = None
+        """Try again, if it was only full."""
+        self.error = None if isinstance(self.error, JournalFull) else self.error
         return None

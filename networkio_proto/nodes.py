@@ -36,7 +36,7 @@ from .events import Abandon, Close, Dial, Event, Log, Transmit, Wake
 from .handles import MessageHandle, ReceiptHandle
 from .inbox import named
 from .instrumentation import Instrumentation
-from .journal import JournalRecord, Store
+from .journal import RestoredRecord, Store
 from .keeper import Keeper
 from .ledger import Ledger
 from .links import Carried, LinkHandle, Security
@@ -596,7 +596,7 @@ class NodeHandle(Generic[P]):
             raise NodeClosed(f"node {self.id} was used before; make a new one")
         self._opened = True
 
-    def restore(self, records: Iterable[JournalRecord]) -> None:
+    def restore(self, records: Iterable[RestoredRecord]) -> None:
         """The node opens: what its journal holds is there again, and its peers with it."""
         with self.inside as now:
             self.endpoint.restore(records, now)

@@ -11,6 +11,9 @@ of them is one ``join`` of a slice.  Everything out of the ordinary (headers, a 
 is an :class:`Entry`.  A message that ends before the peer has it leaves a *tombstone* in its place, an Entry whose
 ``skip`` is set: the sequence was promised, so the peer must be told that it will not come.
 
+With a journal, what lies far ahead of the cursor is in memory no longer: a :class:`Spilled` stands in its place
+(:mod:`~networkio_proto.spill`).
+
 Two watermarks make single messages special without touching them: everything up to ``marked`` may have been seen by a
 dead process of the peer and goes out flagged REDELIVERED; everything up to ``origins[-1][0]`` was first accepted under
 another outbox id and carries its old name in the reserved header ``id``.
@@ -21,7 +24,7 @@ Numbers go on when an outbox is renamed (:meth:`Outbox.rename`), so a receipt's 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from struct import Struct
 from typing import cast
@@ -33,7 +36,7 @@ from .ledger import Failure, FailureLog, Ledger
 from .maps import decode_map, encode_map
 from .resume import OutboxFacts
 
-__all__ = ["MAX_BUFFERS", "SMALL", "Entry", "Outbox"]
+__all__ = ["MAX_BUFFERS", "SMALL", "Entry", "Outbox", "Spilled"]
 
 #: payloads up to this size are joined into frames and writes; larger ones are handed on uncopied
 SMALL = 2048
@@ -59,6 +62,7 @@ _MORE = int(DataFlag.FRAGMENT_MORE)
 _CONTINUED = int(DataFlag.FRAGMENT_CONTINUED)
 _REDELIVERED = int(DataFlag.REDELIVERED)
 _HEADERS = int(DataFlag.HEADERS)
+_RAW = int(DataFlag.RAW)
 
 _SKIP_OUTCOME = {
     SkipReason.EXPIRED: Outcome.EXPIRED,
@@ -90,6 +94,27 @@ class Entry:
         #: a SKIP reason when the message ended early, else 0
         self.skip = 0
         self.fin = False
+
+
+class Spilled(Entry):
+    """The place of a message that is on disk only; it knows what that costs."""
+
+    __slots__ = ()
+
+
+def _spilled(cost: int) -> Spilled:
+    """Such places never change, so those of small messages are one object for each cost."""
+    place = _SPILLED.get(cost)
+    if place is None:
+        place = Spilled(b"")
+        place.cost = cost
+        if cost <= _SHARED_COST:
+            _SPILLED[cost] = place
+    return place
+
+
+_SPILLED: dict[int, Spilled] = {}
+_SHARED_COST = COST_PER_MESSAGE + SMALL
 
 
 def _tombstone(reason: int) -> Entry:
@@ -235,6 +260,19 @@ class Outbox:
                 heapq.heapify(self._ttl)
         return sequence
 
+    def append_stored(self, payload: bytes, headers: bytes, flags: int) -> int:
+        """A journal was read: accept a message as it was accepted first."""
+        if _is_simple(payload, headers, flags):
+            return self.append(payload, flags == _RAW)
+        return self.append_entry(Entry(payload, headers, flags))
+
+    def append_spilled(self, costs: Sequence[int]) -> None:
+        """A journal was read: messages of these costs follow, and stay on disk."""
+        self.entries += [_spilled(cost) for cost in costs]
+        self.next += len(costs)
+        self.cost += sum(costs)
+        self._special += len(costs)
+
     def append_fin(self) -> int:
         """Accept the end of this outbox."""
         entry = Entry(b"")
@@ -287,6 +325,34 @@ class Outbox:
         """A retained message."""
         stored = self.entries[sequence - self.origin]
         return _unpacked(stored) if type(stored) is bytes else cast(Entry, stored)
+
+    # -- what is on disk only -----------------------------------------------------------------------------------
+
+    def cost_of(self, sequence: int) -> int:
+        """What a retained message costs, be it here or not."""
+        stored = self.entries[sequence - self.origin]
+        return len(stored) + _SIMPLE_COST if type(stored) is bytes else cast(Entry, stored).cost
+
+    def spill(self, sequence: int) -> bool:
+        """It is on disk: keep only its place.  False for what the disk does not know as it is: a ttl, an end."""
+        index = sequence - self.origin
+        stored = self.entries[index]
+        if type(stored) is bytes:
+            self._special += 1
+        elif (entry := cast(Entry, stored)).expires is not None or entry.fin or entry.skip:
+            return False
+        self.entries[index] = _spilled(self.cost_of(sequence))
+        return True
+
+    def unspill(self, sequence: int, payload: bytes, headers: bytes, flags: int) -> None:
+        """It was read from the disk.  What has ended meanwhile has."""
+        index = sequence - self.origin
+        if sequence >= self.first and type(self.entries[index]) is Spilled:
+            if _is_simple(payload, headers, flags):
+                self._special -= 1
+                self.entries[index] = _pack_data(len(payload) + 10, DATA, flags, sequence) + payload
+            else:
+                self.entries[index] = Entry(payload, headers, flags)
 
     # -- facts ----------------------------------------------------------------------------------------------------
 
@@ -349,7 +415,7 @@ class Outbox:
     def pull(self, out: list[bytes | memoryview], max_bytes: int, now: float) -> int:
         """Append what may be transmitted now to ``out``; returns its size.
 
-        Stops at ``max_bytes`` (a frame may pass it), at the peer's credit, and at ``MAX_BUFFERS``.
+        Stops at ``max_bytes`` (a frame may pass it), at the peer's credit, at ``MAX_BUFFERS``, and at what is spilled.
         """
         size = 0
         while (
@@ -367,6 +433,8 @@ class Outbox:
                 size += self._pull_frames(out, max_bytes - size)
             elif isinstance(entry, Entry) and entry.skip:
                 size += self._pull_skip(out)
+            elif type(entry) is Spilled:
+                break
             else:
                 size += self._pull_entry(out, max_bytes - size, now)
         if self.cursor > self.transmitted + 1:
@@ -719,6 +787,11 @@ class Outbox:
         self.newly_failed = True
         if self.on_outcome is not None:
             self.on_outcome(failure.first, failure.outcome)
+
+
+def _is_simple(payload: bytes, headers: bytes, flags: int) -> bool:
+    """Is such a message kept as its frame?"""
+    return len(payload) <= SMALL and not headers and flags in (0, _RAW)
 
 
 def _unpacked(frame: bytes) -> Entry:

@@ -701,6 +701,8 @@ class Session(Timed):
             self.acknowledger.fill(out)
         if attachment.hole is None:
             outbox.pull(out, max_bytes, now)
+            if self.journal is not None:
+                self.journal.prefetch()
         if outbox.newly_failed:
             self.account()
             self.after_failures()

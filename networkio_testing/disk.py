@@ -13,18 +13,30 @@ disk, the core is told of the error, and the log stops for the rest of this proc
 tried again.  Or the process *dies*: before the batch is durable, with half of it written, between the disk and the
 core, or right after the core was told.
 
+A *load* brings messages back that the core has no longer in memory.  It takes as long as a sync, may be under way
+beside one, and fails in the place of the next.
+
 :meth:`Disk.rewind` puts an old copy in place of the journal, or none at all.
 """
 
 from __future__ import annotations
 
 import errno
-from collections import Counter
+from array import array
+from collections import Counter, defaultdict
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, Literal
 
-from networkio_proto.journal import JournalBatch, JournalRecord
+from networkio_proto import COST_PER_MESSAGE
+from networkio_proto.journal import (
+    JournalBatch,
+    JournalLoad,
+    JournalRecord,
+    MessageAccepted,
+    MessagesKept,
+    RestoredRecord,
+)
 
 if TYPE_CHECKING:
     from .world import Host
@@ -47,13 +59,15 @@ class Disk:
         self.batches: list[tuple[JournalRecord, ...]] = []
         #: what is being synced, and would be lost
         self.writing: JournalBatch | None = None
-        #: how long a sync takes (seconds); ``inf``: until :meth:`finish`
+        #: what is being loaded
+        self.loading: JournalLoad | None = None
+        #: how long a sync or a load takes (seconds); ``inf``: until :meth:`finish`
         self.delay = 0.0
         #: so many batches more find no room
         self.full = 0
-        #: the next sync fails, and the batch is on disk all the same, or is not
+        #: the next sync fails, and the batch is on disk all the same, or is not; or the next load fails
         self.failing: Literal["kept", "lost"] | None = None
-        #: a sync failed: this process writes no more
+        #: a sync or load failed: this process writes no more
         self.stopped = False
         #: the process dies with its next batch
         self.doom: Death | None = None
@@ -68,16 +82,25 @@ class Disk:
 
     # -- the machine ----------------------------------------------------------------------------------------------
 
-    def open(self) -> list[JournalRecord]:
-        """A process begins: everything that is whole, oldest first."""
+    def open(self, resident: int) -> list[RestoredRecord]:
+        """A process begins: everything that is whole, oldest first; of messages beyond ``resident`` only the cost."""
         self.stopped = self.torn = False
-        return [record for batch in self.batches for record in batch]
+        left: defaultdict[str, int] = defaultdict(lambda: resident)
+        records: list[RestoredRecord] = []
+        for record in (record for batch in self.batches for record in batch):
+            records.append(record)
+            if isinstance(record, MessageAccepted) and not (record.fin or record.skip):
+                cost = COST_PER_MESSAGE + len(record.headers) + len(record.payload)
+                if left[record.peer_id] <= 0:
+                    records[-1] = MessagesKept(record.peer_id, record.sequence, array("Q", [cost]))
+                left[record.peer_id] -= cost
+        return records
 
     def lose(self) -> None:
         """The process is no more, and with it what was not synced."""
         if self.writing is not None:
             self.tally["lost"] += 1
-        self.writing, self.doom, self.failing = None, None, None
+        self.writing, self.loading, self.doom, self.failing = None, None, None, None
 
     def rewind(self, share: float) -> None:
         """While nobody runs: an old copy, with this share of the batches; 0: the journal was deleted."""
@@ -93,15 +116,53 @@ class Disk:
     # -- the driver -----------------------------------------------------------------------------------------------
 
     def serve(self, host: Host) -> None:
-        """Write what the core asks for, one batch at a time."""
-        if self._serving or self.writing is not None or self.stopped or not host.up:
+        """Write and load what the core asks for, one batch and one load at a time."""
+        if self._serving or self.stopped or not host.up:
             return
         self._serving = True
         try:
-            while self._begin(host) and not self.delay and self.finish(host):
+            while self._load(host) or self._write_next(host):
                 pass
         finally:
             self._serving = False
+
+    def _write_next(self, host: Host) -> bool:
+        """A batch; True if another one, or a load, may follow at once."""
+        return self.writing is None and self._begin(host) and not self.delay and self._finish_sync(host)
+
+    def _load(self, host: Host) -> bool:
+        """A load; True if something may follow at once."""
+        if self.loading is not None or self.stopped or not host.up:
+            return False
+        self.loading = load = host.endpoint.journal_load()
+        if load is None:
+            return False
+        if 0 < self.delay < inf:
+            host.call_at(host.world.now + self.delay, partial(self._found, host, load))
+        return not self.delay and self._finish_load(host)
+
+    def _found(self, host: Host, load: JournalLoad) -> None:
+        if self.loading is load and self._finish_load(host):  # else somebody called finish
+            self.serve(host)
+
+    def _finish_load(self, host: Host) -> bool:
+        """Messages were read back, or could not be."""
+        load, failing = self.loading, self.failing
+        if load is None or host.paused:
+            return False
+        self.loading = self.failing = None
+        self.stopped = failing is not None
+        self.tally["loaded" if failing is None else "not loaded"] += 1
+        error = None if failing is None else OSError(errno.EIO, "input/output error")
+        host.endpoint.journal_loaded(load.token, () if error else self._wanted(load), host.now, error)
+        host.pump()
+        return error is None
+
+    def _wanted(self, load: JournalLoad) -> list[MessageAccepted]:
+        """The newest messages under these numbers: before an old copy was restored there may have been others."""
+        messages = (record for batch in self.batches for record in batch if isinstance(record, MessageAccepted))
+        wanted = {each.sequence: each for each in messages if each.peer_id == load.peer_id}
+        return [wanted[sequence] for sequence in range(load.first, load.last + 1) if sequence in wanted]
 
     def _begin(self, host: Host) -> bool:
         """The next batch, if there is one."""
@@ -116,10 +177,14 @@ class Disk:
 
     def _synced(self, host: Host, batch: JournalBatch) -> None:
         if self.writing is batch:  # else somebody called finish
-            self.finish(host)
+            self._finish_sync(host)
 
     def finish(self, host: Host) -> bool:
-        """The sync is over, in one way or another; True if the next batch may follow at once."""
+        """Load and sync are over, in one way or another; True if the next may follow at once."""
+        loaded = self._finish_load(host)
+        return self._finish_sync(host) or loaded
+
+    def _finish_sync(self, host: Host) -> bool:
         batch, doom = self.writing, self.doom
         if batch is None or host.paused:
             return False

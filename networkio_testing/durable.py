@@ -50,7 +50,7 @@ from networkio_proto.journal import (
     OutboxTrimmed,
     ReceiverKnown,
 )
-from networkio_proto.outbox import Outbox
+from networkio_proto.outbox import Outbox, Spilled
 from networkio_proto.session import Session
 
 from .judges import Judge, _Ghost, _Log, _Message, _Tap
@@ -396,6 +396,8 @@ class DurableJudge(Judge):
         entry = outbox.entry(sequence)
         payload, headers = (b"", b"") if ended else (record.payload, record.headers)
         same = (entry.payload, entry.headers, entry.skip > 0) == (payload, headers, ended)
+        if isinstance(entry, Spilled):
+            same = entry.cost == COST_PER_MESSAGE + len(record.payload) + len(record.headers) and not ended
         self._demand(same, "I10", "{} has another {} than its journal", host, sequence)
         if not ended:
             message.given_up = message.given_up or message.outcome in _FORGOTTEN

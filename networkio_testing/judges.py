@@ -56,7 +56,7 @@ from networkio_proto import (
 from networkio_proto.frames import ACK, ATTACH, CLOSE, DATA, FIN, PING, PONG, PREAMBLE, SKIP
 from networkio_proto.handshake import Attach, parse_attach
 from networkio_proto.inbox import Inbox
-from networkio_proto.outbox import Entry, Outbox
+from networkio_proto.outbox import Entry, Outbox, Spilled
 from networkio_proto.reconnect import retry_class
 from networkio_proto.requests import REPLY
 
@@ -730,6 +730,7 @@ class Judge(Watcher):
         outbox = session.outbox
         if outbox.cursor < outbox.next and (outbox.used < outbox.credit or outbox.fragment):
             waits = outbox.cursor > outbox.sendable or session.attachment.hole is not None  # for the disk
+            waits = waits or _being_loaded(session)
             self._demand(waits, "I23", "{} has something to send to {}, and does not", host, session.peer_id)
         inbox, tap = session.inboxes.present, ghost.tap
         if inbox is None or tap is None:
@@ -1026,6 +1027,13 @@ def _name(outbox_id: bytes, sequence: int) -> bytes:
 def _is_reply(delivery: Delivery) -> bool:
     """Did it go to whoever waited for it, past the messages?"""
     return delivery[4] is not None and REPLY in (delivery[4].headers or ())
+
+
+def _being_loaded(session: Session) -> bool:
+    """Is the next message on disk only, and asked for?"""
+    outbox, journal = session.outbox, session.journal
+    spilled = isinstance(outbox.entries[outbox.cursor - outbox.origin], Spilled)
+    return spilled and journal is not None and journal.spill.loading
 
 
 def _cost(delivery: Delivery) -> int:

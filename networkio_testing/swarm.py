@@ -220,6 +220,9 @@ def _draw_machines(seed: int, names: str, configs: Sequence[dict[str, Any]]) -> 
         special["durable"] = "".join(name for name in names if chance.random() < 0.7) or names[0]
         for settings in configs:  # the messages of such a game are told apart by their bytes
             settings["message"] = max(settings["message"], 2500)
+        memory = Random(f"{seed}/resident")
+        for settings in configs:  # nearly nothing stays in memory, or all of it
+            settings["outbox_resident"] = memory.choice((1, 200, 3000, 1 << 20))
     if chance.random() < 0.25:
         special["clocks"] = {
             name: [chance.choice((0.0, 7.25, 1e6)), 1 + chance.choice((-1, 1)) * chance.choice((0, 3e-4, 5e-3, 0.03))]

@@ -478,7 +478,7 @@ class Host:
         disk = self.disk
         self.endpoint = Endpoint(self.peer_id, self.config, auth=self.auth, random=source, journal=disk is not None)
         if disk is not None:
-            self.endpoint.restore(disk.open(), self.now)
+            self.endpoint.restore(disk.open(self.config.outbox_resident), self.now)
         for booted in self.world.watchers.booted:
             booted(self)
         return self.endpoint

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from networkio_journal import SQLiteJournal
 from networkio_proto import Dial, ForkedProcess, Log, NodeClosed, Session, WrongThread
 from networkio_proto.blocking import BlockingNode
-from networkio_proto.journal import JournalRecord
+from networkio_proto.journal import RestoredRecord
 from networkio_proto.links import Carried, ListenerHandle
 from networkio_proto.nodes import in_use
 from networkio_proto.operations import Operation, Steps, T
@@ -143,7 +143,7 @@ class Node(BlockingNode[Peer]):
                 self.keeper.close()
             raise
 
-    def _begin(self, records: list[JournalRecord]) -> None:
+    def _begin(self, records: list[RestoredRecord]) -> None:
         self._loop = loop = Loop(self)
         try:
             loop.thread.start()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from networkio_proto.journal import JournalBatch, JournalRecord, MessageAccepted
+from networkio_proto.journal import JournalBatch, JournalLoad, JournalRecord, MessageAccepted
 
 __all__ = ["Shelf"]
 
@@ -24,15 +24,21 @@ class Shelf:
         self.error: BaseException | None = None
         #: what was tried, whether it failed or not
         self.tried = 0
+        #: how often messages were read back
+        self.loaded = 0
         self._thread: ThreadPoolExecutor | None = None
 
-    def open(self, node_id: str) -> list[JournalRecord]:
+    def open(self, node_id: str, resident: int) -> list[JournalRecord]:
         self._thread = ThreadPoolExecutor(1)
         return [record for batch in self.batches for record in batch.records]
 
     def write(self, batch: JournalBatch, done: Callable[[BaseException | None], None]) -> None:
         assert self._thread is not None
         self._thread.submit(self._write, batch, done)
+
+    def load(self, load: JournalLoad, done: Callable[[Sequence[MessageAccepted], BaseException | None], None]) -> None:
+        assert self._thread is not None
+        self._thread.submit(self._load, load, done)
 
     def run(self, call: Callable[[Any], object], done: Callable[[BaseException | None], None]) -> None:
         raise NotImplementedError
@@ -54,6 +60,13 @@ class Shelf:
         if self.error is None:
             self.batches.append(batch)
         done(self.error)
+
+    def _load(self, load: JournalLoad, done: Callable[[Sequence[MessageAccepted], BaseException | None], None]) -> None:
+        self.going.wait(10)
+        self.loaded += 1
+        records = [record for batch in self.batches for record in batch.records if record.peer_id == load.peer_id]
+        messages = [record for record in records if isinstance(record, MessageAccepted)]
+        done([message for message in messages if load.first <= message.sequence <= load.last], self.error)
 
     @property
     def messages(self) -> list[int]:

@@ -34,10 +34,10 @@ class Watched(Shelf):
         self.may_open = threading.Event()
         self.may_open.set()
 
-    def open(self, node_id: str) -> list[JournalRecord]:
+    def open(self, node_id: str, resident: int) -> list[JournalRecord]:
         self.may_open.wait(5)
         self.opened += 1
-        return super().open(node_id)
+        return super().open(node_id, resident)
 
     def close(self) -> None:
         self.opened -= 1
@@ -47,8 +47,8 @@ class Watched(Shelf):
 class Nonsense(Watched):
     """What it holds cannot be restored."""
 
-    def open(self, node_id: str) -> list[JournalRecord]:
-        super().open(node_id)
+    def open(self, node_id: str, resident: int) -> list[JournalRecord]:
+        super().open(node_id, resident)
         return [OutboxTrimmed("not a usable id \0", 1)]
 
 

@@ -16,12 +16,14 @@ from networkio_proto.journal import (
     InboxesEnded,
     InboxMoved,
     JournalBatch,
+    JournalLoad,
     JournalRecord,
     MessageAccepted,
     MessagesEnded,
     OutboxOpened,
     OutboxTrimmed,
     ReceiverKnown,
+    RestoredRecord,
 )
 from networkio_proto.ledger import Failure, FailureLog
 from networkio_proto.outbox import Entry, Outbox
@@ -32,19 +34,23 @@ from networkio_testing.disk import Disk
 _OUTBOX = set(Outbox.__slots__) - {"entries", "origin", "ledger", "failures", "on_outcome", "_ttl"}
 
 
-def restored(records: Sequence[JournalRecord]) -> Endpoint:
+#: so much stays in memory when all does
+ALL = 1 << 62
+
+
+def restored(records: Sequence[RestoredRecord]) -> Endpoint:
     """A new process over these records."""
     endpoint = Endpoint("node", random=Random(1), journal=True)
     endpoint.restore(list(records), 0.0)
     return endpoint
 
 
-def picture(endpoint: Endpoint) -> dict[str, Any]:
-    """Everything that restoring may have an influence on, as comparable values."""
+def picture(endpoint: Endpoint, *, spilled: bool = False) -> dict[str, Any]:
+    """Everything that restoring may have an influence on, as comparable values; of ``spilled`` messages the cost."""
     queue = endpoint.journal
     assert queue is not None
     return {
-        "sessions": {peer_id: _session(session) for peer_id, session in endpoint.sessions.items()},
+        "sessions": {peer_id: _session(session, spilled) for peer_id, session in endpoint.sessions.items()},
         "order": list(endpoint.sessions),
         "cost": endpoint.outbox_cost,
         "pending": [(kind, sequence) for _, kind, sequence in queue._pending],
@@ -52,15 +58,17 @@ def picture(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _session(session: Session) -> dict[str, Any]:
+def _session(session: Session, spilled: bool) -> dict[str, Any]:
     outbox, journal, inboxes = session.outbox, session.journal, session.inboxes
     ledger = {name: getattr(outbox.ledger, name) for name in outbox.ledger.__slots__}
     ledger["read"] = ledger.pop("accepted") - ledger["read"]
     fields: dict[str, Any] = {name: getattr(outbox, name) for name in _OUTBOX}
+    if spilled:
+        del fields["_special"]
     return {
         **fields,
         "runs": list(outbox.runs.items()),
-        "entries": [_entry(outbox.entry(number)) for number in range(outbox.first, outbox.next)],
+        "entries": [_entry(outbox.entry(number), spilled) for number in range(outbox.first, outbox.next)],
         "failures": outbox.failures.ranges(),
         "ledger": ledger,
         "ending": session.ending,
@@ -74,7 +82,9 @@ def _session(session: Session) -> dict[str, Any]:
     }
 
 
-def _entry(entry: Entry) -> tuple[Any, ...]:
+def _entry(entry: Entry, spilled: bool) -> tuple[Any, ...]:
+    if spilled:
+        return entry.cost, entry.skip, entry.fin
     return entry.payload, entry.headers, entry.flags, entry.expires, entry.cost, entry.skip, entry.fin
 
 
@@ -82,9 +92,9 @@ def _inbox(inbox: Inbox) -> dict[str, Any]:
     return {name: getattr(inbox, name) for name in Inbox.__slots__} | {"ahead": tuple(inbox.ahead)}
 
 
-def assert_same(left: Sequence[JournalRecord], right: Sequence[JournalRecord]) -> None:
-    """A process over one of these begins just as one over the other."""
-    first, second = picture(restored(left)), picture(restored(right))
+def assert_same(left: Sequence[RestoredRecord], right: Sequence[RestoredRecord], *, spilled: bool = False) -> None:
+    """A process over one of these begins just as one over the other, be it ``spilled`` or whole what they have."""
+    first, second = picture(restored(left), spilled=spilled), picture(restored(right), spilled=spilled)
     for peer_id, session in first["sessions"].items():
         other = second["sessions"].get(peer_id, {})
         differ = {name: (value, other.get(name)) for name, value in session.items() if value != other.get(name)}
@@ -98,7 +108,7 @@ def batches(records: Sequence[JournalRecord], size: int = 1) -> Iterator[Journal
         yield JournalBatch(token, tuple(records[start : start + size]))
 
 
-class Kept(list[JournalRecord]):
+class Kept(list[RestoredRecord]):
     """What a journal has, and how many messages, by peer, are over and no longer in it."""
 
     over: Mapping[str, int] = {}
@@ -107,7 +117,7 @@ class Kept(list[JournalRecord]):
 class CountingEndpoint(Endpoint):
     """Counts the messages that are over, too: the judges of games know the whole history."""
 
-    def restore(self, records: Iterable[JournalRecord], now: float) -> None:
+    def restore(self, records: Iterable[RestoredRecord], now: float) -> None:
         super().restore(records, now)
         for peer_id, over in records.over.items() if isinstance(records, Kept) else ():
             ledger = self.sessions[peer_id].outbox.ledger
@@ -124,6 +134,7 @@ class StoreDisk(Disk):
     directory = Path()
     numbers = count()
     reopened = 0
+    loaded = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,11 +144,12 @@ class StoreDisk(Disk):
         self._path = str(self.directory / f"{next(self.numbers)}.db")
         self._store = Store(self._path, "node", synchronous="OFF")
 
-    def open(self) -> list[JournalRecord]:
-        whole = super().open()
-        self._store.close()
-        self._store = Store(self._path, "node", synchronous="OFF")
-        assert_same(whole, self._store.records)
+    def open(self, resident: int) -> list[RestoredRecord]:
+        whole = super().open(ALL)
+        for bound in (None, resident):
+            self._store.close()
+            self._store = Store(self._path, "node", bound, synchronous="OFF")
+            assert_same(whole, self._store.records, spilled=bound is not None)
         type(self).reopened += bool(whole)
         kept = Kept(self._store.records)
         sessions, others = restored(whole).sessions, restored(kept).sessions
@@ -152,6 +164,11 @@ class StoreDisk(Disk):
         if len(self.batches) > before:
             self._store.commit(batch)
         return error
+
+    def _wanted(self, load: JournalLoad) -> list[MessageAccepted]:
+        found = self._store.load(load)
+        type(self).loaded += len(found)
+        return found
 
     def rewind(self, share: float) -> None:
         super().rewind(share)

@@ -29,6 +29,10 @@ def test_any_history_comes_back_as_the_process_that_it_makes(seed: int, tmp_path
     for _ in range(5):
         store = Store(path, "node", synchronous="OFF")
         assert_same(history, store.records)
+        for resident in (0, 100, 6000):
+            store.close()
+            store = Store(path, "node", resident, synchronous="OFF")
+            assert_same(history, store.records, spilled=True)
         records = source.records(chance.choice([1, 6, 30]))
         for batch in batches(records, chance.choice([1, 3, 100])):
             store.commit(batch)
@@ -43,6 +47,7 @@ def test_games_whose_disks_are_journals_begin_every_process_as_their_whole_histo
     """Seeds of durable worlds only; their judges watch what comes of it."""
     monkeypatch.setattr(StoreDisk, "directory", tmp_path)
     monkeypatch.setattr(StoreDisk, "reopened", 0)
+    monkeypatch.setattr(StoreDisk, "loaded", 0)
     monkeypatch.setattr(game, "Disk", StoreDisk)
     monkeypatch.setattr(world, "Endpoint", CountingEndpoint)
     played, seed = 0, FIRST
@@ -59,8 +64,9 @@ def test_games_whose_disks_are_journals_begin_every_process_as_their_whole_histo
             disk.end()  # type: ignore[attr-defined]
         for path in tmp_path.iterdir():
             path.unlink()
-    print(f"{played} games to seed {seed}, {StoreDisk.reopened} restarts")
+    print(f"{played} games to seed {seed}, {StoreDisk.reopened} restarts, {StoreDisk.loaded} messages read back")
     assert StoreDisk.reopened > 2 * played
+    assert StoreDisk.loaded > played
 
 
 def test_a_history_of_renames_keeps_what_was_accepted_under_which_name() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from networkio_proto import Close, Config, Dial, Log, Session
 from networkio_proto.handles import MessageHandle, ReceiptHandle
-from networkio_proto.journal import JournalBatch, JournalRecord, Store
+from networkio_proto.journal import JournalBatch, JournalLoad, JournalRecord, MessageAccepted, Store
 from networkio_proto.links import Carried, LinkHandle
 from networkio_proto.nodes import NodeHandle
 from networkio_proto.peers import PeerHandle
@@ -74,21 +74,41 @@ class Link(LinkHandle):
         self.node.unlink(self)
 
 
+Found: TypeAlias = Callable[[Sequence[MessageAccepted], BaseException | None], None]
+
+
 class Slate:
     """A store that writes when it is told to: what it was given is ``writing`` until :meth:`finish`."""
 
     def __init__(self) -> None:
         self.batches: list[JournalBatch] = []
         self.writing: JournalBatch | None = None
+        #: what is to be read back, until :meth:`finish_load`
+        self.loading: tuple[JournalLoad, Found] | None = None
         self.closed = False
         #: the application's own: what is on disk, and in a transaction that is open
         self.rows: list[object] = []
         self.open_rows: list[object] | None = None
         self.running: tuple[Callable[[Any], object], Callable[[BaseException | None], None]] | None = None
 
-    def open(self, node_id: str) -> list[JournalRecord]:
+    def open(self, node_id: str, resident: int) -> list[JournalRecord]:
         """What was written."""
         return [record for batch in self.batches for record in batch.records]
+
+    def load(self, load: JournalLoad, done: Found) -> None:
+        """Begin to read messages back; :meth:`finish_load` brings them."""
+        assert self.loading is None
+        self.loading = (load, done)
+
+    def finish_load(self, error: BaseException | None = None) -> JournalLoad:
+        """They were read, or could not be."""
+        assert self.loading is not None
+        (load, done), self.loading = self.loading, None
+        records = [record for batch in self.batches for record in batch.records]
+        wanted = range(load.first, load.last + 1)
+        found = [each for each in records if isinstance(each, MessageAccepted) and each.sequence in wanted]
+        done([] if error else [each for each in found if each.peer_id == load.peer_id], error)
+        return load
 
     def write(self, batch: JournalBatch, done: Callable[[BaseException | None], None]) -> None:
         """Begin to write."""
