@@ -33,6 +33,7 @@ from .rows import (
     SCHEMA,
     Damage,
     Row,
+    check_message,
     ended_of,
     failure_of,
     inbox_of,
@@ -65,6 +66,8 @@ class _Found:
     #: the sequence of the next message, and the cost of those that stay in memory
     next: int = 0
     resident: int = 0
+    #: those of the last MessagesKept, while others follow it
+    costs: array[int] | None = None
     #: sequences that should have come, and did not
     gaps: list[int] = field(default_factory=list)
     inboxes: dict[int, InboxMoved] = field(default_factory=dict)
@@ -200,28 +203,27 @@ def _messages(connection: sqlite3.Connection, found: dict[int, _Found], resident
         if number not in names:
             nobody = True
             continue
-        _keep(found[number], message_of(row, names[number]), resident)
+        _keep(found[number], row, names[number], resident)
     if nobody:
         raise Damage("networkio_message has rows of a peer that there is not")
 
 
-def _keep(one: _Found, message: MessageAccepted, resident: float) -> None:
+def _keep(one: _Found, row: Row, peer_id: str, resident: float) -> None:
     """The next message of a peer: whole, or what it costs."""
-    expected, one.next = one.next or one.peer.first, message.sequence + 1
-    if message.sequence != expected:
+    sequence = split(row[0])[1]
+    expected, one.next = one.next or one.peer.first, sequence + 1
+    if sequence != expected:
         one.gaps.append(expected)
-    cost = COST_PER_MESSAGE + len(message.headers) + len(message.payload)
-    if message.fin or message.skip:
+    if one.resident < resident or row[2] or row[3]:  # FIN, or an early end
+        message = message_of(row, peer_id)
         one.messages.append(message)
-    elif one.resident < resident:
-        one.resident += cost
-        one.messages.append(message)
-    else:
-        last = one.messages[-1] if one.messages else None
-        if not isinstance(last, MessagesKept):
-            last = MessagesKept(one.peer.peer_id, message.sequence, array("Q"))
-            one.messages.append(last)
-        last.costs.append(cost)
+        one.resident += COST_PER_MESSAGE + len(message.headers) + len(message.payload)
+        one.costs = None
+        return
+    if one.costs is None:
+        one.costs = array("Q")
+        one.messages.append(MessagesKept(peer_id, sequence, one.costs))
+    one.costs.append(COST_PER_MESSAGE + check_message(row, peer_id))
 
 
 def _inboxes(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:

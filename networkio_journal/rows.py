@@ -37,6 +37,7 @@ __all__ = [
     "SCHEMA",
     "Damage",
     "Row",
+    "check_message",
     "ended_of",
     "ended_row",
     "failure_of",
@@ -185,10 +186,17 @@ def message_row(number: int, message: MessageAccepted, accepted: int) -> Row:
 
 
 def message_of(row: Row, peer_id: str) -> MessageAccepted:
+    check_message(row, peer_id)
+    at, flags, fin, skip, _, _, headers, payload = row
+    return MessageAccepted(peer_id, at & LAST_SEQUENCE, payload, headers, flags, fin == 1, skip)
+
+
+def check_message(row: Row, peer_id: str) -> int:
+    """How many bytes the message has; raises Damage if it is not what was written."""
     at, flags, fin, skip, accepted, crc, headers, payload = row
     try:
         if crc == _checksum(4, (at, flags, fin, skip, accepted), headers, payload):
-            return MessageAccepted(peer_id, at & LAST_SEQUENCE, payload, headers, flags, fin == 1, skip)
+            return len(headers) + len(payload)
     except (TypeError, StructError):  # columns of other types
         pass
     raise Damage(f"message {at & LAST_SEQUENCE} to {printable(peer_id)} does not fit its checksum")

@@ -151,7 +151,7 @@ class Disk:
         if load is None or host.paused:
             return False
         self.loading = self.failing = None
-        self.stopped = failing is not None
+        self.stopped = self.stopped or failing is not None
         self.tally["loaded" if failing is None else "not loaded"] += 1
         error = None if failing is None else OSError(errno.EIO, "input/output error")
         host.endpoint.journal_loaded(load.token, () if error else self._wanted(load), host.now, error)

@@ -22,10 +22,10 @@ class Shelf:
         self.going.set()
         #: why what is written from now on fails
         self.error: BaseException | None = None
+        #: why nothing can be read back
+        self.unreadable: BaseException | None = None
         #: what was tried, whether it failed or not
         self.tried = 0
-        #: how often messages were read back
-        self.loaded = 0
         self._thread: ThreadPoolExecutor | None = None
 
     def open(self, node_id: str, resident: int) -> list[JournalRecord]:
@@ -63,10 +63,10 @@ class Shelf:
 
     def _load(self, load: JournalLoad, done: Callable[[Sequence[MessageAccepted], BaseException | None], None]) -> None:
         self.going.wait(10)
-        self.loaded += 1
         records = [record for batch in self.batches for record in batch.records if record.peer_id == load.peer_id]
         messages = [record for record in records if isinstance(record, MessageAccepted)]
-        done([message for message in messages if load.first <= message.sequence <= load.last], self.error)
+        found = [message for message in messages if load.first <= message.sequence <= load.last]
+        done([] if self.unreadable else found, self.unreadable)
 
     @property
     def messages(self) -> list[int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -354,3 +356,64 @@ async def test_a_full_disk_for_real(tmp_path: Path) -> None:
     with sqlite3.connect(path) as db:
         assert db.execute("SELECT count(*) FROM networkio_message").fetchone() == (kept,)
     db.close()
+
+
+# -- more than there is memory for --------------------------------------------------------------------------------
+
+
+async def _send_numbers(node: Node, first: int, last: int) -> None:
+    for start in range(first, last, 500):
+        await node.peer("b").send_many([number.to_bytes(4, "big") * 16 for number in range(start, start + 500)])
+
+
+def _in_memory() -> int:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@bounded(60)
+async def test_what_waits_for_a_peer_that_is_away_stays_on_disk_and_comes_in_order(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.db")
+    store, limits = SQLiteJournal(path, durability="os"), {"outbox_resident": 20_000, "outbox_limit": 1 << 30}
+    async with keeping("a", store, **limits) as node:
+        await _send_numbers(node, 0, 1000)
+        tracemalloc.start()
+        try:
+            before = _in_memory()
+            await _send_numbers(node, 1000, 10_000)
+            assert _in_memory() - before < 9000 * 16
+        finally:
+            tracemalloc.stop()
+    async with keeping("a", store, **limits) as node, Node("b") as there:
+        assert node.peer("b").unacknowledged == 10_000
+        await _send_numbers(node, 10_000, 20_000)
+        listener = await there.listen("127.0.0.1", 0)
+        await node.connect("127.0.0.1", listener.port, "b")
+        read: list[int] = []
+        while len(read) < 20_000:
+            read += [int.from_bytes(data[:4], "big") for data in await there.peer("a").read_many(1000)]
+        assert read == list(range(20_000))
+        assert (await node.drain(10)).unread == 0
+
+
+@bounded(10)
+async def test_what_cannot_be_read_back_is_an_error_of_the_journal() -> None:
+    shelf = Shelf()
+    async with keeping("a", shelf, outbox_resident=1000) as node, Node("b") as there:
+        peer = node.peer("b")
+        receipts = await peer.send_many([bytes(36)] * 100)
+        listener = await there.listen("127.0.0.1", 0)
+        shelf.unreadable = OSError("no such sector")
+        await node.connect("127.0.0.1", listener.port, "b")
+        await until(lambda: not works(peer))
+        with pytest.raises(JournalFailed, match="no such sector"):
+            await peer.send("more")
+        assert receipts[-1].outcome is None
+        assert 0 < there.peer("a").unread < 100
+    shelf.unreadable = None
+    async with keeping("a", shelf) as node, Node("b") as there:
+        listener = await there.listen("127.0.0.1", 0)
+        await node.connect("127.0.0.1", listener.port, "b")
+        assert await read_all(there.peer("a"), 100) == [bytes(36)] * 100

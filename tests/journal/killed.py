@@ -17,7 +17,14 @@ from random import Random
 from typing import NoReturn
 
 from networkio_journal import SQLiteJournal, store
-from networkio_proto.journal import JournalBatch, JournalRecord, MessageAccepted, OutboxOpened, OutboxTrimmed
+from networkio_proto.journal import (
+    JournalBatch,
+    JournalRecord,
+    MessageAccepted,
+    OutboxOpened,
+    OutboxTrimmed,
+    RestoredRecord,
+)
 
 _PEER = "b"
 
@@ -47,7 +54,7 @@ def payload_of(sequence: int) -> bytes:
     return b"%d " % sequence * (sequence * 7919 % 500)
 
 
-def standing(records: list[JournalRecord]) -> tuple[int, int, bool]:
+def standing(records: list[RestoredRecord]) -> tuple[int, int, bool]:
     """The first and the last retained message, and whether the outbox is there; every one must be what was sent."""
     messages = [record for record in records if isinstance(record, MessageAccepted)]
     opened = [record for record in records if isinstance(record, OutboxOpened)]

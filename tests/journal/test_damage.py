@@ -15,7 +15,7 @@ import pytest
 from networkio_journal.rows import peer_row, positions
 from networkio_journal.store import Store
 from networkio_proto.errors import JournalDamaged, JournalError
-from networkio_proto.journal import JournalBatch, JournalRecord, MessageAccepted, OutboxOpened
+from networkio_proto.journal import JournalBatch, JournalRecord, MessageAccepted, OutboxOpened, RestoredRecord
 
 from .helpers import batches
 from .test_journal import ONE_OF_EACH, OPENED, message
@@ -39,7 +39,7 @@ class Specimen:
     def __init__(self, directory: Path, *, log: bool) -> None:
         self.path = str(directory / "journal.db")
         #: the records after each commit that may come back
-        self.states: list[list[JournalRecord]] = []
+        self.states: list[list[RestoredRecord]] = []
         store = _store(self.path)
         made = [JournalBatch(0, tuple(MORE)), *batches(ONE_OF_EACH, 3)]
         for number, batch in enumerate(made):
@@ -59,7 +59,7 @@ class Specimen:
             store.close()
         assert self.log is None or len(self.log) > 4 * 4096
 
-    def _look(self) -> list[JournalRecord]:
+    def _look(self) -> list[RestoredRecord]:
         """What a process would find that began now."""
         copy = f"{self.path}.copy"
         for end in ("", "-wal"):
@@ -67,7 +67,7 @@ class Specimen:
                 Path(copy + end).write_bytes(Path(self.path + end).read_bytes())
         return self._open(copy)
 
-    def _open(self, path: str) -> list[JournalRecord]:
+    def _open(self, path: str) -> list[RestoredRecord]:
         try:
             store = _store(path)
             store.close()
@@ -175,7 +175,7 @@ def test_pages_of_an_earlier_time_among_newer_ones_are_noticed(tmp_path: Path) -
     path = str(tmp_path / "journal.db")
     images = []
     history: list[JournalRecord] = [*MORE, *ONE_OF_EACH]
-    states: list[list[JournalRecord]] = []
+    states: list[list[RestoredRecord]] = []
     for number, batch in enumerate(batches(history, 10)):
         store = _store(path)
         store.commit(batch)

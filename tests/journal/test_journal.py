@@ -37,6 +37,7 @@ from networkio_proto.journal import (
     OutboxOpened,
     OutboxTrimmed,
     ReceiverKnown,
+    RestoredRecord,
 )
 from networkio_proto.ledger import FAILURE_RANGES, Failure
 
@@ -85,7 +86,7 @@ def journal(path: str) -> Iterator[SQLiteJournal]:
     journal.close()
 
 
-def contents(path: str) -> list[JournalRecord]:
+def contents(path: str) -> list[RestoredRecord]:
     """What is there when a next process opens it."""
     journal = SQLiteJournal(path)
     try:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from networkio_journal import SQLiteJournal
 from networkio_proto.journal import Store
 from networkio_threads import JournalFailed, JournalFull, JournalLocked, Node, Outcome, Peer
 from tests.adapters.helpers import HASTY
@@ -16,9 +20,9 @@ from tests.adapters.shelf import Shelf
 from tests.adapters.threads.helpers import Crew, read_all, until
 
 
-def keeping(peer_id: str, journal: Store | str) -> Node:
-    """A hasty node with a journal."""
-    return Node(peer_id, config=replace(HASTY, drain_timeout=1.0), journal=journal)
+def keeping(peer_id: str, journal: Store | str, **changes: Any) -> Node:
+    """A hasty node with a journal; ``changes`` are settings of its Config."""
+    return Node(peer_id, config=replace(HASTY, drain_timeout=1.0, **changes), journal=journal)
 
 
 @contextmanager
@@ -121,3 +125,53 @@ def test_a_disk_that_fails(logged: list[str]) -> None:
         "anew",
     ]
     logged.clear()
+
+
+def _send_numbers(node: Node, first: int, last: int) -> None:
+    for start in range(first, last, 500):
+        node.peer("b").send_many([number.to_bytes(4, "big") * 16 for number in range(start, start + 500)])
+
+
+def _in_memory() -> int:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+@pytest.mark.slow
+def test_what_waits_for_a_peer_that_is_away_stays_on_disk_and_comes_in_order(tmp_path: Path) -> None:
+    store = SQLiteJournal(tmp_path / "a.db", durability="os")
+    with keeping("a", store, outbox_resident=20_000, outbox_limit=1 << 30) as node:
+        _send_numbers(node, 0, 1000)
+        tracemalloc.start()
+        try:
+            before = _in_memory()
+            _send_numbers(node, 1000, 10_000)
+            assert _in_memory() - before < 9000 * 16
+        finally:
+            tracemalloc.stop()
+    with keeping("a", store, outbox_resident=20_000, outbox_limit=1 << 30) as node, Node("b") as there:
+        assert node.peer("b").unacknowledged == 10_000
+        _send_numbers(node, 10_000, 20_000)
+        node.connect("127.0.0.1", there.listen("127.0.0.1", 0).port, "b")
+        read: list[int] = []
+        while len(read) < 20_000:
+            read += [int.from_bytes(data[:4], "big") for data in there.peer("a").read_many(1000, timeout=10)]
+        assert read == list(range(20_000))
+
+
+def test_what_cannot_be_read_back_is_an_error_of_the_journal(logged: list[str]) -> None:
+    shelf = Shelf()
+    with keeping("a", shelf, outbox_resident=1000) as node, Node("b") as there:
+        peer = node.peer("b")
+        peer.send_many([bytes(36)] * 100)
+        shelf.unreadable = OSError("no such sector")
+        node.connect("127.0.0.1", there.listen("127.0.0.1", 0).port, "b")
+        until(lambda: node.keeper is not None and node.keeper.error is not None)
+        with pytest.raises(JournalFailed, match="no such sector"):
+            peer.send("more")
+    assert len(logged) == 1
+    logged.clear()
+    shelf.unreadable = None
+    with keeping("a", shelf) as node, Node("b") as there:
+        node.connect("127.0.0.1", there.listen("127.0.0.1", 0).port, "b")
+        assert read_all(there.peer("a"), 100) == [bytes(36)] * 100
