@@ -534,7 +534,5 @@ def restored(session: Session, run: bytes) -> None:
         outbox.resume(outbox.first - 1)
         outbox.cursor = max(outbox.first, outbox.sent + 1)  # until a resume says otherwise, the peer may hold it all
         session.ending = outbox.fin >= outbox.first
-    journal = session.open_journal(outbox.next - 1)
-    if journal is not None:
-        journal.spill.through = outbox.next - 1  # it may be
+    session.open_journal(outbox.next - 1)
     session.account()

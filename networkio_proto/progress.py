@@ -62,6 +62,7 @@ class Progress:
             news = True
             session.account()
             self.made(gained, settled, now)
+            session.overtake(now)
         session.farewell.check(now)
         return news
 
@@ -100,4 +101,5 @@ class Progress:
             return True  # it was told on an earlier connection
         session.account()
         session.after_failures()
+        session.overtake(now)
         return True

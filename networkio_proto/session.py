@@ -391,6 +391,7 @@ class Session(Timed):
             while not self.has_room and self.outbox.drop_oldest():
                 self.account()
             self.after_failures()
+            self.overtake(now)
         if not self.has_room:
             self._endpoint.starved[self.peer_id] = self
             raise OutboxFull(
@@ -711,6 +712,11 @@ class Session(Timed):
         """Messages that had to wait may be sent, if there are any."""
         if self.connection is not None and (self.outbox.untransmitted or self.attachment.hole is not None):
             self.connection.want_write(now)
+
+    def overtake(self, now: float) -> None:
+        """Messages have ended that perhaps were being read back: what stands behind them need not wait for that."""
+        if self.journal is not None and self.journal.spill.loading:
+            self.transmit(now)
 
     # -- the journal's seam ---------------------------------------------------------------------------------------
 

@@ -52,8 +52,8 @@ class Spill:
         self._bound = bound
         #: so far it was decided what stays in memory
         self._done = accepted
-        #: no message beyond is spilled
-        self.through = 0
+        #: no message beyond is spilled; at first all may be that a journal brought
+        self.through = accepted
         #: everything ahead of the cursor was loaded, up to ``through``
         self._whole = False
         #: while the cursor is between these two, enough lies ahead of it

@@ -490,6 +490,28 @@ def test_a_driver_loads_what_is_wanted() -> None:
     assert read_all(far) == [payload(number) for number in range(40)]
 
 
+def test_what_ends_while_it_is_loaded_holds_nothing_up() -> None:
+    desk = full_desk()
+    desk.meet()
+    session, outbox = desk.to_b.session, desk.to_b.session.outbox
+    sequence = outbox.cursor
+    assert session.inbox is not None
+    assert desk.slate.loading is not None
+    outbox.transmitted = 40  # by an earlier process, to which the peer's process had more to say
+    with desk.a.inside as now:
+        assert session.progress.receive_reject(outbox.outbox_id, sequence, 7, "no", now)
+    desk.settle()
+    assert outbox.cursor == sequence + 1
+    desk.to_b.send_nowait(b"", ttl=99.0)
+    desk.slate.finish()
+    assert outbox.cursor == sequence + 1
+    with desk.a.inside as now:
+        assert session.progress.receive_ack(session.inbox, 40, 0, 0, 1, now)
+    desk.net.run()
+    assert outbox.cursor == 42
+    assert desk.slate.loading is not None
+
+
 def test_loads_and_batches_do_not_wait_for_each_other() -> None:
     desk = full_desk()
     desk.meet()
