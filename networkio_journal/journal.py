@@ -23,7 +23,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from networkio_proto.errors import ConfigurationError, JournalLocked, UsageError
-from networkio_proto.journal import JournalBatch, JournalLoad, MessageAccepted, RestoredRecord
+from networkio_proto.journal import JournalBatch, MessageAccepted, RestoredRecord
+from networkio_proto.spill import JournalLoad
 
 if TYPE_CHECKING:
     from .store import Connect, Store

@@ -43,7 +43,8 @@ from networkio_proto.errors import (
     UsageError,
     printable,
 )
-from networkio_proto.journal import JournalBatch, JournalLoad, JournalRecord, MessageAccepted
+from networkio_proto.journal import JournalBatch, JournalRecord, MessageAccepted
+from networkio_proto.spill import JournalLoad
 
 from .defects import warnings_for
 from .guard import ENDED, Guard, Lent

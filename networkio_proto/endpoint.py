@@ -42,13 +42,14 @@ from .errors import (
 )
 from .events import Abandon, Close, Dial, Effect, Event, Wake
 from .instrumentation import Instrumentation, Observer
-from .journal import JournalBatch, JournalLoad, JournalQueue, MessageAccepted, RestoredRecord, restore, restored
+from .journal import JournalBatch, JournalQueue, MessageAccepted, RestoredRecord, restore, restored
 from .logbook import Logbook
 from .notices import Notice
 from .quotas import Quota, Quotas
 from .randomness import RandomSource, SystemRandomSource
 from .reconnect import RetryClass, Target, TargetState, retry_class, retry_delay
 from .session import Session
+from .spill import JournalLoad
 from .statistics import Counters, NodeStatistics, node_statistics
 from .timers import Timers
 

@@ -51,7 +51,6 @@ __all__ = [
     "InboxMoved",
     "InboxesEnded",
     "JournalBatch",
-    "JournalLoad",
     "JournalQueue",
     "JournalRecord",
     "MessageAccepted",

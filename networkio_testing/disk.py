@@ -31,12 +31,12 @@ from typing import TYPE_CHECKING, Final, Literal
 from networkio_proto import COST_PER_MESSAGE
 from networkio_proto.journal import (
     JournalBatch,
-    JournalLoad,
     JournalRecord,
     MessageAccepted,
     MessagesKept,
     RestoredRecord,
 )
+from networkio_proto.spill import JournalLoad
 
 if TYPE_CHECKING:
     from .world import Host

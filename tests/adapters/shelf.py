@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from networkio_proto.journal import JournalBatch, JournalLoad, JournalRecord, MessageAccepted
+from networkio_proto.journal import JournalBatch, JournalRecord, MessageAccepted
+from networkio_proto.spill import JournalLoad
 
 __all__ = ["Shelf"]
 

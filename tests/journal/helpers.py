@@ -16,7 +16,6 @@ from networkio_proto.journal import (
     InboxesEnded,
     InboxMoved,
     JournalBatch,
-    JournalLoad,
     JournalRecord,
     MessageAccepted,
     MessagesEnded,
@@ -28,6 +27,7 @@ from networkio_proto.journal import (
 from networkio_proto.ledger import Failure, FailureLog
 from networkio_proto.outbox import Entry, Outbox
 from networkio_proto.session import Session
+from networkio_proto.spill import JournalLoad
 from networkio_testing.disk import Disk
 
 #: of an outbox: what places of read messages, and counts of them, leave behind; and what is compared on its own

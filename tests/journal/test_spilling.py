@@ -18,7 +18,6 @@ from networkio_journal.store import Store
 from networkio_proto.errors import JournalDamaged, JournalFailed, UsageError
 from networkio_proto.journal import (
     JournalBatch,
-    JournalLoad,
     JournalRecord,
     MessageAccepted,
     MessagesKept,
@@ -26,6 +25,7 @@ from networkio_proto.journal import (
     OutboxTrimmed,
     RestoredRecord,
 )
+from networkio_proto.spill import JournalLoad
 
 from .test_journal import OPENED, Failing, message
 

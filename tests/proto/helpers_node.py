@@ -7,10 +7,11 @@ from typing import Any, TypeAlias
 
 from networkio_proto import Close, Config, Dial, Log, Session
 from networkio_proto.handles import MessageHandle, ReceiptHandle
-from networkio_proto.journal import JournalBatch, JournalLoad, JournalRecord, MessageAccepted, Store
+from networkio_proto.journal import JournalBatch, JournalRecord, MessageAccepted, Store
 from networkio_proto.links import Carried, LinkHandle
 from networkio_proto.nodes import NodeHandle
 from networkio_proto.peers import PeerHandle
+from networkio_proto.spill import JournalLoad
 from networkio_testing.node import Flag
 
 __all__ = ["Driver", "Far", "Link", "Net", "Slate", "Stream"]

@@ -18,7 +18,6 @@ from networkio_proto import (
     Outcome,
 )
 from networkio_proto.journal import (
-    JournalLoad,
     JournalRecord,
     MessageAccepted,
     MessagesKept,
@@ -27,7 +26,7 @@ from networkio_proto.journal import (
 )
 from networkio_proto.outbox import Entry, Outbox, Spilled
 from networkio_proto.session import Session
-from networkio_proto.spill import Spill
+from networkio_proto.spill import JournalLoad, Spill
 from tests.proto.helpers_node import Far
 from tests.proto.test_keeper import Desk
 
