@@ -35,7 +35,7 @@ from networkio_proto import (
     Transmit,
 )
 from networkio_proto.inbox import message_id
-from networkio_proto.journal import JournalRecord
+from networkio_proto.journal import JournalRecord, MessageAccepted
 from networkio_proto.requests import REPLY, REQUEST, Request, request_of
 
 from . import codec
@@ -249,6 +249,13 @@ class BareStage:
                     self.endpoint.session(event.peer).end(self.time)
 
     def _write_disk(self) -> bool:
+        load = self.endpoint.journal_load() if self._disk else None
+        if load is not None:
+            messages = [record for record in self._records if isinstance(record, MessageAccepted)]
+            wanted = [each for each in messages if each.peer_id == load.peer_id]
+            found = [each for each in wanted if load.first <= each.sequence <= load.last]
+            self.endpoint.journal_loaded(load.token, found, self.time)
+            return True
         batch = self.endpoint.journal_request() if self._disk else None
         if batch is None:
             return False

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from networkio_proto import Config
 from networkio_proto.journal import InboxMoved, MessageAccepted
 from networkio_testing.clocks import Clock
 from networkio_testing.disk import DEATHS, Disk
@@ -50,6 +51,8 @@ class Mistake:
         return Tape(1, {**WORLD, **self.world}, list(self.moves))
 
 
+#: the sender keeps one message in memory
+SPILLING = {"durable": "a", "configs": [{"outbox_resident": 1}, {}]}
 START = (("send_many", "ab", 20, 3), ("run", 0.3))
 BELIEVES = (("negotiation", "if not self._verified(proof, attach.mac, now):", "if False:"),)
 FORGETS_THE_TRANSCRIPT = (("negotiation", "transcript=self._transcript,", 'transcript=b"",'),)
@@ -68,6 +71,26 @@ MISTAKES = {
         {"durable": "a"},
         (*START, ("slow_disk", "a", inf), ("send", "ab", 20), ("send", "ab", 20), ("finish_sync", "a"), ("run", 0.3)),
         ("I10",),
+    ),
+    "sends what is on disk only without its bytes": Mistake(
+        (("outbox", "            elif type(entry) is Spilled:\n                break\n", ""),),
+        SPILLING,
+        (("run", 0.3), *START),
+        ("I3", "I10"),
+    ),
+    "asks for nothing that is on disk only": Mistake(
+        (("journal", "self._queue.loads.add(self._session, self.spill, *missing)", "pass"),),
+        SPILLING,
+        (("run", 0.3), *START),
+        ("I23",),
+    ),
+    "finish_sync: reads back what was cancelled meanwhile": Mistake(
+        (("outbox", "if sequence >= self.first and type(self.entries[index]) is Spilled:",
+          "if sequence >= self.first:"),),
+        SPILLING,
+        (("send_many", "ab", 20, 3), ("slow_disk", "a", inf), ("run", 0.3), ("finish_sync", "a"), ("finish_sync", "a"),
+         ("cancel", "ab", 2), ("finish_sync", "a"), ("run", 0.3)),
+        ("I7", "I18"),
     ),
     "full_disk: keeps what found no room": Mistake(
         (("journal", "            journal.unaccept(error)", "            pass"),),
@@ -359,6 +382,50 @@ def test_after_a_failed_sync_nothing_more_is_written_by_this_process(outcome: st
     a.dial("b")
     world.run(5)
     assert b.read("a") == [b"1"] * (outcome == "kept")
+
+
+def spilling() -> tuple[World, Host, Host, Disk]:
+    """A sender that has ten messages, nine of them on disk only, for a receiver that it has just met again."""
+    world = World(3)
+    DurableJudge(world)
+    a, b = world.host("a", Config(outbox_resident=1), disk=Disk()), world.host("b")
+    a.send("b", *(b"%d" % number for number in range(10)))
+    disk = disk_of(a)
+    disk.delay = inf
+    a.dial("b")
+    world.run(1)
+    while disk.writing is not None:
+        disk.finish(a)
+    world.run(1)
+    return world, a, b, disk
+
+
+def test_a_slow_load_ends_at_its_time_and_in_order() -> None:
+    world, _, b, disk = spilling()
+    assert b.read("a") == [b"0"]
+    assert disk.loading is not None
+    disk.delay = 2.0
+    assert disk.finish(world.hosts["a"])
+    world.run(1.9)
+    assert b.read("a") == [b"1"]
+    world.run(20)
+    assert b.read("a") == [b"%d" % number for number in range(2, 10)]
+    assert disk.tally["loaded"] == 9
+
+
+def test_after_a_failed_load_nothing_more_is_written_or_loaded_by_this_process() -> None:
+    world, a, b, disk = spilling()
+    disk.failing, disk.delay = "lost", 0.0
+    disk.finish(a)
+    world.run(5)
+    assert disk.stopped
+    assert disk.tally["not loaded"] == 1
+    a.send("b", b"never")
+    a.crash()
+    a.restart()
+    a.dial("b")
+    world.run(5)
+    assert b.read("a") == [b"%d" % number for number in range(10)]
 
 
 def test_a_message_that_a_disk_lost_is_missed() -> None:
