@@ -4,8 +4,9 @@
 
 Each step runs in a process of its own, with ``networkio_threads``: one accepts the messages, 1,000 at a time; one opens
 the journal that is there then; one opens it again and delivers to a process that reads.  Prints for each step its
-seconds, and by how much the process has grown, at the end of the step and at its peak (Linux only).  Without
-``--count``: a million of 64 bytes, and 100,000 of 1 KiB.
+seconds, those of the processor, and by how much the process has grown, at the end and at its peak (Linux only).
+
+Without ``--count``: a million of 64 bytes, and 100,000 of 1 KiB.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TypeAlias
 
 from networkio_journal import SQLiteJournal
 from networkio_threads import Config, Node
 
 _CHUNK = 1000
 _ROOM = 1 << 40
+
+_Figures: TypeAlias = tuple[float, float, int, int]
 
 
 def _memory() -> tuple[int, int]:
@@ -39,13 +43,13 @@ class _Step:
 
     def __init__(self) -> None:
         self._memory = _memory()
-        self._begin = time.perf_counter()
+        self._begin = time.perf_counter(), time.process_time()
 
-    def done(self) -> tuple[float, int, int]:
-        """Seconds, bytes grown, bytes grown at the peak."""
-        seconds = time.perf_counter() - self._begin
+    def done(self) -> _Figures:
+        """Seconds, seconds of the processor, bytes grown, bytes grown at the peak."""
+        seconds, busy = time.perf_counter() - self._begin[0], time.process_time() - self._begin[1]
         now, most = _memory()
-        return seconds, now - self._memory[0], most - self._memory[0]
+        return seconds, busy, now - self._memory[0], most - self._memory[0]
 
 
 def _node(path: str, resident: int) -> Node:
@@ -99,11 +103,11 @@ def _in_process(target: Callable[..., None], *arguments: object) -> tuple[Connec
     return here, process  # type: ignore[return-value]
 
 
-def _measured(target: Callable[..., None], *arguments: object) -> tuple[float, int, int]:
+def _measured(target: Callable[..., None], *arguments: object) -> _Figures:
     pipe, process = _in_process(target, *arguments)
-    seconds, grown, most = pipe.recv()
+    figures: _Figures = pipe.recv()
     process.join()
-    return seconds, grown, most
+    return figures
 
 
 def run(count: int, size: int, resident: int) -> None:
@@ -120,10 +124,10 @@ def run(count: int, size: int, resident: int) -> None:
         reader.join()
 
 
-def _print(step: str, figures: tuple[float, int, int], count: int) -> None:
-    seconds, grown, most = figures
+def _print(step: str, figures: _Figures, count: int) -> None:
+    seconds, busy, grown, most = figures
     print(
-        f"  {step:8} {seconds:8.2f} s, {seconds / count * 1e6:6.2f} us a message; "
+        f"  {step:8} {seconds:8.2f} s, {busy:8.2f} s of the processor, {busy / count * 1e6:6.2f} us a message; "
         f"grown by {grown / 1e6:6.1f} MB, at most {most / 1e6:6.1f} MB",
         flush=True,
     )

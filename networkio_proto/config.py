@@ -73,7 +73,7 @@ class Config:
     #: the same over all outboxes of the node
     outbox_node_limit: int = 1024 * 1024 * 1024
     #: with a journal: cost ahead of what was transmitted that each outbox keeps in memory; what is behind is on disk
-    outbox_resident: int = 1024 * 1024
+    outbox_resident: int = 8 * 1024 * 1024
     #: at the bound: let ``send`` wait (``OutboxFull`` without waiting), or drop the oldest message that may be dropped
     overflow: Literal["wait", "drop_oldest"] = "wait"
     #: a message that the dead process of a restarted peer may have seen: send it again (flagged), or give it up as LOST

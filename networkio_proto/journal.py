@@ -229,7 +229,7 @@ class JournalQueue:
 
     __slots__ = ("_pending", "_token", "_under_way", "loads", "resident")
 
-    def __init__(self, resident: int = 1024 * 1024) -> None:
+    def __init__(self, resident: int = 8 * 1024 * 1024) -> None:
         #: what each outbox keeps in memory (``Config.outbox_resident``)
         self.resident = resident
         self.loads = LoadQueue()

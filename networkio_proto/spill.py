@@ -13,7 +13,8 @@ batch: ``Endpoint.journal_load`` hands out one :class:`JournalLoad` at a time, a
 what the disk has of it.  What was cancelled, read or given up meanwhile is left alone.  :meth:`Outbox.pull` stops at a
 placeholder as it does at the peer's credit.
 
-Nothing is looked for message by message: what a look ahead has found holds until the cursor has passed half of that.
+Nothing is looked for message by message.  How much lies ahead is added up when an eighth of ``bound`` is new, and what
+a look ahead has found holds until the cursor has passed half of that.
 """
 
 from __future__ import annotations
@@ -45,13 +46,16 @@ class JournalLoad:
 class Spill:
     """What of one outbox is on disk only."""
 
-    __slots__ = ("_bound", "_done", "_enough", "_outbox", "_seen", "_whole", "loading", "through")
+    __slots__ = (
+        "_bound", "_counted", "_done", "_enough", "_new", "_outbox", "_seen", "_whole", "loading", "through"
+    )  # fmt: skip
 
     def __init__(self, outbox: Outbox, bound: int, accepted: int) -> None:
         self._outbox = outbox
         self._bound = bound
-        #: so far it was decided what stays in memory
-        self._done = accepted
+        #: so far it was decided what stays in memory; and what the messages cost that are on disk since, so far
+        self._done = self._counted = accepted
+        self._new = 0
         #: no message beyond is spilled; at first all may be that a journal brought
         self.through = accepted
         #: everything ahead of the cursor was loaded, up to ``through``
@@ -64,15 +68,26 @@ class Spill:
     def put_away(self, through: int) -> None:
         """All up to there are on disk now: of those that are new there keep what goes out next, spill the others."""
         outbox = self._outbox
-        start, self._done = max(self._done + 1, outbox.first), through
-        if outbox.cost <= self._bound:
-            return
-        if self._whole or self.through < outbox.cursor:
+        start = max(self._done + 1, outbox.first)
+        if outbox.cost > self._bound and (self._whole or self.through < outbox.cursor):
+            if not self._is_enough_new(through):
+                return
             start = max(start, self._reach(self._bound, through + 1))
+        elif outbox.cost <= self._bound:
+            start = through + 1
+        self._done = self._counted = through
+        self._new = 0
         spilled = [sequence for sequence in range(start, through + 1) if outbox.spill(sequence)]
         if spilled:
             self.through, self._whole = spilled[-1], False
             self._enough = min(self._enough, spilled[0])
+
+    def _is_enough_new(self, through: int) -> bool:
+        """Is an eighth of the bound new, so that it is worth looking how much lies ahead of the cursor?"""
+        for sequence in range(max(self._counted + 1, self._outbox.first), through + 1):
+            self._new += self._outbox.cost_of(sequence)
+        self._counted = through
+        return 8 * self._new > self._bound
 
     def missing(self) -> tuple[int, int] | None:
         """The first and the last message to be loaded next; None: enough lies ahead of the cursor."""

@@ -117,6 +117,30 @@ def test_up_to_the_bound_everything_stays() -> None:
     assert spilled(disk.session) == [12]
 
 
+def test_how_much_lies_ahead_is_added_up_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(outbox_limit=1 << 30)
+    disk.send(150)
+    disk.pull()
+    disk.session.outbox.credit = 1 << 30
+    while disk.session.outbox.cursor <= 150:
+        disk.load()
+        disk.pull()
+    assert spilled(disk.session) == []
+    looks, cost_of = 0, Outbox.cost_of
+
+    def counted(outbox: Outbox, sequence: int) -> int:
+        nonlocal looks
+        looks += 1
+        return cost_of(outbox, sequence)
+
+    monkeypatch.setattr(Outbox, "cost_of", counted)
+    for _ in range(10):
+        disk.session.send(b"", 0.0, raw=True)
+        disk.write()
+    assert spilled(disk.session) == []
+    assert looks < 10 + sum(range(0, 11, 2)) + 10  # each once, and all ahead with every second
+
+
 def test_what_was_transmitted_does_not_count() -> None:
     disk = Disk()
     disk.send(10)
