@@ -99,8 +99,8 @@ class Attachment:
             return CloseCode.PROTOCOL
         if connection.dialer and connection.outbox_told != session.outbox.outbox_id:
             return CloseCode.RETRY  # the session ended meanwhile: what the peer would take is no more
-        if connection.dialer and self._landed(connection):
-            return CloseCode.RETRY  # what the peer is going to send again is here: it has to hear that first
+        if session.inboxes.in_doubt:
+            return CloseCode.RETRY
         verdict = self._resume_outbox(connection, attach, now)
         over = verdict is Verdict.ENDED and session.ending
         if over:
@@ -125,14 +125,6 @@ class Attachment:
         session.counters.retransmitted += session.notices.report.retransmitted
         self._position = self._positions()
         return None
-
-    def _landed(self, connection: Connection) -> bool:
-        """Did something that this dialer could not state yet reach the disk since?"""
-        inboxes, told = self._session.inboxes, connection.inbox_told
-        if not inboxes.durable:
-            return False
-        now = inboxes.reported()
-        return now is not None and (told is None or (told.outbox_id, told.received) != (now.outbox_id, now.received))
 
     def _overstated(self, attach: Attach) -> bool:
         """Does the peer claim messages of the present run that were never transmitted (P-ACK-3)?"""

@@ -10,8 +10,8 @@ With a journal, ``ahead`` outlives the process: then some of it comes again, up 
 over.  There are never more ranges in it than messages that wait or are held, and one: the window bounds both.
 
 In a *durable* inbox what comes is ``staged`` first.  It is ``ready`` when the journal has it, and until then it is as
-if it were still under way: nobody is told of it, and with a new connection it is dropped and asked for again, for only
-what was stated may be taken for what the sender has (:meth:`Inbox.unstage`).
+if it were still under way: nobody is told of it, and it is gone with its connection, for on the next one its sender is
+told otherwise (:meth:`Inbox.unstage`).  While some of it is being written, a connection has to wait (``in_doubt``).
 
 Credit is one formula: the peer may have sent ``used + window - unsettled`` since the connection began, where ``used``
 counts everything that came on it, duplicates too, so that a duplicate's cost is back at once.
@@ -165,8 +165,8 @@ class Inbox:
         self.staged: deque[Delivery] = deque()
         #: where that goes which comes
         self.arriving = self.staged if durable else self.ready
-        #: so many of ``staged`` are being written; None: nothing is, or it does not count any more
-        self.writing: int | None = None
+        #: what is being written: so many of ``staged``, and received and run with them; None: nothing is
+        self.writing: tuple[int, int, bytes] | None = None
         #: what is not settled up to here is on disk, and the run that this was told under
         self.stored = first - 1 if durable else 0
         self.stored_run = run
@@ -239,6 +239,11 @@ class Inbox:
             or self.stated_received < self.received
             or bool(self.rejects.keys() - self.durable_rejects)
         )
+
+    @property
+    def in_doubt(self) -> bool:
+        """Is it being decided what is received?"""
+        return self.writing is not None and self.stated_received < self.received
 
     @property
     def telling(self) -> bool:
@@ -438,7 +443,7 @@ class Inbox:
 
     def landed(self, facts: InboxFacts) -> int:
         """What was being written is on disk, up to where ``facts`` say; returns how many may be taken now."""
-        count, self.writing = self.writing or 0, None
+        count, self.writing = 0 if self.writing is None else self.writing[0], None
         self.stored, self.stored_run = facts.received, facts.run
         popleft, before = self.staged.popleft, len(self.ready)
         self.admit_stored([popleft() for _ in range(count)])
@@ -456,27 +461,30 @@ class Inbox:
     def emptied(self) -> None:
         """An earlier process had settled all that came."""
         self.ready.clear()
-        self.unsettled = 0
+        self.unsettled = self.turn = 0
+        self.gap, self.restarted = [], None
         self.read = self.durable_read = self.received
+        self.stored = self.received if self.durable else 0
         self.ahead = Ranges((max(first, self.read + 1), last) for first, last in self.ahead if last > self.read)
+        self.foreseen = tuple(self.ahead)
+        self.known = self.foreseen[-1][1] if self.foreseen else 0
 
     def unstage(self) -> None:
-        """What is not on disk has not come: its sender is told so, and sends it again.
+        """What is neither on disk nor being written has not come: its sender will be told so, and sends it again.
 
         A sender whose journal went back in time is found out by what it is told; it may have given the numbers of what
-        it lost to other messages, which must not be taken for those that are here (P-RUN-5).
+        it lost to other messages, which must not be taken for those that are here.
         """
-        stored = self.stored
-        if self.stated_received == self.received:
+        count, stored, run = self.writing or (0, self.stored, self.stored_run)
+        if not self.durable or stored == self.received:
             return
-        self.writing = None
-        told = next((delivery[4] or Details() for delivery in self.staged if not _is_reply(delivery)), None)
+        dropped = [self.staged.pop() for _ in range(len(self.staged) - count)]
+        told = next((delivery[4] or Details() for delivery in reversed(dropped) if not _is_reply(delivery)), None)
         if told is not None:
             self.gap, self.restarted = list(told.gap), told.peer_restarted or self.restarted
         self.gap = [replace(part, last=min(part.last, stored)) for part in self.gap if part.first <= stored]
-        self.unsettled -= sum(map(cost_of, self.staged))
-        self.staged.clear()
-        self.received, self.run = stored, self.stored_run
+        self.unsettled -= sum(map(cost_of, dropped))
+        self.received, self.run = stored, run
         self.read = min(self.read, stored)
         self.fin = self.fin if self.fin <= stored else 0
         self.ahead = Ranges((first, min(last, stored)) for first, last in self.ahead if first <= stored)

@@ -70,6 +70,17 @@ class Inboxes:
         """Messages that were taken and are not settled."""
         return sum(len(inbox.held) for inbox in self.boxes)
 
+    @property
+    def in_doubt(self) -> bool:
+        """Is it being decided what is received?  Until then nothing can be stated."""
+        return any(inbox.in_doubt for inbox in self.boxes)
+
+    def unstage(self) -> None:
+        """No connection brings anything now: what is not on disk, or being written, has not come."""
+        for inbox in self.boxes:
+            if not inbox.forsaken:
+                inbox.unstage()
+
     def in_turn(self) -> list[Inbox]:
         """Those that may hold a message, as they are read."""
         return self.boxes if len(self.boxes) < 2 else sorted(self.boxes, key=_turn)
@@ -111,6 +122,7 @@ class Inboxes:
         """
         self._ended = [(now, item) for item in ended]
         if self.present is not None and self.is_ended(self.present.outbox_id):
+            self.present.forsake()
             self.present = None
         self.boxes = [box for box in self.boxes if not self.is_ended(box.outbox_id) or box.holding]
 
@@ -164,6 +176,7 @@ class Inboxes:
             self._turns += 1
             inbox.turn = self._turns
         if old is not None and old is not inbox:
+            old.unstage()
             old.forsake()
         previous = self.reported()
         self.boxes = [box for box in self.boxes if box is not inbox and not (box.empty and box.idle)]

@@ -247,6 +247,7 @@ class JournalQueue:
         again = [(journal, type(record)) for journal, record in batch] + [each[:2] for each in pending]
         for journal, kind in again:
             journal.unwant(kind)
+            journal.not_written()
         for journal, kind in again:  # each once: what is written is looked up then
             if kind is not MessageAccepted:
                 journal.want(kind)
@@ -302,6 +303,14 @@ class SessionJournal:
     def unwant(self, kind: type[JournalRecord]) -> None:
         """It waits no longer."""
         self._wanted.discard(kind)
+
+    def not_written(self) -> None:
+        """A batch failed, and what came and was in it is not on disk."""
+        inboxes = self._session.inboxes
+        for inbox in inboxes:
+            inbox.writing = None
+        if self._session.connection is None:
+            inboxes.unstage()
 
     def barrier(self, kind: type[JournalRecord]) -> None:
         """Nothing may be transmitted before this is on disk."""
@@ -363,10 +372,7 @@ class SessionJournal:
     def _inbox_written(self, record: InboxMoved) -> None:
         mine = (box for box in self._session.inboxes if box.outbox_id == record.facts.outbox_id and not box.barred)
         inbox = next(mine, None)
-        if inbox is None:
-            return
-        if inbox.durable and inbox.writing is None:  # it was dropped meanwhile, and the disk must know
-            self.want(InboxMoved)
+        if inbox is None or (inbox.durable and inbox.writing is None):
             return
         # an inbox that is not durable may have been empty, and have begun anew further on, since the record was made
         inbox.durable_read = max(record.facts.read, inbox.durable_read or 0)
@@ -435,7 +441,7 @@ def _inbox_record(peer_id: str, inbox: Inbox) -> InboxMoved:
     inbox.unwritten = False
     if not inbox.kept:
         return InboxMoved(peer_id, facts, rejects, fin, tuple(settled))
-    inbox.writing = len(inbox.staged)
+    inbox.writing = (len(inbox.staged), received, inbox.run)
     messages = tuple(map(_kept, inbox.staged))
     gap = tuple(part for part in inbox.gap if part.last <= received)
     return InboxMoved(peer_id, facts, rejects, fin, tuple(settled), messages, gap, inbox.restarted, inbox.turn)
@@ -512,15 +518,18 @@ def _restore_inbox(session: Session, record: InboxMoved) -> None:
     for outbox_id, box in before.items():
         if outbox_id in left:
             boxes.append(_inbox(left.pop(outbox_id), box, inboxes.durable))
-        elif not over and (passing or outbox_id != mine):
-            box.emptied()
+        elif not (over or inboxes.is_ended(outbox_id)) and (passing or outbox_id != mine):
+            if box.read < box.received:
+                box.emptied()
             boxes.append(box)
     boxes += [_inbox(old, None, inboxes.durable) for old in left.values()]
-    if over or (passing and record.old):
-        inboxes.restore(boxes, None)
-    elif not passing:
+    if not passing:
         inbox = _inbox(record, before.get(mine), inboxes.durable)
         inboxes.restore([*boxes, inbox], inbox)
+    elif over or record.old or inboxes.present not in boxes:
+        inboxes.restore(boxes, None)
+    else:
+        inboxes.restore(boxes, inboxes.present)
 
 
 def _inbox(record: InboxMoved, before: Inbox | None, durable: bool) -> Inbox:

@@ -598,6 +598,7 @@ class Session(Timed):
         self.error = error
         if self.inbox is not None:
             self.inbox.partial = 0
+        self.inboxes.unstage()
         self.window.release(self.unsettled)
         self.notices.add(Notice.LINK)
         self.wake(Watch.LINK)

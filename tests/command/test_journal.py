@@ -44,7 +44,7 @@ def test_show_tells_what_waits_and_how_far_each_direction_came(journal: Path) ->
     assert (result.returncode, result.stderr) == (0, b"")
     first, name, to_it, from_it = result.stdout.decode().splitlines()
     assert first.startswith(f"{journal}: the journal of a; ")
-    assert first.endswith("version 1; closed in order")
+    assert first.endswith("version 2; closed in order")
     assert name == "b"
     assert to_it.startswith("  to it:   7 messages pending (")
     assert " 3 to 9, the oldest for " in to_it
