@@ -145,7 +145,9 @@ class Draft:
         inboxes: dict[int, InboxMoved] = {}
         for at, box in peer.inboxes.items():
             if box.facts.outbox_id in left:
-                inboxes[at] = self._filled(left.pop(box.facts.outbox_id))
+                again = self._filled(left.pop(box.facts.outbox_id))
+                if again.facts.received > again.facts.read or again.facts.outbox_id not in ended:
+                    inboxes[at] = again
             elif not (over or box.facts.outbox_id in ended) and (passing or box.facts.outbox_id != outbox_id):
                 inboxes[at] = box if box.facts.received == box.facts.read else self._emptied(box)
         last = max(peer.inboxes, default=0)

@@ -517,7 +517,9 @@ def _restore_inbox(session: Session, record: InboxMoved) -> None:
     boxes: list[Inbox] = []
     for outbox_id, box in before.items():
         if outbox_id in left:
-            boxes.append(_inbox(left.pop(outbox_id), box, inboxes.durable))
+            again = _inbox(left.pop(outbox_id), box, inboxes.durable)
+            if again.ready or not inboxes.is_ended(outbox_id):
+                boxes.append(again)
         elif not (over or inboxes.is_ended(outbox_id)) and (passing or outbox_id != mine):
             if box.read < box.received:
                 box.emptied()
