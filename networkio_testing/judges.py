@@ -697,8 +697,8 @@ class Judge(Watcher):
         log = self._outboxes.get(inbox.outbox_id)
         if log is None or log.sender != peer or log.receiver != host.peer_id:
             raise Violation("I3", f"{host} has an inbox for an outbox that {peer} never had", self.world)
-        if read > received:
-            self._object("I1", "{} has read {} and received {}", host, read, received)
+        if inbox.read > inbox.received:
+            self._object("I1", "{} has read {} and received {}", host, inbox.read, inbox.received)
         if received < known[0] or read < known[1]:
             self._object("I1", "{}: {} was {}", host, (received, read), known)
         if received > max(log.transmitted, log.reached, log.first - 1):

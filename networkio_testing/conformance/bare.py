@@ -154,7 +154,8 @@ class BareStage:
         self._lives += 1
         limits = {key: settings.pop(key) for key in ("frame", "message") if key in settings}
         key = settings.pop("key", None)
-        names: dict[str, Any] = {name: settings.pop(name) for name in ("codec", "journal", "durable_inbox") if name in settings}
+        plain = ("codec", "journal", "durable_inbox")
+        names: dict[str, Any] = {name: settings.pop(name) for name in plain if name in settings}
         names |= {name: tuple(settings.pop(name)) for name in ("features", "require") if name in settings}
         self._to = settings.pop("to", "me")
         config = Config(limits=Limits(**limits), **settings)
