@@ -487,10 +487,9 @@ class Inbox:
         self.received, self.run = stored, run
         self.read = min(self.read, stored)
         self.fin = self.fin if self.fin <= stored else 0
-        self.ahead = Ranges((first, min(last, stored)) for first, last in self.ahead if first <= stored)
-        for first, last in self.foreseen:
-            if last > stored:
-                self.ahead.add(max(first, stored + 1), last)
+        still = [(first, min(last, stored)) for first, last in self.ahead if first <= stored]
+        still += [(max(first, stored + 1), last) for first, last in self.foreseen if last > stored]
+        self.ahead = Ranges(still)
 
     # -- the application --------------------------------------------------------------------------------------------
 

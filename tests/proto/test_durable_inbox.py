@@ -443,6 +443,14 @@ def test_what_an_earlier_process_settled_ahead_is_not_forgotten_with_what_is_dro
     assert inbox.facts().seen == 9
     inbox.unstage()
     assert (inbox.received, list(inbox.ahead)) == (3, [(5, 6), (9, 9)])
+    for sequence in range(4, 9):
+        inbox.accept(sequence, b"", 0)
+    inbox.writing = (len(inbox.staged), inbox.received, inbox.run)
+    inbox.landed(InboxFacts(inbox.outbox_id, inbox.run, inbox.received, inbox.read, 1))
+    inbox.accept(9, b"", 0)
+    inbox.accept(10, b"", 0)
+    inbox.unstage()
+    assert (inbox.received, inbox.read, list(inbox.ahead)) == (8, 3, [(5, 6), (9, 9)])
 
 
 # -- what a journal says ----------------------------------------------------------------------------------------------
