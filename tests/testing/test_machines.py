@@ -88,7 +88,7 @@ MISTAKES = {
         ("I10",),
     ),
     "crash_writing: forgets what was read": Mistake(
-        (("journal", "    inbox = Inbox.restored(record.facts)\n", "    return\n"),),
+        (("journal", "    if not passing:\n", "    if not passing:\n        return\n    if not passing:\n"),),
         {"durable": "b"},
         (*START, ("read", "ba", 2), ("crash_writing", "b", "after", True), ("read", "ba", 1), ("restart", "b")),
         ("I10",),
@@ -128,8 +128,7 @@ MISTAKES = {
         ("I4",),
     ),
     "forgets what was settled out of turn": Mistake(
-        (("journal", "    inbox.ahead = Ranges(record.settled)\n", "    record = replace(record, settled=())\n"),
-         ("journal", "import dataclass\n", "import dataclass, replace\n")),
+        (("journal", "    inbox.ahead = Ranges(record.settled)\n", "    record = replace(record, settled=())\n"),),
         {"durable": "b"},
         (*START, ("take", "ba", 2), ("settle", "ba", 1), ("run", 0.3), ("crash", "b", True)),
         ("I10",),
