@@ -94,6 +94,7 @@ class Node(NodeHandle[Peer]):
     ``auth``: how identities are proved; ``"insecure"`` spells out that nobody does, which only loopback gets unsaid.
     ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
     ``journal``: the file (or SQLiteJournal) that keeps what has to outlive the process; opening it raises JournalError.
+    ``durable_inbox``: what comes is in it before it is acknowledged as received, and is handed over after a restart.
     ``tls``: encrypts all its streams (``networkio_tls.TLS``); with certificates of both sides these prove identities.
     ``authorize(identity)`` is asked about every peer that has proved who it is: it may return a Refusal, must not call
     the node, and refuses if it raises.

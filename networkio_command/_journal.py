@@ -20,7 +20,7 @@ from typing import Any
 from networkio_journal.inspection import Inspection, PeerFound, inspecting
 from networkio_proto.errors import DecodeError, printable
 from networkio_proto.frames import DataFlag
-from networkio_proto.journal import MessageAccepted
+from networkio_proto.journal import KeptMessage, MessageAccepted
 from networkio_proto.maps import decode_map
 from networkio_proto.payload import MsgpackCodec
 
@@ -66,11 +66,16 @@ def _facts(peer: PeerFound) -> dict[str, Any]:
     inboxes = [
         {
             "outbox": each.facts.outbox_id.hex(), "run": each.facts.run.hex(), "read": each.facts.read,
-            "ahead": each.settled, "rejected": len(each.rejects), "present": peer.present and each is peer.inboxes[-1],
+            "received": each.facts.received, "ahead": each.settled, "rejected": len(each.rejects),
+            "present": peer.present and each is peer.inboxes[-1],
         }
         for each in peer.inboxes
     ]  # fmt: skip
-    return {"id": peer.peer_id, "outbox": outbox, "inboxes": inboxes}
+    kept = {
+        "messages": peer.kept, "bytes": peer.kept_size, "oldest": peer.kept_oldest,
+        "age": None if peer.kept_oldest is None else _age(peer.kept_oldest),
+    }  # fmt: skip
+    return {"id": peer.peer_id, "outbox": outbox, "inboxes": inboxes, "kept": kept}
 
 
 def _age(oldest: int) -> int:
@@ -92,7 +97,12 @@ def _inbox(peer: PeerFound) -> str:
     last = peer.inboxes[-1]
     ahead = "".join(f", and {first} to {end}" for first, end in last.settled)
     rejected = f"; {plural(len(last.rejects), 'rejection')}" if last.rejects else ""
-    return f"read up to {last.facts.read}{ahead}{rejected}{'' if peer.present else '; that session is over'}"
+    over = "" if peer.present else "; that session is over"
+    kept = ""
+    if peer.kept_oldest is not None:
+        what = f"{plural(peer.kept, 'message')} kept to be read ({plural(peer.kept_size, 'byte')})"
+        kept = f"; {what}, the oldest for {_duration(_age(peer.kept_oldest))}"
+    return f"read up to {last.facts.read}{ahead}{rejected}{over}{kept}"
 
 
 def _duration(seconds: int) -> str:
@@ -111,11 +121,14 @@ def _export(found: Inspection, _as_json: bool) -> int:
         line: dict[str, Any] = {"peer": message.peer_id, "sequence": message.sequence, "accepted": accepted}
         line |= _headers(message) | _payload(message, codec)
         print(json.dumps(line, ensure_ascii=False, allow_nan=False))
+    for peer_id, kept, came in found.received():
+        line = {"from": peer_id, "sequence": kept.sequence, "came": came} | _headers(kept) | _payload(kept, codec)
+        print(json.dumps(line, ensure_ascii=False, allow_nan=False))
     sys.stdout.flush()
     return 0
 
 
-def _headers(message: MessageAccepted) -> dict[str, Any]:
+def _headers(message: MessageAccepted | KeptMessage) -> dict[str, Any]:
     if not message.headers:
         return {}
     try:
@@ -126,7 +139,7 @@ def _headers(message: MessageAccepted) -> dict[str, Any]:
         return {"headers_base64": _base64(message.headers)}
 
 
-def _payload(message: MessageAccepted, codec: MsgpackCodec) -> dict[str, Any]:
+def _payload(message: MessageAccepted | KeptMessage, codec: MsgpackCodec) -> dict[str, Any]:
     if not message.flags & DataFlag.RAW:
         try:
             data = codec.decode(message.payload)

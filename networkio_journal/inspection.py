@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from networkio_proto.errors import JournalDamaged, JournalFailed, JournalLocked, printable
-from networkio_proto.journal import InboxMoved, MessageAccepted
+from networkio_proto.journal import InboxMoved, KeptMessage, MessageAccepted
 
-from .load import faults, identify, owner_of
+from .load import faults, identify, owner_of, tables_of
 from .lock import LockFile
 from .rows import (
     LAST_SEQUENCE,
@@ -35,10 +35,12 @@ from .rows import (
     failure_of,
     inbox_of,
     journal_of,
+    kept_of,
     key,
     message_of,
     opening_of,
     peer_of,
+    reading_of,
     split,
 )
 
@@ -52,6 +54,11 @@ _PENDING: Final = (
     "FROM networkio_message WHERE id BETWEEN ? AND ? AND fin = 0 AND skip = 0"
 )
 
+_KEPT: Final = (
+    "SELECT count(*), total(length(headers) + length(payload)), min(came) FROM networkio_received "
+    "WHERE id BETWEEN ? AND ?"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class PeerFound:
@@ -60,7 +67,8 @@ class PeerFound:
     ``pending`` messages, of ``size`` bytes, from the sequence ``first`` to ``last`` (both 0 if there is none), wait to
     be read; the first was accepted at ``oldest``, in seconds of the wall clock.  ``accepted`` is the last sequence that
     was ever given out, and all below ``over`` have their outcome.  ``failed``: ranges of messages that were not read.
-    ``inboxes``: what was read from the peer, the latest last; ``present``: is that the one in use?
+    ``inboxes``: what was read from the peer, the latest last; ``present``: is that the one in use?  ``kept`` messages,
+    of ``kept_size`` bytes, came and are kept for their reader, since ``kept_oldest``.
     """
 
     peer_id: str
@@ -74,6 +82,9 @@ class PeerFound:
     failed: int
     inboxes: tuple[InboxMoved, ...]
     present: bool
+    kept: int = 0
+    kept_size: int = 0
+    kept_oldest: int | None = None
 
 
 class Inspection:
@@ -99,7 +110,7 @@ class Inspection:
 
     def peers(self) -> Iterator[PeerFound]:
         """One after the other, in the order in which they were met.  Raises JournalDamaged."""
-        self.version()
+        keeps = self.version() > 1
         with self._reading():
             for row in self._connection.execute("SELECT * FROM networkio_peer ORDER BY id").fetchall():
                 peer, _ = peer_of(row)
@@ -108,23 +119,35 @@ class Inspection:
                 (failed,) = self._one("SELECT count(*) FROM networkio_failure WHERE id BETWEEN ? AND ?", ends)
                 places = self._connection.execute("SELECT * FROM networkio_inbox WHERE id BETWEEN ? AND ?", ends)
                 inboxes = [inbox_of(each, peer.peer_id, f"an inbox for {printable(peer.peer_id)}") for each in places]
+                kept, kept_size, kept_oldest = self._one(_KEPT, ends) if keeps else (0, 0, None)
                 yield PeerFound(
                     peer.peer_id, count, int(size), (first or 0) & LAST_SEQUENCE, (last or 0) & LAST_SEQUENCE, oldest,
-                    peer.next - 1, peer.first, failed, tuple(inboxes), peer.present,
+                    peer.next - 1, peer.first, failed, tuple(inboxes), peer.present, kept, int(kept_size), kept_oldest,
                 )  # fmt: skip
 
     def messages(self) -> Iterator[tuple[MessageAccepted, int]]:
         """What waits, peer by peer, and when each was accepted (seconds of the wall clock).  Raises JournalDamaged."""
         self.version()
         with self._reading():
-            names = dict(self._connection.execute("SELECT id, name FROM networkio_peer").fetchall())
-            for row in self._connection.execute("SELECT * FROM networkio_message ORDER BY id"):
-                peer_id = names.get(split(row[0])[0])
-                if type(peer_id) is not str:
-                    raise Damage("networkio_message has rows of a peer that there is not")
+            for peer_id, row in self._named("networkio_message"):
                 message = message_of(row, peer_id)
                 if not (message.fin or message.skip):
                     yield message, row[4]
+
+    def received(self) -> Iterator[tuple[str, KeptMessage, int]]:
+        """What came and is kept for its reader: from whom, and when (as :meth:`messages`).  Raises JournalDamaged."""
+        if self.version() > 1:
+            with self._reading():
+                for peer_id, row in self._named("networkio_received"):
+                    yield peer_id, kept_of(row, f"a message from {printable(peer_id)}")[1], row[4]
+
+    def _named(self, table: str) -> Iterator[tuple[str, Row]]:
+        names = dict(self._connection.execute("SELECT id, name FROM networkio_peer").fetchall())
+        for row in self._connection.execute(f"SELECT * FROM {table} ORDER BY id"):
+            peer_id = names.get(split(row[0])[0])
+            if type(peer_id) is not str:
+                raise Damage(f"{table} has rows of a peer that there is not")
+            yield peer_id, row
 
     def faults(self) -> Iterator[str]:
         """What is wrong, a sentence each; nothing if it is whole.  Raises JournalMismatch for what is no journal."""
@@ -140,14 +163,14 @@ class Inspection:
             yield "the file is empty"
             return
         try:
-            identify(self._connection, self.path)
+            tables = tables_of(identify(self._connection, self.path))
         except (Damage, sqlite3.DatabaseError) as error:
             self._check_kept(error)
             yield f"the head of the file: {printable(error)}"
             return
         yield from _told(self._sqlite)
-        for table, check in _CHECKS.items():
-            yield from self._table(table, check)
+        for table in tables:
+            yield from self._table(table, _CHECKS[table])
 
     def _sqlite(self) -> Iterator[str]:
         for (text,) in self._connection.execute(f"PRAGMA integrity_check({_COMPLAINTS})"):
@@ -253,4 +276,6 @@ _CHECKS: Final[dict[str, Callable[[Row], object]]] = {
     "networkio_inbox": lambda row: inbox_of(row, "", _name(row)),
     "networkio_ended": lambda row: ended_of(row, _name(row)),
     "networkio_failure": lambda row: failure_of(row, _name(row)),
+    "networkio_reading": lambda row: reading_of(row, _name(row)),
+    "networkio_received": lambda row: kept_of(row, _name(row)),
 }

@@ -17,20 +17,23 @@ from __future__ import annotations
 import sqlite3
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from math import inf
 from typing import Final
 
 from networkio_proto.config import COST_PER_MESSAGE
 from networkio_proto.errors import JournalMismatch, printable
 from networkio_proto.handshake import Ended
-from networkio_proto.journal import InboxMoved, MessageAccepted, MessagesKept, RestoredRecord
+from networkio_proto.journal import InboxMoved, KeptMessage, MessageAccepted, MessagesKept, RestoredRecord
 from networkio_proto.ledger import Failure
+from networkio_proto.ranges import Ranges
 
 from .rows import (
     APPLICATION,
     SCHEMA,
+    SINCE,
     Damage,
     Row,
     check_message,
@@ -38,21 +41,30 @@ from .rows import (
     failure_of,
     inbox_of,
     journal_of,
+    kept_of,
     message_of,
     opening_of,
     peer_of,
     positions,
+    reading_of,
     split,
 )
 from .state import Opening, Peer, records_of
 
-__all__ = ["MIGRATIONS", "VERSION", "check_node", "faults", "identify", "load", "owner_of"]
+__all__ = ["MIGRATIONS", "VERSION", "check_node", "faults", "identify", "load", "owner_of", "tables_of"]
 
 #: version of the schema, as ``user_version`` has it
-VERSION: Final = 1
+VERSION: Final = 2
+
+
+def _keep_received(connection: sqlite3.Connection) -> None:
+    """Version 2: what came is kept for its reader, if the node wants it so."""
+    for name in SINCE[2]:
+        connection.execute(f"CREATE TABLE {name} ({SCHEMA[name]})")
+
 
 #: what makes of a file of this version one of the next, within a transaction
-MIGRATIONS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {}
+MIGRATIONS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {1: _keep_received}
 
 
 @dataclass(slots=True)
@@ -77,6 +89,11 @@ class _Found:
     ended_rows: list[Row] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     failure_rows: list[Row] = field(default_factory=list)
+    reading_rows: list[Row] = field(default_factory=list)
+    #: what came and is kept, by outbox, and where
+    kept: dict[bytes, list[KeptMessage]] = field(default_factory=dict)
+    places: dict[bytes, dict[int, int]] = field(default_factory=dict)
+    last_kept: int = 0
 
 
 def identify(connection: sqlite3.Connection, path: str) -> int:
@@ -130,16 +147,18 @@ def load(
     records: list[RestoredRecord] = []
     for one in found.values():
         _complete(one)
-        records += records_of(one.peer, one.openings, one.messages)
+        records += records_of(one.peer, one.openings, one.messages, one.kept)
     return {one.peer.peer_id: one.peer for one in found.values()}, records
 
 
 def faults(connection: sqlite3.Connection) -> Iterator[str]:
     """What does not fit each other, where each row by itself is sound.  Raises Damage where it cannot go on."""
-    _check_schema(connection)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    _check_schema(connection, version)
     _, count = owner_of(connection)
     found = _peers(connection)
-    tables = [partial(_messages, connection, found, 0), *(partial(read, connection, found) for read in _TABLES)]
+    others = _TABLES if version > 1 else _FIRST_TABLES
+    tables = [partial(_messages, connection, found, 0), *(partial(read, connection, found) for read in others)]
     yield from _damages([partial(_check_count, found, count), *tables])
     yield from _damages([partial(_complete, one) for one in found.values()])
 
@@ -165,11 +184,17 @@ def _check_count(found: dict[int, _Found], count: int) -> None:
         raise Damage(f"rows of peers are missing: there are {len(found)} of {count}")
 
 
-def _check_schema(connection: sqlite3.Connection) -> None:
+def tables_of(version: int) -> list[str]:
+    """The tables that a journal of this version has."""
+    later = {name for since, names in SINCE.items() if since > version for name in names}
+    return [name for name in SCHEMA if name not in later]
+
+
+def _check_schema(connection: sqlite3.Connection, version: int = VERSION) -> None:
     """The tables are those that were made: a name or type that has changed there would be of consequence later."""
     made = dict(connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
-    for name, columns in SCHEMA.items():
-        if made.get(name) != f"CREATE TABLE {name} ({columns})":
+    for name in tables_of(version):
+        if made.get(name) != f"CREATE TABLE {name} ({SCHEMA[name]})":
             raise Damage(f"the table {name}")
 
 
@@ -245,7 +270,25 @@ def _failures(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:
         one.failure_rows.append(row)
 
 
-_TABLES: Final = (_openings, _inboxes, _ended, _failures)
+def _reading(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:
+    for one, place, row in _rows(connection, found, "networkio_reading"):
+        what = f"an inbox for {printable(one.peer.peer_id)}"
+        turn, gap, restarted = reading_of(row, what)
+        if place not in one.inboxes:
+            raise Damage(f"{what} is missing")
+        one.inboxes[place] = replace(one.inboxes[place], turn=turn, gap=gap, restarted=restarted)
+        one.reading_rows.append(row)
+
+
+def _received(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:
+    for one, place, row in _rows(connection, found, "networkio_received"):
+        outbox_id, message = kept_of(row, f"a message from {printable(one.peer.peer_id)}")
+        one.kept.setdefault(outbox_id, []).append(message)
+        one.places.setdefault(outbox_id, {})[message.sequence] = one.last_kept = place
+
+
+_FIRST_TABLES: Final = (_openings, _inboxes, _ended, _failures)
+_TABLES: Final = (*_FIRST_TABLES, _reading, _received)
 
 
 def _complete(one: _Found) -> None:
@@ -258,7 +301,25 @@ def _complete(one: _Found) -> None:
         raise Damage(f"message {one.gaps[0] if one.gaps else last} to {name} is missing")
     if last > peer.next:
         raise Damage(f"there is one too many to {name}")
-    if positions(one.inbox_rows, one.ended_rows, one.failure_rows) != one.positions:
+    if positions(one.inbox_rows, one.ended_rows, one.failure_rows, one.reading_rows) != one.positions:
         raise Damage(f"the positions and outcomes for {name} do not fit each other")
+    _complete_received(one)
+    peer.kept, peer.last_kept = one.places, one.last_kept
     peer.inboxes, peer.ended = one.inboxes, tuple(one.ended)
     peer.failures = {failure.first: failure for failure in one.failures}
+
+
+def _complete_received(one: _Found) -> None:
+    """Are the messages that are kept those that the inboxes speak of?"""
+    name, boxes = printable(one.peer.peer_id), {box.facts.outbox_id: box for box in one.inboxes.values()}
+    if not one.kept.keys() <= boxes.keys():
+        raise Damage(f"there are messages from {name} of an inbox that there is not")
+    for outbox_id, box in boxes.items():
+        read, received, settled = box.facts.read, box.facts.received, Ranges(box.settled)
+        sequences = [message.sequence for message in one.kept.get(outbox_id, ())]
+        for before, sequence in pairwise([read, *sequences]):
+            if not before < sequence <= received or sequence in settled:
+                raise Damage(f"there is a message {sequence} from {name} too many, or out of its place")
+        over = sum(max(0, min(last, received) - max(first, read + 1) + 1) for first, last in settled)
+        if len(sequences) != received - read - over:
+            raise Damage(f"there are {len(sequences)} of {received - read - over} messages from {name}")

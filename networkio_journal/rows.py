@@ -8,7 +8,8 @@ them is a ``BETWEEN``.  The payload is the last column, so that what stands befo
 
 Every row ends up in a checksum over the table, the key and all columns.  That a row is *missing* its checksum cannot
 tell: so the journal's row counts the peers, and the peer's row has ``first`` and ``next`` of its messages, the number
-of its openings, and one checksum over all of its positions.
+of its openings, and one checksum over all of its positions.  An inbox's row says which messages are kept in it: those
+above ``read`` up to ``received`` that are not settled.
 
 What is read back is believed only when every column has the type that was written, and the checksum fits.
 """
@@ -24,8 +25,9 @@ from typing import Any, Final, TypeAlias
 from zlib import crc32
 
 from networkio_proto.errors import Outcome, printable
+from networkio_proto.events import GapRange, Positions
 from networkio_proto.handshake import Ended, InboxFacts
-from networkio_proto.journal import InboxMoved, MessageAccepted
+from networkio_proto.journal import InboxMoved, KeptMessage, MessageAccepted
 from networkio_proto.ledger import Failure
 
 from .state import Opening, Peer
@@ -35,6 +37,7 @@ __all__ = [
     "LAST_PEER",
     "LAST_SEQUENCE",
     "SCHEMA",
+    "SINCE",
     "Damage",
     "Row",
     "check_message",
@@ -46,6 +49,8 @@ __all__ = [
     "inbox_row",
     "journal_of",
     "journal_row",
+    "kept_of",
+    "kept_row",
     "key",
     "message_of",
     "message_row",
@@ -54,6 +59,8 @@ __all__ = [
     "peer_of",
     "peer_row",
     "positions",
+    "reading_of",
+    "reading_row",
     "split",
 ]
 
@@ -79,10 +86,18 @@ SCHEMA: Final[dict[str, str]] = {
     "first INTEGER, why INTEGER, crc INTEGER",
     "networkio_failure": "id INTEGER PRIMARY KEY, last INTEGER, outcome TEXT, seen TEXT, code INTEGER, exact INTEGER, "
     "reason BLOB, crc INTEGER",
+    "networkio_reading": "id INTEGER PRIMARY KEY, turn INTEGER, gap BLOB, restarted BLOB, crc INTEGER",
+    "networkio_received": "id INTEGER PRIMARY KEY, outbox_id BLOB, sequence INTEGER, flags INTEGER, came INTEGER, "
+    "crc INTEGER, gap BLOB, restarted BLOB, origin BLOB, headers BLOB, payload BLOB",
 }
+
+#: the tables that came with a version
+SINCE: Final[dict[int, tuple[str, ...]]] = {2: ("networkio_reading", "networkio_received")}
 
 _REJECT = Struct(">qqI")
 _RANGE = Struct(">qq")
+_GAP = Struct(">qqI")
+_POSITIONS = Struct(">16sqq")
 
 
 class Damage(Exception):
@@ -236,6 +251,56 @@ def _rejects(data: bytes) -> tuple[tuple[int, int, str], ...]:
     return tuple(rejects)
 
 
+def reading_row(number: int, place: int, moved: InboxMoved) -> Row | None:
+    """What an inbox in which messages are kept has beside its positions; None for any other."""
+    if not (moved.turn or moved.gap or moved.restarted):
+        return None
+    at, gap, restarted = key(number, place), _gap(moved.gap), _restarted(moved.restarted)
+    return at, moved.turn, gap, restarted, _checksum(9, (at, moved.turn), gap, restarted)
+
+
+def reading_of(row: Row, what: str) -> tuple[int, tuple[GapRange, ...], Positions | None]:
+    """The turn of an inbox, and what its next message says beside itself."""
+    _check(row, (int, int, bytes, bytes, int), what)
+    at, turn, gap, restarted, crc = row
+    _agree(crc, _checksum(9, (at, turn), gap, restarted), what)
+    return turn, _gap_of(gap), _restarted_of(restarted)
+
+
+def _gap(gap: tuple[GapRange, ...]) -> bytes:
+    return b"".join(_GAP.pack(part.first, part.last, part.reason) for part in gap)
+
+
+def _gap_of(data: bytes) -> tuple[GapRange, ...]:
+    return tuple(GapRange(*part) for part in _GAP.iter_unpack(data))
+
+
+def _restarted(restarted: Positions | None) -> bytes:
+    return b"" if restarted is None else _POSITIONS.pack(restarted.outbox_id, restarted.received, restarted.read)
+
+
+def _restarted_of(data: bytes) -> Positions | None:
+    return Positions(*_POSITIONS.unpack(data)) if data else None
+
+
+def kept_row(number: int, place: int, outbox_id: bytes, message: KeptMessage, came: int) -> Row:
+    """A message that came, and is kept for its reader.  ``came``: as ``accepted`` of those to be sent."""
+    at, gap, restarted = key(number, place), _gap(message.gap), _restarted(message.restarted)
+    numbers, blobs = (at, message.sequence, message.flags, came), (gap, restarted, message.origin or b"")
+    crc = _checksum(10, numbers, outbox_id, *blobs, message.headers, message.payload)
+    return at, outbox_id, message.sequence, message.flags, came, crc, *blobs, message.headers, message.payload
+
+
+def kept_of(row: Row, what: str) -> tuple[bytes, KeptMessage]:
+    """The outbox that it came in, and the message."""
+    _check(row, (int, bytes, int, int, int, int, bytes, bytes, bytes, bytes, bytes), what)
+    at, outbox_id, sequence, flags, came, crc, gap, restarted, origin, headers, payload = row
+    numbers = (at, sequence, flags, came)
+    _agree(crc, _checksum(10, numbers, outbox_id, gap, restarted, origin, headers, payload), what)
+    told = _gap_of(gap), _restarted_of(restarted), origin or None
+    return outbox_id, KeptMessage(sequence, payload, headers, flags, *told)
+
+
 def ended_row(number: int, place: int, ended: Ended) -> Row:
     at = key(number, place)
     numbers = (ended.received, ended.read, ended.first, ended.why)
@@ -264,7 +329,9 @@ def failure_of(row: Row, what: str) -> Failure:
     return Failure(split(at)[1], last, Outcome(outcome), text, seen, code, exact == 1)
 
 
-def positions(inboxes: Iterable[Row], ended: Iterable[Row], failures: Iterable[Row]) -> int:
-    """One checksum over all positions of a peer, in their order."""
-    parts = [[row[-1] for row in rows] for rows in (inboxes, ended, failures)]
+def positions(
+    inboxes: Iterable[Row], ended: Iterable[Row], failures: Iterable[Row], reading: Sequence[Row] = ()
+) -> int:
+    """One checksum over all positions of a peer, in their order; that of version 1, if nothing is kept to be read."""
+    parts = [[row[-1] for row in rows] for rows in (inboxes, ended, failures, *([reading] if reading else []))]
     return _checksum(7, (*map(len, parts), *chain.from_iterable(parts)))

@@ -60,12 +60,14 @@ from .rows import (
     failure_row,
     inbox_row,
     journal_row,
+    kept_row,
     key,
     message_of,
     message_row,
     opening_row,
     peer_row,
     positions,
+    reading_row,
 )
 from .state import Draft, Peer
 
@@ -287,8 +289,8 @@ class Store:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
                 raise self._full() from error
             raise self._poisoned(error) from error
-        self.peers |= {draft.peer.peer_id: draft.peer for draft in drafts}
-        size = sum(len(message.payload) + len(message.headers) for draft in drafts for message in draft.messages)
+        self.peers |= {draft.peer.peer_id: draft.taken_over() for draft in drafts}
+        size = sum(len(message.payload) + len(message.headers) for draft in drafts for message in draft.all_messages)
         self._logged += size + _PER_COMMIT + _PER_RECORD * len(batch.records)
         if self._shared:
             with suppress(OSError):
@@ -376,11 +378,15 @@ class Store:
                     peer = Peer(known, record.peer_id)
                 draft = drafts[record.peer_id] = Draft(peer)
             draft.take(record)
-        for message in (message for draft in drafts.values() for message in draft.messages):
-            if (size := len(message.payload) + len(message.headers)) > self._longest:
-                name = f"message {message.sequence} to {printable(message.peer_id)}"
-                raise JournalFull(f"{name} has {size} bytes, and a row of SQLite at most {self._longest}; split it")
-        if known > LAST_PEER or any(draft.peer.next > LAST_SEQUENCE for draft in drafts.values()):
+        for draft in drafts.values():
+            for message in draft.all_messages:
+                if (size := len(message.payload) + len(message.headers)) > self._longest:
+                    way = "to" if isinstance(message, MessageAccepted) else "from"
+                    name = f"message {message.sequence} {way} {printable(draft.peer.peer_id)}"
+                    raise JournalFull(f"{name} has {size} bytes, and a row of SQLite at most {self._longest}; split it")
+        if known > LAST_PEER or any(
+            max(draft.peer.next, draft.peer.last_kept) > LAST_SEQUENCE for draft in drafts.values()
+        ):
             raise JournalFull(f"the journal {self.path} has no numbers left; begin a new one")
         return list(drafts.values())
 
@@ -398,6 +404,10 @@ class Store:
             executemany(f"REPLACE INTO networkio_message VALUES ({_MARKS[8]})", rows)
             rows = [opening_row(number, at, opening) for at, opening in enumerate(draft.openings, before.openings + 1)]
             executemany("INSERT INTO networkio_opening VALUES (?, ?, ?, ?, ?)", rows)
+            gone, came = draft.changes()
+            executemany("DELETE FROM networkio_received WHERE id = ?", [(key(number, place),) for place in gone])
+            rows = [kept_row(number, place, outbox_id, message, now) for place, outbox_id, message in came]
+            executemany(f"INSERT INTO networkio_received VALUES ({_MARKS[11]})", rows)
             digest = self._write_positions(before, peer)
             execute(f"REPLACE INTO networkio_peer VALUES ({_MARKS[10]})", peer_row(peer, digest))
         if any(draft.peer.peer_id not in self.peers for draft in drafts):
@@ -408,11 +418,16 @@ class Store:
         """The rows of inboxes and of failures that differ; returns the checksum over all."""
         number, execute = peer.number, self._connection.execute
         inboxes = [inbox_row(number, place, moved) for place, moved in peer.inboxes.items()]
+        reading = {place: reading_row(number, place, moved) for place, moved in peer.inboxes.items()}
         for place in before.inboxes.keys() - peer.inboxes.keys():
             execute("DELETE FROM networkio_inbox WHERE id = ?", (key(number, place),))
+            execute("DELETE FROM networkio_reading WHERE id = ?", (key(number, place),))
         for (place, moved), row in zip(peer.inboxes.items(), inboxes, strict=True):
             if before.inboxes.get(place) is not moved:
                 execute(f"REPLACE INTO networkio_inbox VALUES ({_MARKS[10]})", row)
+                execute("DELETE FROM networkio_reading WHERE id = ?", (key(number, place),))
+                if (beside := reading[place]) is not None:
+                    execute(f"INSERT INTO networkio_reading VALUES ({_MARKS[5]})", beside)
         ended = [ended_row(number, place, item) for place, item in enumerate(peer.ended, 1)]
         if peer.ended != before.ended:
             ends = (key(number, 0), key(number, LAST_SEQUENCE))
@@ -424,10 +439,10 @@ class Store:
         for failure, row in zip(peer.failures.values(), failures, strict=True):
             if before.failures.get(failure.first) != failure:
                 execute(f"REPLACE INTO networkio_failure VALUES ({_MARKS[8]})", row)
-        return positions(inboxes, ended, failures)
+        return positions(inboxes, ended, failures, [row for row in reading.values() if row is not None])
 
 
-_MARKS: Final = {count: ", ".join("?" * count) for count in (8, 10)}
+_MARKS: Final = {count: ", ".join("?" * count) for count in (5, 8, 10, 11)}
 
 
 # -- a new file -------------------------------------------------------------------------------------------------------

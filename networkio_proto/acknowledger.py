@@ -193,7 +193,7 @@ class Acknowledger(Timed):
         if inbox.allowed - inbox.used < window.size // 4 and unsettled <= window.size // 4:
             window.grow()
         inbox.allowed = max(inbox.allowed, inbox.used + window.size - unsettled)
-        news = (inbox.received, inbox.stated_read, inbox.allowed, session.stated_first())
+        news = (inbox.stated_received, inbox.stated_read, inbox.allowed, session.stated_first())
         if news == self._told:  # a peer counts what tells it nothing as abuse
             return rejects
         self._told = news

@@ -130,7 +130,7 @@ class Assembly:
         size = len(buffer)
         if position + 14 > size or self._special or inbox.telling or inbox.fin or inbox.known > inbox.received:
             return 0
-        limit, append = self.limits.frame, inbox.ready.append
+        limit, append = self.limits.frame, inbox.arriving.append
         before = received = inbox.received
         used, allowed = inbox.used, inbox.allowed
         while position + 14 <= size:

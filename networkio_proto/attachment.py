@@ -77,7 +77,7 @@ class Attachment:
             next=outbox.next,
             inbox=connection.inbox_told,
             ended=inboxes.ended(now - self._endpoint.config.ended_retention),
-            durable=False,
+            durable=self._endpoint.durable_inbox,
             expiry=session.own_expiry(),
             credit=credit,
             generation=connection.generation if arbitration.arbiter else None,
@@ -99,6 +99,8 @@ class Attachment:
             return CloseCode.PROTOCOL
         if connection.dialer and connection.outbox_told != session.outbox.outbox_id:
             return CloseCode.RETRY  # the session ended meanwhile: what the peer would take is no more
+        if session.inboxes.in_doubt:
+            return CloseCode.RETRY
         verdict = self._resume_outbox(connection, attach, now)
         over = verdict is Verdict.ENDED and session.ending
         if over:

@@ -80,11 +80,12 @@ class Endpoint:
     ``peer_id`` names this node.  ``auth`` proves identities; ``codec`` is the name of the payload codec that both sides
     must use; ``features`` and ``require`` are optional protocol features offered and demanded (version 1 has none).
     ``journal``: the driver keeps a durable store behind :mod:`~networkio_proto.journal`'s seam.
+    ``durable_inbox``: what comes is there, too, before it is acknowledged as received or handed over.
     ``authorize`` is asked about everybody who has proved to be there, and may refuse them.
     ``quotas`` says, by peer id, what single peers may have.
     ``instrumentation`` is told of every message (:mod:`~networkio_proto.instrumentation`).
 
-    Raises ConfigurationError for an unusable peer id, and for what is no quota.
+    Raises ConfigurationError for an unusable peer id, for what is no quota, and for a durable inbox without a journal.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Endpoint:
         require: tuple[str, ...] = (),
         random: RandomSource | None = None,
         journal: bool = False,
+        durable_inbox: bool = False,
         instrumentation: Instrumentation | None = None,
         authorize: Authorize | None = None,
         quotas: Mapping[str, Quota] | None = None,
@@ -123,6 +125,9 @@ class Endpoint:
         self.counters = Counters()
         #: what waits to be written; None in memory mode
         self.journal = JournalQueue(self.config.outbox_resident) if journal else None
+        if durable_inbox and not journal:
+            raise ConfigurationError("a durable inbox is kept in a journal: give the node one, journal='FILE'")
+        self.durable_inbox = durable_inbox
         #: is there anybody beside the outbox who must learn of an accepted message?
         self.followed = journal or instrumentation is not None
         self.sessions: dict[str, Session] = {}
@@ -643,7 +648,7 @@ class Endpoint:
         for record in records:
             restore(self.session(record.peer_id, now), record)
         for session in self.sessions.values():
-            restored(session, self.run)
+            restored(session, self.run, now)
 
     # -- time ---------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,10 @@ of it, by the application or by itself (SKIP, FIN), waits in ``ahead``.
 With a journal, ``ahead`` outlives the process: then some of it comes again, up to ``known``, is taken in and not handed
 over.  There are never more ranges in it than messages that wait or are held, and one: the window bounds both.
 
+In a *durable* inbox what comes is ``staged`` first.  It is ``ready`` when the journal has it, and until then it is as
+if it were still under way: nobody is told of it, and it is gone with its connection, for on the next one its sender is
+told otherwise (:meth:`Inbox.unstage`).  While some of it is being written, a connection has to wait (``in_doubt``).
+
 Credit is one formula: the peer may have sent ``used + window - unsettled`` since the connection began, where ``used``
 counts everything that came on it, duplicates too, so that a duplicate's cost is back at once.
 
@@ -20,6 +24,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NoReturn, TypeAlias
 
@@ -31,7 +36,7 @@ from .handshake import InboxFacts
 from .ranges import Ranges
 from .requests import reply_to
 
-__all__ = ["Delivery", "Details", "Inbox", "Reject", "message_id", "name", "named"]
+__all__ = ["Delivery", "Details", "Inbox", "Reject", "cost_of", "message_id", "name", "named"]
 
 #: so many separate gaps are told one by one with the next message
 GAP_RANGES = 64
@@ -98,7 +103,8 @@ def named(message_id: str) -> tuple[bytes, int]:
     return found
 
 
-def _cost(delivery: Delivery) -> int:
+def cost_of(delivery: Delivery) -> int:
+    """What it counts for in every bound."""
     details = delivery[4]
     return COST_PER_MESSAGE + len(delivery[2]) + (details.headers_size if details is not None else 0)
 
@@ -109,12 +115,15 @@ class Inbox:
     __slots__ = (
         "ahead",
         "allowed",
+        "arriving",
         "base",
         "committing",
+        "durable",
         "durable_read",
         "durable_rejects",
         "fin",
         "first",
+        "foreseen",
         "forsaken",
         "gap",
         "held",
@@ -130,13 +139,17 @@ class Inbox:
         "restarted",
         "returned",
         "run",
+        "staged",
+        "stored",
+        "stored_run",
         "turn",
         "unsettled",
         "unwritten",
         "used",
+        "writing",
     )
 
-    def __init__(self, outbox_id: bytes, run: bytes, first: int) -> None:
+    def __init__(self, outbox_id: bytes, run: bytes, first: int, *, durable: bool = False) -> None:
         self.outbox_id = outbox_id
         self.run = run
         #: the highest ``first`` that the sender told
@@ -146,6 +159,17 @@ class Inbox:
         self.received = first - 1
         self.read = first - 1
         self.ready: deque[Delivery] = deque()
+        #: is what comes on disk before anybody is told of it?
+        self.durable = durable
+        #: what came and is not on disk yet
+        self.staged: deque[Delivery] = deque()
+        #: where that goes which comes
+        self.arriving = self.staged if durable else self.ready
+        #: what is being written: so many of ``staged``, and received and run with them; None: nothing is
+        self.writing: tuple[int, int, bytes] | None = None
+        #: what is not settled up to here is on disk, and the run that this was told under
+        self.stored = first - 1 if durable else 0
+        self.stored_run = run
         #: released messages, in order, before everything in ``ready``
         self.returned: list[Delivery] = []
         self.held: dict[int, Delivery] = {}
@@ -153,6 +177,8 @@ class Inbox:
         self.replies: list[Delivery] = []
         #: settled beyond ``read``
         self.ahead = Ranges()
+        #: what of that an earlier process settled
+        self.foreseen: tuple[tuple[int, int], ...] = ()
         #: the last of what an earlier process settled ahead; 0: nothing
         self.known = 0
         #: held, and in the records settled already: a transaction that is under way settles it
@@ -195,6 +221,31 @@ class Inbox:
         return self.received == self.base
 
     @property
+    def holding(self) -> bool:
+        """Is there anything for its reader: waiting, taken, or on its way to the disk?"""
+        return bool(self.ready or self.held or self.returned or self.staged)
+
+    @property
+    def kept(self) -> bool:
+        """Are its messages on disk, or to be?  Else it comes to the journal only while it is the present one."""
+        return self.durable or self.stored > 0
+
+    @property
+    def outdated(self) -> bool:
+        """With a journal: is there anything of it that the disk has not?"""
+        return (
+            self.read != self.durable_read
+            or self.unwritten
+            or self.stated_received < self.received
+            or bool(self.rejects.keys() - self.durable_rejects)
+        )
+
+    @property
+    def in_doubt(self) -> bool:
+        """Is it being decided what is received?"""
+        return self.writing is not None and self.stated_received < self.received
+
+    @property
     def telling(self) -> bool:
         """Will the next message say something beside itself?"""
         return bool(self.gap) or self.restarted is not None
@@ -203,6 +254,11 @@ class Inbox:
     def idle(self) -> bool:
         """Is everything that came settled, and known to be?"""
         return self.read == self.received >= self.known and not self.rejects
+
+    @property
+    def ended(self) -> bool:
+        """Did the peer's FIN come, for good?"""
+        return 0 < self.fin <= self.stated_received
 
     @property
     def finished(self) -> bool:
@@ -219,17 +275,29 @@ class Inbox:
         """``read`` as ACK tells it: what a crash cannot take back."""
         return self.read if self.durable_read is None else min(self.read, self.durable_read)
 
+    @property
+    def stated_received(self) -> int:
+        """``received`` as the peer is told: in a durable inbox, what a crash cannot take back."""
+        return self.stored if self.durable else self.received
+
     def facts(self) -> InboxFacts:
         """What ATTACH says of this inbox."""
-        seen = self.known if self.known > self.received else 0
-        return InboxFacts(self.outbox_id, self.run, self.received, self.told_read, self.first, seen)
+        received, run = self.stated_received, self.stored_run if self.durable else self.run
+        seen = self.known if self.known > received else 0
+        return InboxFacts(self.outbox_id, run, received, self.told_read, self.first, seen)
+
+    def last_facts(self) -> InboxFacts:
+        """The same of one that is dropped: what is still to be handed over of it counts as received."""
+        return replace(self.facts(), run=self.run, received=self.received)
 
     @classmethod
-    def restored(cls, facts: InboxFacts) -> Inbox:
+    def restored(cls, facts: InboxFacts, *, durable: bool = False) -> Inbox:
         """The inbox that shrank to ``facts`` because it was idle; it holds something."""
-        inbox = cls(facts.outbox_id, facts.run, facts.first)
+        inbox = cls(facts.outbox_id, facts.run, facts.first, durable=durable)
         inbox.base = -1
         inbox.received, inbox.read = facts.received, facts.read
+        if durable:
+            inbox.stored, inbox.durable_read = facts.received, facts.read
         return inbox
 
     # -- arriving ---------------------------------------------------------------------------------------------------
@@ -244,7 +312,8 @@ class Inbox:
         """Take the base anew, for an inbox that holds nothing."""
         self.first = first
         self.base = self.received = self.read = first - 1
-        self.run = run
+        self.run = self.stored_run = run
+        self.stored, self.writing = self.base if self.durable else 0, None
 
     def admit(self, cost: int) -> None:
         """Count what the peer starts to send: it may start while anything is left; raises PeerFault beyond."""
@@ -288,7 +357,7 @@ class Inbox:
             return False
         self.unsettled += cost
         details = self._details(None) if self.telling else None
-        self.ready.append((self, sequence, payload, flags, details))
+        self.arriving.append((self, sequence, payload, flags, details))
         return True
 
     def accept_special(self, sequence: int, payload: bytes, flags: int, details: Details) -> bool:
@@ -303,11 +372,19 @@ class Inbox:
             return False
         self.unsettled += COST_PER_MESSAGE + details.headers_size + len(payload)
         if reply_to(details.headers) is not None:
-            self.held[sequence] = reply = (self, sequence, payload, flags, details)
-            self.replies.append(reply)
+            reply = (self, sequence, payload, flags, details)
+            if self.durable:
+                self.staged.append(reply)
+            else:
+                self._divert(reply)
             return False
-        self.ready.append((self, sequence, payload, flags, self._details(details) if self.telling else details))
+        self.arriving.append((self, sequence, payload, flags, self._details(details) if self.telling else details))
         return True
+
+    def _divert(self, reply: Delivery) -> None:
+        """It goes to whoever waits for it, past the stream."""
+        self.held[reply[1]] = reply
+        self.replies.append(reply)
 
     def _settled_before(self, sequence: int) -> bool:
         """Has an earlier process settled what came just now?  Then it is not handed over again."""
@@ -362,6 +439,58 @@ class Inbox:
             self.unsettled -= self.rejects.pop(sequence).cost
         return bool(known)
 
+    # -- the disk -----------------------------------------------------------------------------------------------------
+
+    def landed(self, facts: InboxFacts) -> int:
+        """What was being written is on disk, up to where ``facts`` say; returns how many may be taken now."""
+        count, self.writing = 0 if self.writing is None else self.writing[0], None
+        self.stored, self.stored_run = facts.received, facts.run
+        popleft, before = self.staged.popleft, len(self.ready)
+        self.admit_stored([popleft() for _ in range(count)])
+        return len(self.ready) - before
+
+    def admit_stored(self, deliveries: Iterable[Delivery]) -> None:
+        """These are on disk: they may be taken, and replies be passed on."""
+        append = self.ready.append
+        for delivery in deliveries:
+            if _is_reply(delivery):
+                self._divert(delivery)
+            else:
+                append(delivery)
+
+    def emptied(self) -> None:
+        """An earlier process had settled all that came."""
+        self.ready.clear()
+        self.unsettled = self.turn = 0
+        self.gap, self.restarted = [], None
+        self.read = self.durable_read = self.received
+        self.stored = self.received if self.durable else 0
+        self.ahead = Ranges((max(first, self.read + 1), last) for first, last in self.ahead if last > self.read)
+        self.foreseen = tuple(self.ahead)
+        self.known = self.foreseen[-1][1] if self.foreseen else 0
+
+    def unstage(self) -> None:
+        """What is neither on disk nor being written has not come: its sender will be told so, and sends it again.
+
+        A sender whose journal went back in time is found out by what it is told; it may have given the numbers of what
+        it lost to other messages, which must not be taken for those that are here.
+        """
+        count, stored, run = self.writing or (0, self.stored, self.stored_run)
+        if not self.durable or stored == self.received:
+            return
+        dropped = [self.staged.pop() for _ in range(len(self.staged) - count)]
+        told = next((delivery[4] or Details() for delivery in reversed(dropped) if not _is_reply(delivery)), None)
+        if told is not None:
+            self.gap, self.restarted = list(told.gap), told.peer_restarted or self.restarted
+        self.gap = [replace(part, last=min(part.last, stored)) for part in self.gap if part.first <= stored]
+        self.unsettled -= sum(map(cost_of, dropped))
+        self.received, self.run = stored, run
+        self.read = min(self.read, stored)
+        self.fin = self.fin if self.fin <= stored else 0
+        still = [(first, min(last, stored)) for first, last in self.ahead if first <= stored]
+        still += [(max(first, stored + 1), last) for first, last in self.foreseen if last > stored]
+        self.ahead = Ranges(still)
+
     # -- the application --------------------------------------------------------------------------------------------
 
     def take(self) -> Delivery | None:
@@ -384,7 +513,7 @@ class Inbox:
         taken += [popleft() for _ in range(min(limit - len(taken), len(self.ready)))]
         if not taken:
             return taken
-        self.unsettled -= sum(map(_cost, taken))
+        self.unsettled -= sum(map(cost_of, taken))
         if taken[0][1] == self.read + 1 and taken[-1][1] == self.read + len(taken):
             self.read = taken[-1][1] - 1  # one unbroken run: only its end can join what was settled ahead
             self._settled(taken[-1][1])
@@ -401,7 +530,7 @@ class Inbox:
         elif delivery[4] is None:
             self.unsettled -= COST_PER_MESSAGE + len(delivery[2])
         else:
-            self.unsettled -= _cost(delivery)
+            self.unsettled -= cost_of(delivery)
         if sequence == self.read + 1 and not self.ahead.firsts:
             self.read = sequence
         else:
@@ -409,7 +538,7 @@ class Inbox:
 
     def reject(self, sequence: int, code: int, text: str) -> Reject | None:
         """The application refuses a held message; returns what the peer must be told, None if it need not be."""
-        cost = _cost(self._held(sequence))
+        cost = cost_of(self._held(sequence))
         self._settled(sequence)
         if sequence < self.first:
             self.unsettled -= cost
@@ -465,6 +594,11 @@ class Inbox:
     def _advance(self) -> None:
         """What is settled may have joined; what has not come again yet has to do that first."""
         self.read = self.ahead.pass_over(self.read, self.received)
+
+
+def _is_reply(delivery: Delivery) -> bool:
+    details = delivery[4]
+    return details is not None and reply_to(details.headers) is not None
 
 
 def _sequence(delivery: Delivery) -> int:

@@ -29,9 +29,11 @@ _OLD_INBOXES = 8
 class Inboxes:
     """The inboxes of one session."""
 
-    __slots__ = ("_ended", "_turns", "boxes", "dormant", "present")
+    __slots__ = ("_ended", "_turns", "boxes", "dormant", "durable", "present")
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
+        #: is what comes on disk before anybody is told of it?
+        self.durable = durable
         #: the one that the peer's present outbox feeds; None until it attached, and when the session is over
         self.present: Inbox | None = None
         #: all that may hold a message, the present one last
@@ -68,6 +70,17 @@ class Inboxes:
         """Messages that were taken and are not settled."""
         return sum(len(inbox.held) for inbox in self.boxes)
 
+    @property
+    def in_doubt(self) -> bool:
+        """Is it being decided what is received?  Until then nothing can be stated."""
+        return any(inbox.in_doubt for inbox in self.boxes)
+
+    def unstage(self) -> None:
+        """No connection brings anything now: what is not on disk, or being written, has not come."""
+        for inbox in self.boxes:
+            if not inbox.forsaken:
+                inbox.unstage()
+
     def in_turn(self) -> list[Inbox]:
         """Those that may hold a message, as they are read."""
         return self.boxes if len(self.boxes) < 2 else sorted(self.boxes, key=_turn)
@@ -92,7 +105,8 @@ class Inboxes:
     def reported(self) -> InboxFacts | None:
         """The newest inbox that holds something."""
         for inbox in reversed(self.boxes):
-            if not inbox.empty and (inbox is self.present or not self.is_ended(inbox.outbox_id)):
+            told = inbox.stated_received != inbox.base
+            if told and (inbox is self.present or not self.is_ended(inbox.outbox_id)):
                 return inbox.facts()
         return self.dormant[-1] if self.dormant else None
 
@@ -102,11 +116,23 @@ class Inboxes:
         return tuple(ended for _, ended in self._ended)
 
     def restore_ended(self, ended: tuple[Ended, ...], now: float) -> None:
-        """What an earlier process had put on record, which lives no more; its time begins anew."""
+        """What an earlier process had put on record, which lives no more; its time begins anew.
+
+        What is unread of it stays for its reader.
+        """
         self._ended = [(now, item) for item in ended]
-        self.boxes = [box for box in self.boxes if not self.is_ended(box.outbox_id)]
-        if self.present not in self.boxes:
+        if self.present is not None and self.is_ended(self.present.outbox_id):
+            self.present.forsake()
             self.present = None
+        self.boxes = [box for box in self.boxes if not self.is_ended(box.outbox_id) or box.holding]
+
+    def restore(self, boxes: list[Inbox], present: Inbox | None) -> None:
+        """The inboxes as an earlier process left them."""
+        for box in boxes:
+            self._turns = max(self._turns, box.turn)
+            if box is not present:
+                box.forsake()
+        self.boxes, self.present = boxes, present
 
     def is_ended(self, outbox_id: bytes) -> bool:
         """Is it on record as ended?  Nothing of it may come again."""
@@ -129,14 +155,16 @@ class Inboxes:
         It is the present one from here on.  ``durable``: nothing may be acknowledged that is not on disk.  ``since``:
         as of when a dropped inbox is put on record.
         """
-        self.boxes = [Inbox.restored(facts) for facts in self.dormant] + self.boxes
+        self.boxes = [Inbox.restored(facts, durable=self.durable) for facts in self.dormant] + self.boxes
         self.dormant = []
         old = self.present
         barred = self.is_ended(attach.outbox_id)
         inbox = None if barred else next((box for box in self.boxes if box.outbox_id == attach.outbox_id), None)
+        if inbox is not None:
+            inbox.unstage()
         if inbox is None or inbox.empty:
             if inbox is None:
-                inbox = Inbox(attach.outbox_id, attach.run, attach.first)
+                inbox = Inbox(attach.outbox_id, attach.run, attach.first, durable=self.durable)
             inbox.rebase(attach.first, attach.run)
             inbox.barred = barred
         else:
@@ -144,10 +172,11 @@ class Inboxes:
         if durable and (inbox.empty or inbox.durable_read is None):  # or it shrank, which it does when all is on disk
             inbox.durable_read = inbox.read
         inbox.forsaken = False
-        if not inbox.unread and not inbox.held:
+        if not inbox.holding:
             self._turns += 1
             inbox.turn = self._turns
         if old is not None and old is not inbox:
+            old.unstage()
             old.forsake()
         previous = self.reported()
         self.boxes = [box for box in self.boxes if box is not inbox and not (box.empty and box.idle)]
@@ -158,28 +187,30 @@ class Inboxes:
 
     def drop_old(self, since: float) -> None:
         """Old inboxes without anything unread are only positions; a few of the newest are kept."""
-        idle = [box for box in self.boxes if box is not self.present and not box.unread and not box.held]
+        idle = [box for box in self.boxes if box is not self.present and not box.holding]
+        idle = [box for box in idle if not (box.kept and box.outdated)]  # else what it has settled comes again
         for box in idle[: max(0, len(idle) - _OLD_INBOXES)]:
             self.boxes.remove(box)
             self._record(box.facts(), Why.EXPIRED, since)
 
     def close(self, why: int, now: float) -> None:
         """The session is over: final positions on record; what is unread stays for its reader."""
-        for facts in self.dormant + [box.facts() for box in self.boxes if not box.empty]:
+        for facts in self.dormant + [box.last_facts() for box in self.boxes if not box.empty]:
             if not self.is_ended(facts.outbox_id):
                 self._record(facts, why, now)
         for box in self.boxes:
             if not box.forsaken:
                 box.forsake()
-        self.boxes = [box for box in self.boxes if box.unread or box.held]
+        self.boxes = [box for box in self.boxes if box.holding]
         self.dormant = []
         self.present = None
 
     def shrink(self) -> None:
         """Idle for long: inboxes with nothing in them, and nothing to tell, become their positions."""
         boxes = self.boxes
-        busy = any(box.unread or box.held or box.fin or not box.idle or box.telling for box in boxes)
-        unwritten = any(box.stated_read < box.read for box in boxes)  # what is not on disk cannot be told again
+        busy = any(box.holding or box.fin or not box.idle or box.telling for box in boxes)
+        # what is not on disk cannot be told again
+        unwritten = any(box.stated_read < box.read or box.stated_received < box.received for box in boxes)
         if busy or unwritten or not boxes:  # without any it has shrunk before
             return
         self.dormant = [box.facts() for box in boxes if not box.empty]

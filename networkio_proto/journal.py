@@ -9,6 +9,7 @@ it says so with ``Endpoint.journal_done``.  Until then nothing that rests on the
 * a message is transmitted only after its :class:`MessageAccepted`, and after the :class:`OutboxOpened` of its outbox
   and the :class:`ReceiverKnown` of the process that it goes to;
 * ``read`` in ACK and ATTACH stays at the last :class:`InboxMoved`, and a REJECT waits for the one that holds it;
+* in a durable inbox so does ``received``, and a message that came is not handed over before it is in one;
 * ``first`` stays at the last :class:`OutboxTrimmed`;
 * a message that ended early is passed over only after its :class:`MessagesEnded`, and nothing behind it goes before.
 
@@ -32,12 +33,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from .errors import JournalError
+from .events import GapRange, Positions
 from .handshake import Ended, InboxFacts
-from .inbox import Inbox, Reject
+from .inbox import Delivery, Details, Inbox, Reject, cost_of
 from .ledger import Failure, FailureLog
+from .maps import decode_map, encode_map
 from .outbox import Entry, Outbox
 from .ranges import Ranges
 from .spill import JournalLoad, LoadQueue, Spill
@@ -53,6 +57,7 @@ __all__ = [
     "JournalBatch",
     "JournalQueue",
     "JournalRecord",
+    "KeptMessage",
     "MessageAccepted",
     "MessagesEnded",
     "MessagesKept",
@@ -133,18 +138,42 @@ class ReceiverKnown:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptMessage:
+    """A message that came, as a durable inbox keeps it; ``flags`` are its DATA flags, ``headers`` the encoded map."""
+
+    sequence: int
+    payload: bytes
+    headers: bytes
+    flags: int
+    #: as in :class:`~networkio_proto.inbox.Details`
+    gap: tuple[GapRange, ...] = ()
+    restarted: Positions | None = None
+    origin: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InboxMoved:
     """Where the inbox stands: ``facts.read`` is everything settled; rejections that the peer may not know of.
 
-    ``fin``: the peer's outbox ended there, and that is read; the peer does not say it again.
-    ``settled``: ranges beyond ``read``, in order; what is settled out of turn is settled for good.
+    What lies beyond that up to ``facts.received``, and is not ``settled``, is on disk.
     """
 
     peer_id: str
     facts: InboxFacts
     rejects: tuple[tuple[int, int, str], ...]
+    #: the peer's outbox ended there, and that is read, or kept: the peer does not say it again
     fin: int = 0
+    #: ranges beyond ``read``, in order; what is settled out of turn is settled for good
     settled: tuple[tuple[int, int], ...] = ()
+    #: what came last, in order; whatever was on disk from the first of these on, or beyond ``received``, never came
+    messages: tuple[KeptMessage, ...] = ()
+    #: what the next message will say beside itself
+    gap: tuple[GapRange, ...] = ()
+    restarted: Positions | None = None
+    #: its place among the inboxes that are read, lowest first; 0: nothing of it is kept
+    turn: int = 0
+    #: the other inboxes of this peer that hold messages: one that is not among them has none any more
+    old: tuple[InboxMoved, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +298,7 @@ class JournalQueue:
         again = [(journal, type(record)) for journal, record in batch] + [each[:2] for each in pending]
         for journal, kind in again:
             journal.unwant(kind)
+            journal.not_written()
         for journal, kind in again:  # each once: what is written is looked up then
             if kind is not MessageAccepted:
                 journal.want(kind)
@@ -279,11 +309,27 @@ class JournalQueue:
 class SessionJournal:
     """One session's part of the seam."""
 
-    __slots__ = ("_barriers", "_queue", "_session", "_unwritten", "_wanted", "accepted", "first", "spill")
+    __slots__ = (
+        "_barriers",
+        "_end",
+        "_fresh",
+        "_landed",
+        "_queue",
+        "_session",
+        "_unwritten",
+        "_wanted",
+        "accepted",
+        "first",
+        "spill",
+    )
 
     def __init__(self, queue: JournalQueue, session: Session, accepted: int) -> None:
         self._queue = queue
         self._session = session
+        #: is something on disk that came, of which the session was not told; how many messages; the peer's end, too?
+        self._landed = False
+        self._fresh = 0
+        self._end = False
         #: kinds of records that wait already; their content is looked up when they are written
         self._wanted: set[type[JournalRecord]] = set()
         #: records without which nothing may be transmitted
@@ -312,6 +358,14 @@ class SessionJournal:
     def unwant(self, kind: type[JournalRecord]) -> None:
         """It waits no longer."""
         self._wanted.discard(kind)
+
+    def not_written(self) -> None:
+        """A batch failed, and what came and was in it is not on disk."""
+        inboxes = self._session.inboxes
+        for inbox in inboxes:
+            inbox.writing = None
+        if self._session.connection is None:
+            inboxes.unstage()
 
     def barrier(self, kind: type[JournalRecord]) -> None:
         """Nothing may be transmitted before this is on disk."""
@@ -347,14 +401,17 @@ class SessionJournal:
             return ReceiverKnown(session.peer_id, outbox.receiver or b"", outbox.marked)
         if kind is InboxesEnded:
             return InboxesEnded(session.peer_id, session.inboxes.ended(-inf))
-        inbox = session.inbox
-        if inbox is None:  # the session is over
-            return InboxMoved(session.peer_id, InboxFacts(_NO_OUTBOX, _NO_OUTBOX, 0, 0, 1), ())
-        read, settled = inbox.outlook()
-        facts = InboxFacts(inbox.outbox_id, inbox.run, read, read, inbox.first)
-        rejects = tuple((reject.sequence, reject.code, reject.text) for reject in inbox.rejects.values())
-        inbox.unwritten = False
-        return InboxMoved(session.peer_id, facts, rejects, inbox.fin if inbox.fin <= read else 0, tuple(settled))
+        return self._moved()
+
+    def _moved(self) -> InboxMoved:
+        session, inboxes = self._session, self._session.inboxes
+        present = inboxes.present
+        left = [box for box in inboxes if box is not present and box.kept and (box.holding or box.outdated)]
+        old = tuple(_inbox_record(session.peer_id, box) for box in left)
+        if present is None:  # the session is over
+            return InboxMoved(session.peer_id, InboxFacts(_NO_OUTBOX, _NO_OUTBOX, 0, 0, 1), (), old=old)
+        record = _inbox_record(session.peer_id, present)
+        return replace(record, old=old) if old else record
 
     def _ended(self) -> MessagesEnded:
         """What is not on disk yet goes there as the tombstone that it is."""
@@ -378,11 +435,9 @@ class SessionJournal:
         elif isinstance(record, OutboxTrimmed):
             self.first = record.first
         elif isinstance(record, InboxMoved):
-            inbox = self._session.inbox
-            if inbox is not None and inbox.outbox_id == record.facts.outbox_id:
-                # an empty inbox may have begun anew further on since the record was made
-                inbox.durable_read = max(record.facts.read, inbox.durable_read or 0)
-                inbox.durable_rejects = frozenset(sequence for sequence, _, _ in record.rejects)
+            for each in (record, *record.old):
+                if each.facts.received or each.settled:
+                    self._inbox_written(each)
         elif type(record) not in self._wanted:  # else it is outdated: the barrier moved on
             self._barriers.discard(type(record))
 
@@ -392,12 +447,32 @@ class SessionJournal:
         assert known is not None
         known.difference_update(ends)
 
+    def _inbox_written(self, record: InboxMoved) -> None:
+        mine = (box for box in self._session.inboxes if box.outbox_id == record.facts.outbox_id and not box.barred)
+        inbox = next(mine, None)
+        if inbox is None or (inbox.durable and inbox.writing is None):
+            return
+        # an inbox that is not durable may have been empty, and have begun anew further on, since the record was made
+        inbox.durable_read = max(record.facts.read, inbox.durable_read or 0)
+        inbox.durable_rejects = frozenset(sequence for sequence, _, _ in record.rejects)
+        if inbox.durable:
+            before = inbox.ended
+            self._fresh += inbox.landed(record.facts)
+            self._landed = True
+            self._end = self._end or (inbox.ended and not before and inbox is self._session.inbox)
+        elif inbox.durable_read >= inbox.stored:
+            inbox.stored = 0
+
     def proceed(self, now: float) -> None:
         """A batch with something of this session is durable."""
         self.spill.put_away(self.accepted)
         if self.open:
             self._session.outbox.sendable = self.accepted
             self._session.outbox.bar()
+        if self._landed:
+            fresh, end = self._fresh, self._end
+            self._landed, self._fresh, self._end = False, 0, False
+            self._session.stored(fresh, now, end=end)
         self._session.journaled(now)
         while self._unwritten and self.has(self._unwritten[0][0].sequence):
             _, token = self._unwritten.popleft()
@@ -435,6 +510,44 @@ class SessionJournal:
     def waiters(self) -> list[Token]:
         """The tokens of all who wait."""
         return [token for _, token in self._unwritten if token is not None]
+
+
+# -- what comes -------------------------------------------------------------------------------------------------------
+
+
+def _inbox_record(peer_id: str, inbox: Inbox) -> InboxMoved:
+    """Where an inbox stands, and what of it is not on disk yet."""
+    if inbox.empty:  # it is as if it were not
+        return InboxMoved(peer_id, InboxFacts(inbox.outbox_id, inbox.run, 0, 0, inbox.first), ())
+    read, settled = inbox.outlook()
+    received = inbox.received if inbox.durable else max(read, inbox.stored)
+    facts = InboxFacts(inbox.outbox_id, inbox.run, received, read, inbox.first)
+    rejects = tuple((reject.sequence, reject.code, reject.text) for reject in inbox.rejects.values())
+    fin = inbox.fin if inbox.fin <= received else 0
+    inbox.unwritten = False
+    if not inbox.kept:
+        return InboxMoved(peer_id, facts, rejects, fin, tuple(settled))
+    inbox.writing = (len(inbox.staged), received, inbox.run)
+    messages = tuple(map(_kept, inbox.staged))
+    gap = tuple(part for part in inbox.gap if part.last <= received)
+    return InboxMoved(peer_id, facts, rejects, fin, tuple(settled), messages, gap, inbox.restarted, inbox.turn)
+
+
+def _kept(delivery: Delivery) -> KeptMessage:
+    _, sequence, payload, flags, details = delivery
+    if details is None:
+        return KeptMessage(sequence, payload, b"", flags)
+    headers = b"" if details.headers is None else encode_map(details.headers)
+    return KeptMessage(sequence, payload, headers, flags, details.gap, details.peer_restarted, details.origin)
+
+
+def _delivery(inbox: Inbox, kept: KeptMessage) -> Delivery:
+    """As it is handed over by a later process: an earlier one's application may have seen it."""
+    details = Details(
+        headers=decode_map(kept.headers) if kept.headers else None, headers_size=len(kept.headers), redelivered=True,
+        gap=kept.gap, peer_restarted=kept.restarted, origin=kept.origin,
+    )  # fmt: skip
+    return inbox, kept.sequence, kept.payload, kept.flags, details
 
 
 # -- a new process ----------------------------------------------------------------------------------------------------
@@ -497,32 +610,57 @@ def _trim(outbox: Outbox, first: int) -> None:
 
 
 def _restore_inbox(session: Session, record: InboxMoved) -> None:
-    if record.facts.outbox_id == _NO_OUTBOX:
-        session.inboxes.boxes, session.inboxes.present = [], None
-        return
-    read = record.facts.read
-    if not read and not record.settled:  # nothing was settled
-        return
-    if session.inboxes.is_ended(record.facts.outbox_id):  # its sender stated it once more
-        return
-    inbox = Inbox.restored(record.facts)
-    inbox.durable_read = inbox.read
+    inboxes, mine = session.inboxes, record.facts.outbox_id
+    before, left = {box.outbox_id: box for box in inboxes}, {old.facts.outbox_id: old for old in record.old}
+    nothing = not record.facts.received and not record.settled
+    passing = nothing or inboxes.is_ended(mine)  # nothing has come of it, or its sender stated it once more
+    over = mine == _NO_OUTBOX
+    boxes: list[Inbox] = []
+    for outbox_id, box in before.items():
+        if outbox_id in left:
+            again = _inbox(left.pop(outbox_id), box, inboxes.durable)
+            if again.ready or not inboxes.is_ended(outbox_id):
+                boxes.append(again)
+        elif not (over or inboxes.is_ended(outbox_id)) and (passing or outbox_id != mine):
+            if box.read < box.received:
+                box.emptied()
+            boxes.append(box)
+    boxes += [_inbox(old, None, inboxes.durable) for old in left.values()]
+    if not passing:
+        inbox = _inbox(record, before.get(mine), inboxes.durable)
+        inboxes.restore([*boxes, inbox], inbox)
+    elif over or record.old or inboxes.present not in boxes:
+        inboxes.restore(boxes, None)
+    else:
+        inboxes.restore(boxes, inboxes.present)
+
+
+def _inbox(record: InboxMoved, before: Inbox | None, durable: bool) -> Inbox:
+    """The inbox as a record says it is; what had come of it earlier is in ``before``."""
+    inbox = Inbox.restored(record.facts, durable=durable)
+    read, received = inbox.read, inbox.received
+    inbox.durable_read = read
     inbox.fin = record.fin
     inbox.ahead = Ranges(record.settled)
     inbox.known = inbox.ahead.lasts[-1] if record.settled else 0
+    inbox.foreseen = record.settled
     # Of what comes again the application decides anew.
     settled = [reject for reject in record.rejects if reject[0] <= read or reject[0] in inbox.ahead]
     kept = [Reject(sequence, code, text, 0) for sequence, code, text in settled]
     inbox.rejects = {reject.sequence: reject for reject in kept}
     inbox.durable_rejects = frozenset(inbox.rejects)
-    left = [box for box in session.inboxes if box.outbox_id != inbox.outbox_id]
-    for box in left:
-        box.forsake()
-    session.inboxes.boxes = [*left, inbox]
-    session.inboxes.present = inbox
+    inbox.gap, inbox.restarted, inbox.turn = list(record.gap), record.restarted, record.turn
+    messages = {} if before is None else {delivery[1]: delivery for delivery in before.ready}
+    messages |= {message.sequence: _delivery(inbox, message) for message in record.messages}
+    for sequence, delivery in sorted(messages.items(), key=itemgetter(0)):
+        if read < sequence <= received and sequence not in inbox.ahead:
+            inbox.ready.append((inbox, *delivery[1:]))
+            inbox.unsettled += cost_of(delivery)
+    inbox.stored = received if durable or inbox.ready else 0
+    return inbox
 
 
-def restored(session: Session, run: bytes) -> None:
+def restored(session: Session, run: bytes, now: float) -> None:
     """All records are in: go on under a new run."""
     outbox = session.outbox
     outbox.recall_ends()
@@ -535,3 +673,4 @@ def restored(session: Session, run: bytes) -> None:
         session.ending = outbox.fin >= outbox.first
     session.open_journal(outbox.next - 1)
     session.account()
+    session.recall(now)

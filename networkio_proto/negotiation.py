@@ -169,6 +169,9 @@ class Negotiation:
         if endpoint.claims(session) or connection.dial < session.arbitration.stated:
             connection.close(CloseCode.COLLISION, "", now)
             return
+        if session.inboxes.in_doubt:
+            connection.close(CloseCode.RETRY, "", now)
+            return
         connection.session = session
         self._transcript += PREAMBLE + raw
         connection.expect_attach()

@@ -124,6 +124,7 @@ class NodeHandle(Generic[P]):
     ``auth``: how identities are proved; ``"insecure"`` spells out that nobody does, which only loopback gets unsaid.
     ``codec``: objects to bytes.  ``instrumentation`` is told of every message; it must not call the node.
     ``journal``: the file, or the store, in which everything is kept that must outlive this process.
+    ``durable_inbox``: what comes is kept there too, before it is acknowledged as received (guarantees, G5).
     ``tls``: encrypts all its streams (``networkio_tls.TLS``); with certificates of both sides these prove identities.
     ``authorize(identity)`` is asked about every peer that has proved who it is; it may return a Refusal, must not call
     the node, and refuses if it raises.
@@ -149,6 +150,7 @@ class NodeHandle(Generic[P]):
         random: RandomSource | None = None,
         instrumentation: Instrumentation | None = None,
         journal: Store | str | PathLike | None = None,
+        durable_inbox: bool = False,
         tls: Security | None = None,
         authorize: Authorize | None = None,
         quotas: Mapping[str, Quota] | None = None,
@@ -158,8 +160,9 @@ class NodeHandle(Generic[P]):
         self.codec: Codec = MsgpackCodec() if codec is None else codec
         #: the core
         self.endpoint = Endpoint(
-            peer_id, config, auth=self._auth, journal=journal is not None, codec=self.codec.name, random=random,
-            instrumentation=instrumentation, authorize=authorize, quotas=quotas,
+            peer_id, config, auth=self._auth, journal=journal is not None, durable_inbox=durable_inbox,
+            codec=self.codec.name, random=random, instrumentation=instrumentation, authorize=authorize,
+            quotas=quotas,
         )  # fmt: skip
         #: from any thread that is not inside: have this called soon, where the node may be entered
         self.post: Callable[[Callable[[], object]], object] = _at_once

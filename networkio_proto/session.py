@@ -21,6 +21,7 @@ changed nothing.  After any of them the endpoint's effects may have something fo
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -129,7 +130,7 @@ class Session(Timed):
             self.outbox.on_outcome = endpoint.observer.outcomes(peer_id)
         #: what of this session waits for the disk; None without a journal, and until there is something
         self.journal: SessionJournal | None = None
-        self.inboxes = Inboxes()
+        self.inboxes = Inboxes(durable=endpoint.durable_inbox)
         #: what this peer may have
         self.bounds = endpoint.quotas.of(peer_id)
         self.window = Window(endpoint, self.bounds)
@@ -240,12 +241,12 @@ class Session(Timed):
     @property
     def nothing_follows(self) -> bool:
         """Will nothing more come: did the peer end its outbox, or is the session over?"""
-        return self.closed or (self.inboxes.present is not None and self.inboxes.present.fin > 0)
+        return self.closed or (self.inboxes.present is not None and self.inboxes.present.ended)
 
     @property
     def peer_ended(self) -> bool:
         """Will nothing more come, and was all that came taken?"""
-        return self.nothing_follows and not self.unread
+        return self.nothing_follows and not self.unread and not any(box.staged for box in self.inboxes)
 
     @property
     def stalled(self) -> bool:
@@ -601,6 +602,7 @@ class Session(Timed):
         self.error = error
         if self.inbox is not None:
             self.inbox.partial = 0
+        self.inboxes.unstage()
         self.window.release(self.unsettled)
         self.notices.add(Notice.LINK)
         self.wake(Watch.LINK)
@@ -647,19 +649,24 @@ class Session(Timed):
         if not inbox.expect(sequence):
             return False
         inbox.finish(sequence)
-        self.notices.add(Notice.PEER_ENDED)
-        self.requests.give_up()
-        self.wake(Watch.READABLE | Watch.REPLY)
+        if inbox.ended:  # else when it is on disk, with all that came before it
+            self._tell_end()
         self.acknowledger.hurry(now)
         self.farewell.check(now)
         return True
 
+    def _tell_end(self) -> None:
+        """The peer's FIN came."""
+        self.notices.add(Notice.PEER_ENDED)
+        self.requests.give_up()
+        self.wake(Watch.READABLE | Watch.REPLY)
+
     def received_something(self, fresh: int, urgent: bool, now: float) -> None:
         """A chunk was worked through that brought messages, SKIPs or duplicates: notices and acknowledgement."""
         inbox = self.inboxes.present
-        self.counters.taken_in += fresh
         self.pass_replies_on(now)
-        if fresh:
+        if fresh and not self.inboxes.durable:  # else when it is on disk
+            self.counters.taken_in += fresh
             self._ready(now)
         if inbox is None:  # the session ended with the same chunk; what came before can be read
             return
@@ -668,10 +675,11 @@ class Session(Timed):
 
     def pass_replies_on(self, now: float) -> None:
         """Replies that came: to those who wait for them, or away with them."""
-        inbox = self.inboxes.present
-        if inbox is None:
-            return
-        replies, inbox.replies = inbox.replies, []
+        replies: list[Delivery] = []
+        for inbox in self.inboxes:
+            if inbox.replies:
+                replies += inbox.replies
+                inbox.replies = []
         self.counters.taken_in += len(replies)
         for delivery in replies:
             if not self.requests.answer(delivery):
@@ -750,12 +758,34 @@ class Session(Timed):
             journal.message(sequence)
 
     def _journal_inbox(self) -> None:
-        """``read`` or a rejection is to be told: not before it is on disk.  So is what was settled out of turn."""
-        journal, inbox = self.journal, self.inboxes.present
-        if journal is not None and inbox is not None:
-            unwritten = inbox.rejects.keys() - inbox.durable_rejects
-            if inbox.read != inbox.durable_read or inbox.unwritten or unwritten:
-                journal.want(InboxMoved)
+        """``read`` or a rejection is to be told: not before it is on disk.  So is what was settled out of turn.
+
+        And what came, where the inbox is durable.
+        """
+        journal = self.journal
+        if journal is not None:
+            for inbox in self.inboxes:
+                if (inbox is self.inboxes.present or inbox.kept) and inbox.outdated:
+                    journal.want(InboxMoved)
+
+    def recall(self, now: float) -> None:
+        """An earlier process had messages on disk that it had not settled: they are handed over again."""
+        for inbox in self.inboxes:
+            stored, inbox.ready = inbox.ready, deque()
+            inbox.arriving = inbox.staged if inbox.durable else inbox.ready
+            inbox.admit_stored(stored)
+        self.pass_replies_on(now)
+        if self.unread:
+            self._ready(now)
+
+    def stored(self, fresh: int, now: float, *, end: bool) -> None:
+        """What came is on disk; ``fresh`` messages may be read now; ``end``: the peer's FIN is there, too."""
+        self.pass_replies_on(now)
+        if fresh:
+            self.counters.taken_in += fresh
+            self._ready(now)
+        if end:
+            self._tell_end()
 
     def journaled(self, now: float) -> None:
         """A batch with something of this session is durable."""

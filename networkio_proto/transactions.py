@@ -150,7 +150,8 @@ class Transaction:
         for message in self._messages:
             session, inbox = message.peer.session, message.inbox
             inbox.committing.add(message.sequence)
-            if session.journal is not None and inbox is session.inbox:  # else its sender went on to another outbox
+            # else its sender went on to another outbox
+            if session.journal is not None and (inbox is session.inbox or inbox.kept):
                 session.journal.want(InboxMoved)
 
     def _accept(self, peer: Any, draft: _Draft) -> None:

@@ -54,7 +54,9 @@ _RETRY = 0.5
 class Disk:
     """The journal of one host.  Hand it to ``World.host``; the host serves it after everything that its core does."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, inbox: bool = False) -> None:
+        #: does the host keep what comes here, too (a durable inbox)?
+        self.inbox = inbox
         #: what a crash leaves, a batch each, oldest first
         self.batches: list[tuple[JournalRecord, ...]] = []
         #: what is being synced, and would be lost

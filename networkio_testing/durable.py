@@ -9,7 +9,8 @@ things against the nodes:
   its disk has synced by then: sequences, the outbox and the run that they go under, the process of the peer that they
   go to (P-MODEL-15, P-OUT-8, P-RUN-1, P-MARK-6), ``first`` (P-MODEL-14), ``read`` and rejections (guarantee G4).
 * **What is on the disk outlives the process.**  When a process begins, a small model of the journal is replayed, and
-  the core must have made the same of it: the messages and their numbers, what is trimmed, where the inboxes stand.  The
+  the core must have made the same of it: the messages and their numbers, what is trimmed, where the inboxes stand, and
+  what a durable inbox holds, which is handed over from there, and only from there, in the end, and with a flag.  The
   ghosts of the old process's messages go on with the new one, so outcomes, READ, order and flags are judged across
   crashes as within a life.  What an application acknowledged, and the disk had, never comes again (guarantee G5).
 * **A failed batch** takes exactly those messages back that were not on disk.
@@ -50,6 +51,7 @@ from networkio_proto.journal import (
     OutboxTrimmed,
     ReceiverKnown,
 )
+from networkio_proto.notices import Notice
 from networkio_proto.outbox import Outbox, Spilled
 from networkio_proto.session import Session
 
@@ -87,6 +89,10 @@ class _Kept:
     inboxes: dict[bytes, int] = field(default_factory=dict)
     settled: dict[bytes, frozenset[int]] = field(default_factory=dict)
     rejects: dict[bytes, frozenset[int]] = field(default_factory=dict)
+    #: up to where a durable inbox has what came, under which run, and what it holds of that
+    received: dict[bytes, int] = field(default_factory=dict)
+    runs: dict[bytes, bytes] = field(default_factory=dict)
+    holds: dict[bytes, frozenset[int]] = field(default_factory=dict)
     #: the last positions of inboxes that are no more
     ended: tuple[Ended, ...] = ()
 
@@ -114,17 +120,37 @@ class _Kept:
         elif isinstance(record, InboxesEnded):
             self.ended = record.ended
             for outbox_id in {ended.outbox_id for ended in record.ended} & self.inboxes.keys():
-                del self.inboxes[outbox_id], self.settled[outbox_id], self.rejects[outbox_id]
-        elif any(record.facts.outbox_id == ended.outbox_id for ended in self.ended):
-            pass  # its sender stated once more what has ended
-        elif record.facts.outbox_id != bytes(16):
-            self.inboxes[record.facts.outbox_id] = record.facts.read
-            self.settled[record.facts.outbox_id] = _numbers(record.settled)
-            self.rejects[record.facts.outbox_id] = frozenset(sequence for sequence, _, _ in record.rejects)
+                if not self.holds[outbox_id]:  # else its reader gets that
+                    self._drop(outbox_id)
         else:
-            self.inboxes.clear()
-            self.settled.clear()
-            self.rejects.clear()
+            self._move(record)
+
+    def _move(self, record: InboxMoved) -> None:
+        mine, ends = record.facts.outbox_id, {ended.outbox_id for ended in self.ended}
+        parts = {part.facts.outbox_id: part for part in (*record.old, record) if part is not record or mine not in ends}
+        for outbox_id in self.inboxes.keys() - parts.keys():
+            if mine == bytes(16) or outbox_id in ends:
+                self._drop(outbox_id)
+            elif self.holds[outbox_id]:
+                self.inboxes[outbox_id], self.holds[outbox_id] = self.received[outbox_id], frozenset()
+        for outbox_id, part in parts.items():
+            if part.facts.received or part.settled:
+                self._fill(outbox_id, part)
+            if outbox_id in ends and not self.holds.get(outbox_id):
+                self._drop(outbox_id)
+
+    def _fill(self, outbox_id: bytes, part: InboxMoved) -> None:
+        read, received, settled = part.facts.read, part.facts.received, _numbers(part.settled)
+        came = {message.sequence for message in part.messages}
+        before = {number for number in self.holds.get(outbox_id, ()) if number < min(came, default=received + 1)}
+        self.inboxes[outbox_id], self.settled[outbox_id] = read, settled
+        self.rejects[outbox_id] = frozenset(sequence for sequence, _, _ in part.rejects)
+        self.received[outbox_id], self.runs[outbox_id] = received, part.facts.run
+        self.holds[outbox_id] = frozenset(n for n in before | came if read < n <= received and n not in settled)
+
+    def _drop(self, outbox_id: bytes) -> None:
+        for facts in (self.inboxes, self.settled, self.rejects, self.received, self.runs, self.holds):
+            facts.pop(outbox_id, None)
 
     def read(self, outbox_id: bytes) -> int:
         """Up to where what came in this outbox was read, be its inbox no more."""
@@ -170,6 +196,14 @@ class DurableJudge(Judge):
         self._unknown: dict[int, set[bytes]] = {}
         #: what was read, and is on disk: turns of messages, and the outboxes that they came in, by host and peer
         self._done: defaultdict[tuple[str, str], dict[int, set[bytes]]] = defaultdict(dict)
+        #: what a durable inbox had on disk and nobody got yet, by host
+        self._owed: defaultdict[str, dict[int, _Message]] = defaultdict(dict)
+        #: turns of messages that it got and an old copy of it has not, and whose senders did not know by then
+        self._unlearnt: defaultdict[str, set[int]] = defaultdict(set)
+        #: what it told at most of having received, by host and outbox
+        self._said: defaultdict[tuple[str, bytes], int] = defaultdict(int)
+        #: what a process found there when it began
+        self._found: dict[tuple[bytes, bytes], frozenset[int]] = {}
         #: turns of messages that were retained when their outbox got this name: they may come once in it, with a flag
         self._again: defaultdict[bytes, set[int]] = defaultdict(set)
 
@@ -206,8 +240,19 @@ class DurableJudge(Judge):
                 message = self._written[id(record)][1]
                 self._promised[host.name][id(record)] = (record.peer_id, message)
             elif isinstance(record, InboxMoved):
-                self._note_read(host, record, kept)
+                for part in (record, *record.old):
+                    self._note_read(host, part, kept)
+                    self._note_kept(host, part)
             kept.add(record)
+
+    def _note_kept(self, host: Host, part: InboxMoved) -> None:
+        """What came is on disk now, and somebody gets it (guarantee G5)."""
+        log = self._outboxes.get(part.facts.outbox_id)
+        for came in part.messages:
+            for message in () if log is None else self._candidates(log, came.sequence, part.facts.outbox_id):
+                if message.payload == came.payload and not message.seen_by:
+                    self._owed[host.name][message.turn] = message
+                    self.tally["kept"] += 1
 
     def _note_read(self, host: Host, record: InboxMoved, kept: _Kept) -> None:
         """What the application acknowledged is on disk now, and never comes again, be it out of turn."""
@@ -257,6 +302,8 @@ class DurableJudge(Judge):
             for record in batch:
                 kept = self._disk(host, record.peer_id)
                 if number >= self._noted[host.name] and isinstance(record, InboxMoved):
+                    for part in record.old:
+                        self._note_read(host, part, kept)
                     self._note_read(host, record, kept)
                 kept.add(record)
                 on_disk.add(id(record))
@@ -279,6 +326,17 @@ class DurableJudge(Judge):
         for pair, done in self._done.items():
             if pair[0] == host.name:
                 done.clear()
+        if host.disk is not None and host.disk.inbox:
+            self._unlearnt[host.name] |= {
+                message.turn
+                for log in self._logs.values()
+                if log.receiver == host.peer_id
+                for sequence, message in log.messages.items()
+                if sequence > log.received and message.seen_by
+            }
+        self._owed[host.name].clear()
+        for key in [key for key in self._said if key[0] == host.name]:
+            del self._said[key]
         for other in self.world.hosts.values():
             session = other.endpoint.sessions.get(host.peer_id)
             if session is not None:
@@ -405,15 +463,24 @@ class DurableJudge(Judge):
 
     def _restored_inboxes(self, host: Host, session: Session, kept: _Kept) -> None:
         """An inbox goes on behind what was read, and the rest comes again."""
-        stand = {inbox.outbox_id: (inbox.read, _numbers(inbox.ahead)) for inbox in session.inboxes}
-        inboxes = ((outbox_id, (read, kept.settled[outbox_id])) for outbox_id, read in kept.inboxes.items())
-        journal = {outbox_id: where for outbox_id, where in inboxes if where[0] or where[1]}
+        stand = {
+            box.outbox_id: (box.received, box.read, _numbers(box.ahead), frozenset(each[1] for each in box.ready))
+            for box in session.inboxes
+        }
+        journal = {
+            outbox_id: (kept.received[outbox_id], read, kept.settled[outbox_id], kept.holds[outbox_id])
+            for outbox_id, read in kept.inboxes.items()
+        }
         self._demand(stand == journal, "I10", "{} begins with {}, its journal has {}", host, stand, journal)
         ended = session.inboxes.ended(-inf)
         self._demand(ended == kept.ended, "I10", "{} begins with {} ended, its journal has {}", host, ended, kept.ended)
+        told = not session.unread or session.notices._pending & Notice.READY
+        self._demand(bool(told), "I23", "{} begins with messages of {}, and there is no notice", host, session.peer_id)
+        self._ghost(host, session).unread = session.unread
         incarnation = host.endpoint.incarnation
         for inbox in session.inboxes:
-            self._held[(incarnation, inbox.outbox_id)] = (inbox.read, inbox.read)
+            self._held[(incarnation, inbox.outbox_id)] = (inbox.received, inbox.read)
+            self._found[(incarnation, inbox.outbox_id)] = kept.holds[inbox.outbox_id]
             reader, settled = self._reader(incarnation, inbox.outbox_id), kept.settled[inbox.outbox_id]
             reader.last, reader.known = inbox.read, settled
             rejects = {number for number in kept.rejects[inbox.outbox_id] if number <= inbox.read or number in settled}
@@ -483,6 +550,7 @@ class DurableJudge(Judge):
         log, message = self._find(host, peer, delivery)
         flagged = details is not None and details.redelivered
         again = delivery[1] in self._reader(incarnation, delivery[0].outbox_id).attempts
+        self._from_disk(host, peer, delivery, message, flagged, again)
         unaware = not again and message.turn in self._unknown and self._unaware(host, log, message, flagged)
         if not again and not flagged and incarnation in message.seen_by:
             self._object("I4", "{} from {} comes again to {} without a flag", delivery[1], peer, host)
@@ -492,6 +560,11 @@ class DurableJudge(Judge):
             self._object("I4", "{} from {} comes again, and {} has on disk that it was read", delivery[1], peer, host)
         if done and not again and not flagged and not unaware:
             self._object("I4", "{} from {} comes again without a flag, and {} has read it", delivery[1], peer, host)
+        if message.turn in self._unlearnt[host.name] and not again:
+            self._unlearnt[host.name].discard(message.turn)
+            if not flagged:  # guarantees, Restarts: what its sender had not learned is received may come without
+                message.seen_by -= self._ancestors[incarnation]
+                self.tally["not learned"] += 1
         if message.forgotten and not flagged:  # see _forget
             message.seen_by -= message.forgotten & self._ancestors[incarnation]
         line = (incarnation, log.eldest or log)
@@ -499,6 +572,28 @@ class DurableJudge(Judge):
         super()._hand_over(host, peer, delivery)
         if self._unknown_now(log, message, delivery[1]):  # see _forget_order
             self._furthest[line] = before
+
+    def _from_disk(
+        self, host: Host, peer: str, delivery: Delivery, message: _Message, flagged: bool, again: bool
+    ) -> None:
+        """A durable inbox hands over what is on disk, with a flag what an earlier process may have handed over."""
+        self._owed[host.name].pop(message.turn, None)
+        if host.disk is None or not host.disk.inbox or again:
+            return
+        outbox_id, sequence = delivery[0].outbox_id, delivery[1]
+        if sequence not in self._disk(host, peer).holds.get(outbox_id, ()):
+            self._object("I10", "{} hands over {} from {}, which is not on disk", host, sequence, peer)
+        found = sequence in self._found.get((host.endpoint.incarnation, outbox_id), ())
+        if found and not flagged:
+            self._object("I9", "{} from {} was on the disk of {}, and is not flagged", sequence, peer, host)
+        self.tally["from disk"] += found
+
+    def at_rest(self) -> None:
+        """What was on disk was handed over, too."""
+        for name, owed in self._owed.items():
+            for message in owed.values() if self.world.hosts[name].up else ():
+                self._demand(bool(message.seen_by), "I10", "{} had {} on disk, and nobody got it", name, message)
+        super().at_rest()
 
     def _unaware(self, host: Host, log: _Log, message: _Message, flagged: bool) -> bool:
         """Who saw it in what its sender does not know of gets it once more, and without a flag; see _copy_copies."""
@@ -637,12 +732,13 @@ class DurableJudge(Judge):
                     over = sequence < kept.first or sequence in kept.ends
                     demand(over, "I10", "{} passes over {}, and on disk it is not ended", host, sequence)
         elif kind == ACK:
-            _, read, _, first = _POSITIONS.unpack_from(body)
+            received, read, _, first = _POSITIONS.unpack_from(body)
             demand(first <= kept.first, "I10", "{} acknowledges first {}, on disk is {}", host, first, kept.first)
             theirs = self._tap(wire, 1 - end).attach
             if theirs is not None:
                 durable = max(kept.read(theirs.outbox_id), self._stated[(me, theirs.outbox_id)])
                 demand(read <= durable, "I10", "{} acknowledges {} as read, on disk is {}", host, read, durable)
+                self._rests_received(host, session, kept, theirs.outbox_id, received, None)
         elif kind == REJECT:
             outbox_id, sequence = body[:16], _SEQUENCE.unpack_from(body, 16)[0]
             written = sequence in kept.rejects.get(outbox_id, ())
@@ -654,6 +750,22 @@ class DurableJudge(Judge):
             if inbox is not None:
                 durable = max(kept.read(inbox.outbox_id), self._stated[(me, inbox.outbox_id)])
                 demand(inbox.read <= durable, "I10", "{} states that {} is read, on disk {}", host, inbox.read, durable)
+                self._rests_received(host, session, kept, inbox.outbox_id, inbox.received, inbox.run)
+
+    def _rests_received(
+        self, host: Host, session: Session, kept: _Kept, outbox_id: bytes, received: int, run: bytes | None
+    ) -> None:
+        """A durable inbox tells what is on disk, and does not forget what it told.  ``run``: as ATTACH tells it."""
+        if host.disk is None or not host.disk.inbox or session.inboxes.is_ended(outbox_id):  # nothing comes of that
+            return
+        stated, said = self._stated[(host.endpoint.incarnation, outbox_id)], self._said[(host.name, outbox_id)]
+        durable = max(kept.received.get(outbox_id, 0), stated)
+        self._demand(received <= durable, "I10", "{} states {} as received, on disk is {}", host, received, durable)
+        self._demand(received >= said, "I10", "{} states {} as received, after {}", host, received, said)
+        self._said[(host.name, outbox_id)] = received
+        if run is not None and received > stated:
+            same = run == kept.runs.get(outbox_id)
+            self._demand(same, "I10", "{} states {} under a run that is not on disk", host, received)
 
     def _rests_on(self, wire: Wire, end: int, session: Session, kept: _Kept, sequence: int) -> None:
         """An entry, its outbox, and the process that it goes to are on disk."""

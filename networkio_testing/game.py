@@ -98,8 +98,9 @@ class Game:
 
     ``configs``: one for each host "a", "b", ...; None: the default.  ``pairs``: who talks to whom.  ``dialers``: the
     pairs whose first dials the second.  ``named``: dials say whom they expect.  ``durable``: the hosts that keep a
-    journal, on a disk of their own.  ``clocks``: what the clocks of some hosts show at first, and their rates.
-    ``stranger``: there is an adversary, and the hosts have a key ("secret") or none ("open").
+    journal, on a disk of their own; ``inboxes``: those of them that have a durable inbox.  ``clocks``: what the clocks
+    of some hosts show at first, and their rates.  ``stranger``: there is an adversary, and the hosts have a key
+    ("secret") or none ("open").
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Game:
         dialers: Sequence[str] = ("ab",),
         named: bool = True,
         durable: str = "",
+        inboxes: str = "",
         clocks: Mapping[str, Sequence[float]] | None = None,
         stranger: str = "",
     ) -> None:
@@ -118,7 +120,7 @@ class Game:
         self.judge = DurableJudge(self.world) if durable else Judge(self.world)
         self.recorder = Recorder(self.world)
         self.names = NAMES[: len(configs)]
-        self.disks = {name: Disk() for name in self.names if name in durable}
+        self.disks = {name: Disk(inbox=name in inboxes) for name in self.names if name in durable}
         now = self.world.now
         self.clocks = {name: Clock(rate, shows, now) for name, (shows, rate) in (clocks or {}).items()}
         self.stalls = StallJudge(self.world) if clocks else None

@@ -202,6 +202,8 @@ class _Log:
     #: up to here messages must be flagged (they went to another process than the peer's present one), or may be
     marked: int = 0
     markable: int = 0
+    #: is the inbox of that process on disk?
+    durable: bool = False
     #: the last announced ``read``
     announced: int = 0
     #: what it cost already when its process began
@@ -531,7 +533,7 @@ class Judge(Watcher):
         if boxes or ghost.boxes:
             ghost.boxes = len(boxes)
             only = boxes[0] if len(boxes) == 1 else None
-            stands = (-1, -1, -1) if only is None else (only.base, only.received, only.read)
+            stands = (-1, -1, -1) if only is None else (only.base, only.stated_received, only.read)
             if only is None or only is not ghost.inbox or stands != ghost.stood:
                 self._look_at_positions(host, session)
                 ghost.inbox, ghost.stood = only, stands
@@ -603,13 +605,19 @@ class Judge(Watcher):
             self._demand(known is log, "I3", "{} names an outbox like another", host)
             log.outbox_id = outbox.outbox_id
             log.received = 0
+        connection = session.connection
+        attach = None if connection is None else connection.attached
         if outbox.receiver != log.incarnation:
             log.incarnation = outbox.receiver
-            log.marked = log.markable = log.transmitted
+            echo = None if attach is None else attach.inbox
+            if not log.durable or echo is None or echo.outbox_id != outbox.outbox_id:
+                log.marked = log.markable = log.transmitted
+            elif echo.received < log.received:  # else it has what it got
+                log.marked, log.markable = max(log.marked, log.received), log.transmitted  # all may be (P-MARK-2)
             log.received = 0
+        log.durable = log.durable if attach is None else attach.durable
         if session.connections != log.connections:
             log.connections = session.connections
-            attach = None if session.connection is None else session.connection.attached
             inbox = None if attach is None else attach.inbox
             if inbox is None or inbox.outbox_id != outbox.outbox_id:  # it has forgotten us, or has left us for another
                 if log.received >= outbox.first:
@@ -670,9 +678,10 @@ class Judge(Watcher):
             if inbox.barred:  # its positions are on record as ended, and nothing may come into it
                 continue
             key = (incarnation, inbox.outbox_id)
-            known, positions = self._held.get(key), (inbox.received, inbox.read)
+            received = inbox.stated_received  # what a durable inbox has beyond that has not come yet
+            known, positions = self._held.get(key), (received, min(inbox.read, received))
             if known != positions:
-                self._look_at_inbox(host, session, inbox, known or (inbox.base, inbox.base))
+                self._look_at_inbox(host, session, inbox, known or (inbox.base, inbox.base), positions)
                 self._held[key] = positions
         left = {inbox.outbox_id for inbox in session.inboxes.boxes}  # for whoever reads them, but told as ended
         for _, ended in session.inboxes._ended:  # the last of it came, and the session was over, in one step
@@ -681,13 +690,15 @@ class Judge(Watcher):
             key = (incarnation, ended.outbox_id)
             self._held[key] = max(self._held.get(key, (0, 0)), (ended.received, ended.read))
 
-    def _look_at_inbox(self, host: Host, session: Session, inbox: Inbox, known: tuple[int, int]) -> None:
-        peer, received, read = session.peer_id, inbox.received, inbox.read
+    def _look_at_inbox(
+        self, host: Host, session: Session, inbox: Inbox, known: tuple[int, int], positions: tuple[int, int]
+    ) -> None:
+        peer, (received, read) = session.peer_id, positions
         log = self._outboxes.get(inbox.outbox_id)
         if log is None or log.sender != peer or log.receiver != host.peer_id:
             raise Violation("I3", f"{host} has an inbox for an outbox that {peer} never had", self.world)
-        if read > received:
-            self._object("I1", "{} has read {} and received {}", host, read, received)
+        if inbox.read > inbox.received:
+            self._object("I1", "{} has read {} and received {}", host, inbox.read, inbox.received)
         if received < known[0] or read < known[1]:
             self._object("I1", "{}: {} was {}", host, (received, read), known)
         if received > max(log.transmitted, log.reached, log.first - 1):
@@ -735,7 +746,7 @@ class Judge(Watcher):
         inbox, tap = session.inboxes.present, ghost.tap
         if inbox is None or tap is None:
             return
-        if inbox.received <= tap.positions[0] and inbox.stated_read <= tap.positions[1]:
+        if inbox.stated_received <= tap.positions[0] and inbox.stated_read <= tap.positions[1]:
             tap.owing = None
         else:
             self._look_at_acknowledgement(host, tap, inbox)
@@ -748,7 +759,8 @@ class Judge(Watcher):
         received, read = inbox.base, inbox.base
         if stated is not None and stated.outbox_id == inbox.outbox_id:
             received, read = stated.received, stated.read
-        if inbox.received <= max(received, tap.positions[0]) and inbox.stated_read <= max(read, tap.positions[1]):
+        told = max(received, tap.positions[0]), max(read, tap.positions[1])
+        if inbox.stated_received <= told[0] and inbox.stated_read <= told[1]:
             tap.owing = None
         elif tap.owing is None:
             tap.owing = now
@@ -966,7 +978,7 @@ class Judge(Watcher):
             for inbox in session.inboxes:
                 unsettled += inbox.unsettled
                 counted = sum([reject.cost for reject in inbox.rejects.values()]) if inbox.rejects else 0
-                for holding in (inbox.ready, inbox.returned, inbox.held.values()):
+                for holding in (inbox.staged, inbox.ready, inbox.returned, inbox.held.values()):
                     counted += sum(map(_cost, holding))
                 self._demand(inbox.unsettled == counted, "I18", "{} counts {}, {}", host, inbox.unsettled, counted)
             most = config.window_max + config.limits.message + 2 * COST_PER_MESSAGE
@@ -1004,7 +1016,8 @@ class Judge(Watcher):
                 log, outbox = self._log(host, peer), session.outbox
                 left = [sequence for sequence, m in log.messages.items() if m.outcome is None]
                 demand(not left and outbox.all_read, "I22", "{}: {} {}", host, left[:9], session.why(host.now))
-                demand(not (session.unread or session.held), "I22", "{} holds messages of {}", host, peer)
+                holding = any(inbox.holding for inbox in session.inboxes)
+                demand(not holding, "I22", "{} holds messages of {}", host, peer)
                 kept = outbox.cost - (COST_PER_MESSAGE if outbox.fin_read else 0)  # FIN stays until the session is over
                 demand(kept == 0 and not session.parked, "I25", "{} keeps something for {}", host, peer)
                 for inbox in session.inboxes:

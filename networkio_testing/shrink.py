@@ -100,7 +100,7 @@ class Shrinker:
 
     def _simplify_world(self) -> None:
         """Settings as usual, one by one."""
-        for name in ("capacity", "write_size", "named", "vigil", "durable", "clocks", "stranger"):
+        for name in ("capacity", "write_size", "named", "vigil", "inboxes", "durable", "clocks", "stranger"):
             if name in self.best.world:
                 self._try(list(self.best.moves), {key: v for key, v in self.best.world.items() if key != name})
         for index, settings in enumerate(self.best.world["configs"]):

@@ -218,6 +218,9 @@ def _draw_machines(seed: int, names: str, configs: Sequence[dict[str, Any]]) -> 
     special: dict[str, Any] = {}
     if chance.random() < 0.25:
         special["durable"] = "".join(name for name in names if chance.random() < 0.7) or names[0]
+        own = Random(f"{seed}/inboxes")
+        if own.random() < 0.5:
+            special["inboxes"] = "".join(name for name in special["durable"] if own.random() < 0.7)
         for settings in configs:  # the messages of such a game are told apart by their bytes
             settings["message"] = max(settings["message"], 2500)
         memory = Random(f"{seed}/resident")
@@ -308,6 +311,7 @@ def start(tape: Tape) -> Game:
         dialers=world["dialers"],
         named=named,
         durable=str(world.get("durable", "")),
+        inboxes=str(world.get("inboxes", "")),
         clocks=world.get("clocks"),
         stranger=str(world.get("stranger", "")),
     )

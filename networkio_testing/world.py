@@ -476,7 +476,10 @@ class Host:
         self.up = True
         source = random.Random(f"{self.world.seed}/{self.name}/{self.lives}")
         disk = self.disk
-        self.endpoint = Endpoint(self.peer_id, self.config, auth=self.auth, random=source, journal=disk is not None)
+        self.endpoint = Endpoint(
+            self.peer_id, self.config, auth=self.auth, random=source, journal=disk is not None,
+            durable_inbox=disk is not None and disk.inbox,
+        )  # fmt: skip
         if disk is not None:
             self.endpoint.restore(disk.open(self.config.outbox_resident), self.now)
         for booted in self.world.watchers.booted:

@@ -35,7 +35,7 @@ from networkio_proto import (
     Transmit,
 )
 from networkio_proto.inbox import message_id
-from networkio_proto.journal import JournalRecord, MessageAccepted
+from networkio_proto.journal import JournalBatch, JournalRecord, MessageAccepted
 from networkio_proto.requests import REPLY, REQUEST, Request, request_of
 
 from . import codec
@@ -135,7 +135,9 @@ class BareStage:
             self._settings[key] = evaluate(value, {})
         self._records: list[JournalRecord] = []
         self._snapshot: list[JournalRecord] = []
-        self._disk = True
+        self._disk = "writes"
+        #: what is being written by a disk that hangs
+        self._hanging: JournalBatch | None = None
         self._request: Request | None = None
         #: how often a timer was due and time did not go on
         self._idle = 0
@@ -147,11 +149,13 @@ class BareStage:
 
     def _boot(self) -> None:
         """A process begins."""
+        self._hanging = None
         settings = dict(self._settings)
         self._lives += 1
         limits = {key: settings.pop(key) for key in ("frame", "message") if key in settings}
         key = settings.pop("key", None)
-        names: dict[str, Any] = {name: settings.pop(name) for name in ("codec", "journal") if name in settings}
+        plain = ("codec", "journal", "durable_inbox")
+        names: dict[str, Any] = {name: settings.pop(name) for name in plain if name in settings}
         names |= {name: tuple(settings.pop(name)) for name in ("features", "require") if name in settings}
         self._to = settings.pop("to", "me")
         config = Config(limits=Limits(**limits), **settings)
@@ -256,8 +260,9 @@ class BareStage:
             found = [each for each in wanted if load.first <= each.sequence <= load.last]
             self.endpoint.journal_loaded(load.token, found, self.time)
             return True
-        batch = self.endpoint.journal_request() if self._disk else None
-        if batch is None:
+        batch = None if self._disk == "fails" else self._hanging or self.endpoint.journal_request()
+        self._hanging = batch if self._disk == "hangs" else None
+        if batch is None or self._hanging:
             return False
         self._records += batch.records
         self.endpoint.journal_done(batch.token, self.time)
@@ -467,7 +472,7 @@ class BareStage:
         self._boot()
 
     def _do_disk(self, session: Session, rest: list[str], value: Any, options: dict[str, Any]) -> None:
-        self._disk = rest[0] == "writes"
+        self._disk = rest[0]
 
     # -- dialling -------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """``python -m tests.chaos``: processes with a journal are killed thousands of times, and everything is counted.
 
-Senders, receivers and both together, then the two commands of a file transfer, ``--kills`` times each; then senders and
-receivers at each of their system calls, if strace is there.  The last line has the totals.  The exit status is 0 if
-nothing was lost, doubled or reordered, every journal opened, and every part came to its end.
+Senders, receivers and both together, receivers with a durable inbox, and the two commands of a file transfer,
+``--kills`` times each; then senders and receivers at each of their system calls, if strace is there.  The last line has
+the totals.  The exit status is 0 if nothing was lost, doubled or reordered, every journal opened, and every part came
+to its end.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.chaos import crash, kills, syscalls
+from tests.chaos import crash, inboxes, kills, syscalls
 from tests.chaos.tally import Tally
 
 __all__ = ["main", "run"]
@@ -26,18 +27,25 @@ Part = tuple[str, Callable[[], Tally]]
 def parts(given: argparse.Namespace) -> Iterator[Part]:
     """What there is to do, each with its name."""
 
-    def forked(who: str) -> Tally:
-        with TemporaryDirectory(prefix="networkio-crash-") as directory:
-            return crash.play(Path(directory), who, given.kills, given.seed)
-
+    forked = partial(crash.play, kills=given.kills, seed=given.seed)
     for who in crash.PROCESSES:
-        yield who, partial(forked, who)
+        yield who, partial(_beside, forked, who)
+    killed = partial(inboxes.play, kills=given.kills, seed=given.seed)
+    for adapter in inboxes.ADAPTERS:
+        yield f"durable inbox on {adapter}", partial(_beside, killed, adapter)
+        yield f"durable inbox on {adapter}, alone", partial(_beside, inboxes.play_left, adapter)
     yield "file transfers", partial(kills.play, given.kills, given.seed, lines=given.lines)
     if not syscalls.why_not():
         for role in ("send", "receive"):
             for kind in syscalls.CALLS:
                 calls = partial(syscalls.play, role, kind, every=given.every, most=given.most)
                 yield f"{role}, at calls of the {kind}", calls
+
+
+def _beside(play: Callable[[Path, str], Tally], what: str) -> Tally:
+    """In a directory of its own."""
+    with TemporaryDirectory(prefix="networkio-crash-") as directory:
+        return play(Path(directory), what)
 
 
 def run(plan: Sequence[Part]) -> int:

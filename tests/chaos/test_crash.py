@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.inboxes import ADAPTERS
 from tests.chaos.order import MARKERS, synced_before_it_left, trace
 from tests.chaos.syscalls import why_not
 
@@ -31,13 +32,14 @@ def test_nothing_is_lost_doubled_or_reordered_wherever_a_process_is_killed() -> 
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if not line.startswith("no kills")]
-    names = ["sender", "receiver", "both", "file transfers"]
+    inboxes = [f"durable inbox on {adapter}{what}" for adapter in ADAPTERS for what in ("", ", alone")]
+    names = ["sender", "receiver", "both", *inboxes, "file transfers"]
     if not WHY_NOT:
         names += [f"{role}, at calls of the {kind}" for role in ("send", "receive") for kind in ("disk", "network")]
     assert [line.split(":")[0] for line in lines] == [*names, "total"]
     *kills, total = (int(re.findall(r": (\d+) kills", line)[0]) for line in lines)
-    assert kills[:4] == [5, 5, 10, 5]
-    assert all(1 <= number <= 2 for number in kills[4:])
+    assert kills[:8] == [5, 5, 10, 5, 1, 5, 1, 5]
+    assert all(1 <= number <= 2 for number in kills[8:])
     assert total == sum(kills)
     assert "0 lost, 0 doubled, 0 reordered, 0 journals that do not open" in lines[-1]
 

@@ -44,7 +44,7 @@ def test_show_tells_what_waits_and_how_far_each_direction_came(journal: Path) ->
     assert (result.returncode, result.stderr) == (0, b"")
     first, name, to_it, from_it = result.stdout.decode().splitlines()
     assert first.startswith(f"{journal}: the journal of a; ")
-    assert first.endswith("version 1; closed in order")
+    assert first.endswith("version 2; closed in order")
     assert name == "b"
     assert to_it.startswith("  to it:   7 messages pending (")
     assert " 3 to 9, the oldest for " in to_it
@@ -97,3 +97,24 @@ def test_what_is_no_journal_or_is_in_use_is_said(journal: Path, tmp_path: Path) 
     assert result.stderr.decode() == f"networkio: {tmp_path / 'none'}: No such file or directory\n"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.db", "a.db.lock"]
     assert run("journal", "verify", "--json", journal).returncode == 1
+
+
+def test_what_a_durable_inbox_keeps_is_shown_exported_and_verified(tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    with Node("b", journal=path, durable_inbox=True) as b, Node("a") as a:
+        to_b = a.connect("127.0.0.1", b.listen("127.0.0.1", 0).port, "b", 10)
+        to_b.send("read").received(10)
+        assert b.peer("a").read(10) == "read"
+        to_b.send({"n": 1}, headers={"k": "v"})
+        to_b.send(b"\x00\xff", raw=True).received(10)
+        a.close(0)
+    result = run("journal", "show", path)
+    (from_it,) = [line for line in result.stdout.decode().splitlines() if "from it" in line]
+    assert from_it.startswith("  from it: read up to 1; 2 messages kept to be read (")
+    (peer,) = json.loads(run("journal", "show", "--json", path).stdout)["peers"]
+    assert (peer["kept"]["messages"], peer["inboxes"][0]["received"], peer["inboxes"][0]["read"]) == (2, 3, 1)
+    assert 0 <= peer["kept"]["age"] < 100
+    first, second = (json.loads(line) for line in run("journal", "export", path).stdout.decode().splitlines())
+    assert (first["from"], first["sequence"], first["data"], first["headers"]) == ("a", 2, {"n": 1}, {"k": "v"})
+    assert base64.b64decode(second["base64"]) == b"\x00\xff"
+    assert run("journal", "verify", path).returncode == 0

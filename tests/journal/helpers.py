@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -10,6 +11,7 @@ from typing import Any
 
 from networkio_journal.store import Store
 from networkio_proto import Endpoint, Outcome
+from networkio_proto.events import GapRange, Positions
 from networkio_proto.handshake import Ended, InboxFacts
 from networkio_proto.inbox import Inbox
 from networkio_proto.journal import (
@@ -17,6 +19,7 @@ from networkio_proto.journal import (
     InboxMoved,
     JournalBatch,
     JournalRecord,
+    KeptMessage,
     MessageAccepted,
     MessagesEnded,
     OutboxOpened,
@@ -25,7 +28,9 @@ from networkio_proto.journal import (
     RestoredRecord,
 )
 from networkio_proto.ledger import Failure, FailureLog
+from networkio_proto.maps import encode_map
 from networkio_proto.outbox import Entry, Outbox
+from networkio_proto.ranges import Ranges
 from networkio_proto.session import Session
 from networkio_proto.spill import JournalLoad
 from networkio_testing.disk import Disk
@@ -38,9 +43,9 @@ _OUTBOX = set(Outbox.__slots__) - {"entries", "origin", "ledger", "failures", "o
 ALL = 1 << 62
 
 
-def restored(records: Sequence[RestoredRecord]) -> Endpoint:
+def restored(records: Sequence[RestoredRecord], *, durable: bool = False) -> Endpoint:
     """A new process over these records."""
-    endpoint = Endpoint("node", random=Random(1), journal=True)
+    endpoint = Endpoint("node", random=Random(1), journal=True, durable_inbox=durable)
     endpoint.restore(list(records), 0.0)
     return endpoint
 
@@ -89,12 +94,20 @@ def _entry(entry: Entry, spilled: bool) -> tuple[Any, ...]:
 
 
 def _inbox(inbox: Inbox) -> dict[str, Any]:
-    return {name: getattr(inbox, name) for name in Inbox.__slots__} | {"ahead": tuple(inbox.ahead)}
+    messages: dict[str, Any] = {
+        name: [delivery[1:] for delivery in getattr(inbox, name)] for name in ("ready", "staged", "arriving", "replies")
+    }
+    held = {sequence: delivery[1:] for sequence, delivery in inbox.held.items()}
+    fields = {name: getattr(inbox, name) for name in Inbox.__slots__}
+    return fields | messages | {"held": held, "ahead": tuple(inbox.ahead)}
 
 
-def assert_same(left: Sequence[RestoredRecord], right: Sequence[RestoredRecord], *, spilled: bool = False) -> None:
+def assert_same(
+    left: Sequence[RestoredRecord], right: Sequence[RestoredRecord], *, spilled: bool = False, durable: bool = False
+) -> None:
     """A process over one of these begins just as one over the other, be it ``spilled`` or whole what they have."""
-    first, second = picture(restored(left), spilled=spilled), picture(restored(right), spilled=spilled)
+    first = picture(restored(left, durable=durable), spilled=spilled)
+    second = picture(restored(right, durable=durable), spilled=spilled)
     for peer_id, session in first["sessions"].items():
         other = second["sessions"].get(peer_id, {})
         differ = {name: (value, other.get(name)) for name, value in session.items() if value != other.get(name)}
@@ -267,3 +280,73 @@ class History:
         names = self.chance.sample(range(65, 70), self.chance.randint(0, 3))
         ended = tuple(Ended(name.to_bytes(16, "big"), bytes(16), 9, 8, 7, 1 + name % 3) for name in names)
         return InboxesEnded(peer, ended)
+
+
+class DurableHistory(History):
+    """The same with a durable inbox: what came is kept until it is settled, in inboxes that were left as well."""
+
+    def __init__(self, chance: Random, peers: Sequence[str] = ("a", "b")) -> None:
+        super().__init__(chance, peers)
+        #: by peer and outbox: how far it came, and what is kept
+        self.boxes: dict[str, dict[bytes, tuple[int, dict[int, KeptMessage]]]] = {peer: {} for peer in peers}
+        self.over: dict[str, set[bytes]] = {peer: set() for peer in peers}
+
+    def moved(self, peer: str) -> InboxMoved:
+        chance, boxes = self.chance, self.boxes[peer]
+        for name, (received, kept) in list(boxes.items()):
+            few = chance.sample(sorted(kept), chance.randint(0, len(kept)))
+            boxes[name] = received, {number: kept[number] for number in sorted(set(kept) - set(few))}
+        open_names = [name for name in (n.to_bytes(16, "big") for n in b"ABCDE") if name not in self.over[peer]]
+        ended = chance.random() < 0.15 or not open_names
+        mine = bytes(16) if ended else chance.choice(open_names)
+        old = []
+        for name in list(boxes):
+            if name == mine:
+                continue
+            if boxes[name][1] and chance.random() < 0.8:
+                old.append(self._of(peer, name, ()))
+            elif ended:
+                del boxes[name]
+            else:
+                boxes[name] = boxes[name][0], {}
+        if ended:
+            return InboxMoved(peer, InboxFacts(mine, mine, 0, 0, 1), (), old=tuple(old))
+        return replace(self._of(peer, mine, self._come(peer, mine)), old=tuple(old))
+
+    def _come(self, peer: str, name: bytes) -> tuple[KeptMessage, ...]:
+        """More messages come into an inbox, some perhaps in the place of those that were not stated yet."""
+        chance = self.chance
+        received, kept = self.boxes[peer].get(name, (0, {}))
+        received = max(0, received - chance.choice([0, 0, 0, 2]))
+        kept = {number: message for number, message in kept.items() if number <= received}
+        new = []
+        for _ in range(chance.choice([0, 1, 3])):
+            received += chance.choice([1, 1, 1, 3])  # a SKIP was before it
+            new.append(self._message(received))
+        received += chance.choice([0, 0, 0, 5])  # or after it
+        self.boxes[peer][name] = received, kept | {message.sequence: message for message in new}
+        return tuple(new)
+
+    def _message(self, number: int) -> KeptMessage:
+        chance = self.chance
+        gap = (GapRange(number - 2, number - 1, 2),) if chance.random() < 0.2 else ()
+        restarted = Positions(chance.randbytes(16), 7, 5) if chance.random() < 0.1 else None
+        headers = encode_map(chance.choice([{}, {"a": 1}, {".reply": bytes(16)}]))
+        origin = chance.choice([None, None, chance.randbytes(24)])
+        return KeptMessage(number, chance.randbytes(chance.choice([0, 30, 5000])), headers, 0, gap, restarted, origin)
+
+    def _of(self, peer: str, name: bytes, new: tuple[KeptMessage, ...]) -> InboxMoved:
+        received, kept = self.boxes[peer][name]
+        read = min(kept, default=received + 1) - 1
+        settled = Ranges((n, n) for n in range(read + 1, received + 1) if n not in kept)
+        facts = InboxFacts(name, self.chance.randbytes(16), received, read, 1)
+        gap = (GapRange(received, received, 3),) if received not in kept else ()
+        return InboxMoved(peer, facts, (), 0, tuple(settled), new, gap, None, 1 + name[-1])
+
+    def ended(self, peer: str) -> InboxesEnded:
+        record = super().ended(peer)
+        self.over[peer] = {item.outbox_id for item in record.ended}
+        for name in self.over[peer] & self.boxes[peer].keys():
+            if not self.boxes[peer][name][1]:
+                del self.boxes[peer][name]
+        return record

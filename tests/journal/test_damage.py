@@ -12,10 +12,17 @@ from random import Random
 
 import pytest
 
-from networkio_journal.rows import peer_row, positions
+from networkio_journal.rows import kept_row, peer_row, positions
 from networkio_journal.store import Store
 from networkio_proto.errors import JournalDamaged, JournalError
-from networkio_proto.journal import JournalBatch, JournalRecord, MessageAccepted, OutboxOpened, RestoredRecord
+from networkio_proto.journal import (
+    JournalBatch,
+    JournalRecord,
+    KeptMessage,
+    MessageAccepted,
+    OutboxOpened,
+    RestoredRecord,
+)
 
 from .helpers import batches
 from .test_journal import ONE_OF_EACH, OPENED, message
@@ -228,7 +235,19 @@ def test_pages_of_an_earlier_time_among_newer_ones_are_noticed(tmp_path: Path) -
         ("UPDATE networkio_peer SET name = x'62' WHERE id = 2", "the row of a peer has columns of other types"),
         ("UPDATE networkio_peer SET present = 2 WHERE id = 2", "the row of peer b does not fit"),
         ("UPDATE networkio_peer SET receiver = x'' WHERE id = 1", "the row of peer c does not fit"),
-        ("DELETE FROM networkio_inbox", "the positions and outcomes for b do not fit each other"),
+        ("DELETE FROM networkio_inbox", "an inbox for b is missing"),
+        ("DELETE FROM networkio_inbox WHERE outbox_id < x'6c'", "an inbox for b is missing"),
+        ("DELETE FROM networkio_inbox WHERE outbox_id > x'6c'", "the positions and outcomes for b do not fit each"),
+        ("DELETE FROM networkio_reading", "the positions and outcomes for b do not fit each other"),
+        ("UPDATE networkio_reading SET turn = 3", "an inbox for b does not fit"),
+        ("UPDATE networkio_reading SET gap = NULL", "an inbox for b has columns of other types"),
+        ("DELETE FROM networkio_received", "there are 0 of 2 messages from b"),
+        ("DELETE FROM networkio_received WHERE sequence = 10", "there are 1 of 2 messages from b"),
+        ("UPDATE networkio_received SET payload = x'00' WHERE sequence = 12", "a message from b does not fit"),
+        ("UPDATE networkio_received SET origin = NULL", "a message from b has columns of other types"),
+        ("UPDATE networkio_received SET id = id + 5 WHERE sequence = 10", "a message from b does not fit"),
+        ("INSERT INTO networkio_received SELECT 9 << 43, outbox_id, sequence, flags, came, crc, gap, restarted, "
+         "origin, headers, payload FROM networkio_received LIMIT 1", "networkio_received has a row of a peer that"),
         ("UPDATE networkio_inbox SET read = 6", "an inbox for b does not fit"),
         ("DELETE FROM networkio_ended", "the positions and outcomes for b do not fit each other"),
         ("UPDATE networkio_ended SET why = 2", "an ended inbox for b does not fit"),
@@ -264,6 +283,30 @@ def _with_a_tool(path: str, statement: str, parameters: Sequence[object] = ()) -
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute(statement, parameters)
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("outbox", "sequences", "where"),
+    [
+        ("kept", (10, 11, 12), "there is a message 11 from b too many"),
+        ("kept", (12, 10), "there is a message 10 from b too many, or out of its place"),
+        ("kept", (9, 10, 12), "there is a message 9 from b too many"),
+        ("none", (10, 12), "there are messages from b of an inbox that there is not"),
+    ],
+)
+def test_messages_that_came_are_those_that_their_inbox_speaks_of(
+    tmp_path: Path, outbox: str, sequences: Sequence[int], where: str
+) -> None:
+    path = str(tmp_path / "journal.db")
+    store = _store(path)
+    store.commit(JournalBatch(1, tuple(ONE_OF_EACH)))
+    store.close()
+    _with_a_tool(path, "DELETE FROM networkio_received")
+    for place, sequence in enumerate(sequences, 1):
+        row = kept_row(1, place, outbox.encode().ljust(16), KeptMessage(sequence, b"", b"", 0), 0)
+        _with_a_tool(path, f"INSERT INTO networkio_received VALUES ({', '.join('?' * 11)})", row)
+    with pytest.raises(JournalDamaged, match=where):
+        _store(path)
 
 
 def test_one_message_too_many_is_damage(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import Counter
 from pathlib import Path
 from random import Random
 from time import time
@@ -15,7 +16,7 @@ from networkio_journal.store import Store
 from networkio_proto.errors import JournalDamaged, JournalError, JournalLocked, JournalMismatch
 from networkio_proto.journal import JournalBatch, MessageAccepted, OutboxOpened, OutboxTrimmed
 
-from .helpers import History
+from .helpers import DurableHistory, History
 from .test_damage import Specimen
 
 
@@ -46,7 +47,7 @@ def test_it_tells_what_waits_and_leaves_every_file_as_it_was(killed: bool, tmp_p
     before = files(tmp_path)
     with inspecting(path) as found:
         b, c = found.peers()
-        assert (found.node_id(), found.version(), bool(found.log)) == ("node", 1, killed)
+        assert (found.node_id(), found.version(), bool(found.log)) == ("node", 2, killed)
         assert (b.peer_id, b.pending, b.size, b.first, b.last, b.accepted, b.over) == ("b", 3, 30, 3, 5, 5, 3)
         assert (c.pending, c.first, c.last, c.inboxes) == (2, 1, 2, ())
         assert b.oldest is not None
@@ -143,10 +144,14 @@ def test_what_keeps_a_node_from_opening_it_verify_finds_and_nothing_else(log: bo
 @pytest.mark.parametrize("seed", range(10))
 def test_any_history_is_whole(seed: int, tmp_path: Path) -> None:
     store = Store(str(tmp_path / "journal.db"), "node", synchronous="OFF")
-    store.commit(JournalBatch(0, tuple(History(Random(seed)).records(200))))
+    source = (DurableHistory if seed % 2 else History)(Random(seed))
+    store.commit(JournalBatch(0, tuple(source.records(200))))
     store.close()
     with inspecting(tmp_path / "journal.db") as found:
         assert list(found.faults()) == []
+        kept = Counter(peer_id for peer_id, _, _ in found.received())
+        assert {peer.peer_id: peer.kept for peer in found.peers() if peer.kept} == kept
+        assert bool(kept) == seed % 2
         waiting = [(message.peer_id, message.sequence) for message, _ in found.messages()]
         assert sum(peer.pending for peer in found.peers()) == len(waiting)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import sqlite3
 import subprocess
@@ -10,12 +11,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
 
 from networkio_journal import SQLiteJournal, defects, load, rows, store
+from networkio_journal.inspection import inspecting
 from networkio_journal.store import Store
 from networkio_proto import Endpoint, UsageError
 from networkio_proto.errors import (
@@ -27,12 +30,14 @@ from networkio_proto.errors import (
     JournalMismatch,
     Outcome,
 )
+from networkio_proto.events import GapRange, Positions
 from networkio_proto.handshake import Ended, InboxFacts
 from networkio_proto.journal import (
     InboxesEnded,
     InboxMoved,
     JournalBatch,
     JournalRecord,
+    KeptMessage,
     MessageAccepted,
     OutboxOpened,
     OutboxTrimmed,
@@ -57,7 +62,18 @@ ONE_OF_EACH: list[JournalRecord] = [
     InboxMoved("b", InboxFacts(b"theirs".ljust(16), b"r".ljust(16), 7, 7, 2), ((3, 65535, "no \u2603"),), 7),
     InboxMoved("b", InboxFacts(b"theirs".ljust(16), b"r".ljust(16), 0, 0, 1), (), 0, ((2, 2), (4, 2**60))),
     InboxesEnded("b", (Ended(b"old".ljust(16), b"r".ljust(16), 9, 8, 7, 1),)),
-]
+    InboxMoved(
+        "b", InboxFacts(b"kept".ljust(16), b"r".ljust(16), 14, 9, 2), (), 0, ((11, 11), (13, 14)),
+        (
+            KeptMessage(10, b"ten", b"\x81\xa1k\1", 0x40, (GapRange(8, 9, 2),), Positions(bytes(16), 3, 2), bytes(24)),
+            KeptMessage(12, b"\x00" * 5_000, b"", 0),
+        ),
+        (GapRange(13, 14, 3),), Positions(bytes(16), 7, 5), 2,
+    ),
+]  # fmt: skip
+
+#: what the file of version 1 has
+VERSION_1 = ONE_OF_EACH[:-1]
 
 
 def message(sequence: int, payload: bytes = b"") -> MessageAccepted:
@@ -334,9 +350,9 @@ def test_a_newer_version_is_refused_and_an_older_one_is_brought_up_to_date_or_le
 
     fails = True
     monkeypatch.setitem(rows.SCHEMA, "networkio_more", "id INTEGER PRIMARY KEY")
-    monkeypatch.setattr(load, "VERSION", 2)
-    monkeypatch.setattr(store, "VERSION", 2)
-    monkeypatch.setitem(load.MIGRATIONS, 1, migrate)
+    monkeypatch.setattr(load, "VERSION", load.VERSION + 1)
+    monkeypatch.setattr(store, "VERSION", load.VERSION)
+    monkeypatch.setitem(load.MIGRATIONS, load.VERSION - 1, migrate)
     before = Path(path).read_bytes()
     with pytest.raises(JournalDamaged):
         contents(path)
@@ -345,8 +361,73 @@ def test_a_newer_version_is_refused_and_an_older_one_is_brought_up_to_date_or_le
     assert contents(path) == [OPENED, message(1)]
     assert contents(path) == [OPENED, message(1)]
     monkeypatch.undo()
-    with pytest.raises(JournalMismatch, match="has version 2, and this networkio knows versions up to 1"):
+    now = load.VERSION
+    with pytest.raises(JournalMismatch, match=f"has version {now + 1}, and this networkio knows versions up to {now}"):
         contents(path)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_journal_of_version_1_is_opened_and_can_keep_what_comes_from_then_on(path: str, durable: bool) -> None:
+    """The file was written by the last code that knew version 1 only."""
+    Path(path).write_bytes(gzip.decompress((Path(__file__).parent / "version1.db.gz").read_bytes()))
+    with inspecting(path) as found:
+        assert found.version() == 1
+        assert list(found.faults()) == []
+        assert [(peer.peer_id, peer.kept) for peer in found.peers()] == [("b", 0)]
+        assert list(found.received()) == []
+    assert_same(VERSION_1, contents(path), durable=durable)
+    moved = kept_in(b"theirs".ljust(16), 9, KeptMessage(9, b"nine", b"", 0))
+    journal = SQLiteJournal(path)
+    journal.open("node")
+    assert write(journal, moved) is None
+    journal.close()
+    assert_same([*VERSION_1, moved], contents(path), durable=durable)
+    with inspecting(path) as found:
+        assert found.version() == 2
+        assert list(found.faults()) == []
+
+
+# -- what comes -------------------------------------------------------------------------------------------------------
+
+
+def kept_in(outbox_id: bytes, received: int, *messages: KeptMessage, read: int = 8) -> InboxMoved:
+    return InboxMoved("b", InboxFacts(outbox_id, b"r".ljust(16), received, read, 1), (), messages=messages, turn=1)
+
+
+def test_what_came_is_kept_until_it_is_settled_and_only_its_own_rows_are_touched(path: str) -> None:
+    theirs, count = b"theirs".ljust(16), 3000
+    journal = SQLiteJournal(path)
+    journal.open("node")
+    messages = [KeptMessage(number, b"%d" % number, b"", 0) for number in range(9, 9 + count)]
+    assert write(journal, kept_in(theirs, 8 + count, *messages)) is None
+    settled = ((20, 29), (31, 31))
+    assert write(journal, replace(kept_in(theirs, 8 + count, read=10), settled=settled)) is None
+    journal.close()
+    (record,) = contents(path)
+    assert isinstance(record, InboxMoved)
+    assert [message.sequence for message in record.messages] == [
+        number for number in range(11, 9 + count) if number not in range(20, 30) and number != 31
+    ]
+    journal.open("node")
+    assert write(journal, replace(kept_in(theirs, 8 + count, read=10), settled=((12, 8 + count - 1),))) is None
+    assert write(journal, kept_in(theirs, 13, KeptMessage(13, b"anew", b"", 0), read=12)) is None
+    journal.close()
+    (record,) = contents(path)
+    assert isinstance(record, InboxMoved)
+    assert record.messages == (KeptMessage(13, b"anew", b"", 0),)
+
+
+def test_a_message_that_came_and_is_too_long_for_a_row_is_said_and_the_journal_goes_on(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store.Store, "_longest_of", staticmethod(lambda connection: 100))
+    journal = SQLiteJournal(path)
+    journal.open("node")
+    error = write(journal, kept_in(bytes(15) + b"x", 9, KeptMessage(9, bytes(101), b"", 0)))
+    assert isinstance(error, JournalFull)
+    assert "message 9 from b has 101 bytes" in str(error)
+    assert write(journal, OPENED) is None
+    journal.close()
 
 
 # -- no room, no disk -------------------------------------------------------------------------------------------------

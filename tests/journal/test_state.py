@@ -10,11 +10,11 @@ import pytest
 
 from networkio_journal.state import Draft, Peer, records_of
 from networkio_journal.store import Store
-from networkio_proto.journal import JournalRecord, MessageAccepted, OutboxOpened, OutboxTrimmed
+from networkio_proto.journal import InboxMoved, JournalRecord, MessageAccepted, OutboxOpened, OutboxTrimmed
 from networkio_testing import game, world
 from networkio_testing.swarm import draw, play
 
-from .helpers import CountingEndpoint, History, StoreDisk, assert_same, batches
+from .helpers import CountingEndpoint, DurableHistory, History, StoreDisk, assert_same, batches
 
 #: how many games, and from which seed on: NETWORKIO_GAMES=3000 NETWORKIO_FIRST=0 for a thorough run
 GAMES = int(os.environ.get("NETWORKIO_GAMES", "8"))
@@ -38,6 +38,26 @@ def test_any_history_comes_back_as_the_process_that_it_makes(seed: int, tmp_path
             store.commit(batch)
         history += records
         store.close()
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_any_history_of_what_came_comes_back_too(seed: int, durable: bool, tmp_path: Path) -> None:
+    """``durable``: the process that begins goes on with a durable inbox."""
+    chance = Random(seed)
+    history: list[JournalRecord] = []
+    source, path = DurableHistory(chance), str(tmp_path / "j.db")
+    restored = 0
+    for _ in range(6):
+        store = Store(path, "node", synchronous="OFF")
+        assert_same(history, store.records, durable=durable)
+        restored += sum(len(record.messages) for record in store.records if isinstance(record, InboxMoved))
+        records = source.records(chance.choice([30, 100]))
+        for batch in batches(records, chance.choice([1, 3, 100])):
+            store.commit(batch)
+        history += records
+        store.close()
+    assert restored
 
 
 @pytest.mark.slow
@@ -83,7 +103,7 @@ def test_a_history_of_renames_keeps_what_was_accepted_under_which_name() -> None
     ]
     for record in history:
         peer.take(record)
-    kept = records_of(peer.peer, peer.openings, peer.retained)
+    kept = records_of(peer.peer, peer.openings, peer.retained, {})
     assert kept == [
         OutboxOpened("b", b"A" * 16, b"1" * 16, 4),
         OutboxOpened("b", b"B" * 16, b"2" * 16, 5),
@@ -100,7 +120,7 @@ def test_a_peer_without_an_outbox_is_known_all_the_same() -> None:
         peer = Draft(Peer(1, "b"))
         for record in history:
             peer.take(record)
-        assert_same(history, records_of(peer.peer, [], []))
+        assert_same(history, records_of(peer.peer, [], [], {}))
 
 
 def test_a_message_out_of_order_is_refused() -> None:

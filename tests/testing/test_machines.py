@@ -111,7 +111,7 @@ MISTAKES = {
         ("I10",),
     ),
     "crash_writing: forgets what was read": Mistake(
-        (("journal", "    inbox = Inbox.restored(record.facts)\n", "    return\n"),),
+        (("journal", "    if not passing:\n", "    if not passing:\n        return\n    if not passing:\n"),),
         {"durable": "b"},
         (*START, ("read", "ba", 2), ("crash_writing", "b", "after", True), ("read", "ba", 1), ("restart", "b")),
         ("I10",),
