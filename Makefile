@@ -122,6 +122,7 @@ money: $(STAMP)  ## kill two banks KILLS=1000 times while they send money to eac
 
 crash: $(STAMP)  ## kill senders and receivers KILLS=1000 times each, and at every system call if strace is there; count
 	@$(BIN)/python -W error -m tests.chaos.crash --kills $(KILLS)
+	@$(BIN)/python -W error -m tests.chaos.inboxes
 	@$(BIN)/python -W error -m tests.chaos.syscalls
 	@$(BIN)/python -W error -m tests.chaos.kills
 	@$(BIN)/python -W error -m tests.chaos.kills --adapter threads
