@@ -167,10 +167,7 @@ class Keeper(Timed):
             self._loading = False
             self._node.endpoint.journal_loaded(token, records, now, error)
             if error is not None:
-                self._fail(error, now)
-                if not self.busy:
-                    self._refuse(now)
-                    self._node.wake_watchers()
+                self._fail(error, now)  # what is being written, or run, may still succeed; then the rest is refused
 
     def _refuse(self, now: float) -> None:
         """Nothing could be read back, so nothing is written any more: not what waits for it, either."""
@@ -219,6 +216,8 @@ class Keeper(Timed):
             self._count += 1
             self._transaction = None
             transaction.failed(error, now)
+            if self.error is not None:
+                self._refuse(now)
             self._node.wake_watchers()
 
     def _fail_transactions(self, error: Exception, now: float) -> None:

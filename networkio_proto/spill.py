@@ -80,7 +80,6 @@ class Spill:
         spilled = [sequence for sequence in range(start, through + 1) if outbox.spill(sequence)]
         if spilled:
             self.through, self._whole = spilled[-1], False
-            self._enough = min(self._enough, spilled[0])
 
     def _is_enough_new(self, through: int) -> bool:
         """Is an eighth of the bound new, so that it is worth looking how much lies ahead of the cursor?"""

@@ -27,6 +27,7 @@ from networkio_proto.journal import (
 from networkio_proto.outbox import Entry, Outbox, Spilled
 from networkio_proto.session import Session
 from networkio_proto.spill import JournalLoad, Spill
+from tests.proto.helpers import Waiting
 from tests.proto.helpers_node import Far
 from tests.proto.test_keeper import Desk
 
@@ -584,6 +585,24 @@ def test_what_is_being_written_then_is_accepted_and_what_waits_is_not() -> None:
     with pytest.raises(JournalFailed, match="cannot be read"):
         _ = waiting.look().result
     assert desk.to_b.unacknowledged == 41
+
+
+def test_transactions_that_wait_then_come_to_nothing() -> None:
+    desk = full_desk()
+    desk.meet()
+
+    def failing(_: object, db: object) -> None:
+        raise LookupError("no such row")
+
+    running = Waiting(desk.a, desk.a._transacting(failing, []))
+    waiting = Waiting(desk.a, desk.a._transacting(failing, []))
+    desk.slate.finish_load(OSError("cannot be read"))
+    assert not waiting.woken
+    desk.slate.finish_run()
+    with pytest.raises(LookupError):
+        _ = running.look().result
+    with pytest.raises(JournalFailed, match="cannot be read"):
+        _ = waiting.look().result
 
 
 def test_a_disk_that_was_full_and_then_cannot_be_read_is_not_tried_again() -> None:
