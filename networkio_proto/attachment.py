@@ -244,6 +244,10 @@ class Attachment:
         """Did any position move on the present connection, or is known only by its ATTACH to have moved before?"""
         return self._known or self._positions() != self._position
 
+    def leave(self) -> None:
+        """The connection is gone, and what moved on it may be taken back now: it did move."""
+        self._known = self.moved()
+
     def _positions(self) -> tuple[int, int]:
         outbox, inbox = self._session.outbox, self._session.inboxes.present
         return (outbox.received + outbox.first, inbox.received + inbox.read if inbox is not None else 0)

@@ -596,7 +596,8 @@ class Session(Timed):
             endpoint.observer.disconnected(self.peer_id, error)
 
     def detach(self, error: ConnectionFailure, now: float) -> None:
-        """The live connection is gone; no position changes."""
+        """The live connection is gone; no position changes, but for what a durable inbox has not on disk."""
+        self.attachment.leave()
         self.connection = None
         self.since = now
         self.error = error

@@ -101,6 +101,18 @@ def test_nothing_is_handed_over_or_acknowledged_before_it_is_on_disk() -> None:
     assert session.counters.taken_in == 2
 
 
+def test_a_connection_that_brought_something_made_progress_be_it_on_disk_or_not() -> None:
+    """Seed 6000015: what was taken back with the connection left its dialer waiting for ever longer."""
+    pair = Pair()
+    pair.disk.full = 1000
+    pair.send(b"1")
+    [target] = pair.b.session("a").targets
+    for _ in range(3):
+        pair.cut()
+        assert target.attempts == 0
+        pair.world.run(1.0)
+
+
 def test_after_a_restart_what_was_not_settled_comes_from_disk_in_order_and_flagged_and_the_rest_does_not_come() -> None:
     pair = Pair()
     pair.send(b"1", b"2", b"3", b"4")

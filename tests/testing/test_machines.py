@@ -90,7 +90,7 @@ MISTAKES = {
         SPILLING,
         (("send_many", "ab", 20, 3), ("slow_disk", "a", inf), ("run", 0.3), ("finish_sync", "a"), ("finish_sync", "a"),
          ("cancel", "ab", 2), ("finish_sync", "a"), ("run", 0.3)),
-        ("I7", "I18"),
+        ("I5", "I7", "I18"),
     ),
     "full_disk: keeps what found no room": Mistake(
         (("journal", "            journal.unaccept(error)", "            pass"),),
