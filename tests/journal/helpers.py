@@ -134,8 +134,8 @@ class StoreDisk(Disk):
     numbers = count()
     reopened = 0
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, inbox: bool = False) -> None:
+        super().__init__(inbox=inbox)
         self._anew()
 
     def _anew(self) -> None:
@@ -146,7 +146,7 @@ class StoreDisk(Disk):
         whole = super().open()
         self._store.close()
         self._store = Store(self._path, "node", synchronous="OFF")
-        assert_same(whole, self._store.records)
+        assert_same(whole, self._store.records, durable=self.inbox)
         type(self).reopened += bool(whole)
         kept = Kept(self._store.records)
         sessions, others = restored(whole).sessions, restored(kept).sessions
