@@ -213,7 +213,7 @@ class Inboxes:
         unwritten = any(box.stated_read < box.read or box.stated_received < box.received for box in boxes)
         if busy or unwritten or not boxes:  # without any it has shrunk before
             return
-        self.dormant = [box.facts() for box in boxes if not box.empty]
+        self.dormant = [box.facts() for box in boxes if not (box.empty or self.is_ended(box.outbox_id))]
         self.boxes = []
         self.present = None
 

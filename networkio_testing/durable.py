@@ -762,7 +762,8 @@ class DurableJudge(Judge):
         durable = max(kept.received.get(outbox_id, 0), stated)
         self._demand(received <= durable, "I10", "{} states {} as received, on disk is {}", host, received, durable)
         self._demand(received >= said, "I10", "{} states {} as received, after {}", host, received, said)
-        self._said[(host.name, outbox_id)] = received
+        if received > stated:  # else it is where the inbox begins
+            self._said[(host.name, outbox_id)] = received
         if run is not None and received > stated:
             same = run == kept.runs.get(outbox_id)
             self._demand(same, "I10", "{} states {} under a run that is not on disk", host, received)

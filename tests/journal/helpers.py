@@ -149,8 +149,8 @@ class StoreDisk(Disk):
     reopened = 0
     loaded = 0
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, inbox: bool = False) -> None:
+        super().__init__(inbox=inbox)
         self._anew()
 
     def _anew(self) -> None:
@@ -162,7 +162,7 @@ class StoreDisk(Disk):
         for bound in (None, resident):
             self._store.close()
             self._store = Store(self._path, "node", bound, synchronous="OFF")
-            assert_same(whole, self._store.records, spilled=bound is not None)
+            assert_same(whole, self._store.records, spilled=bound is not None, durable=self.inbox)
         type(self).reopened += bool(whole)
         kept = Kept(self._store.records)
         sessions, others = restored(whole).sessions, restored(kept).sessions

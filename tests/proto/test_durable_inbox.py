@@ -323,6 +323,20 @@ def test_what_is_unread_when_a_session_is_over_stays_for_its_reader_on_disk_too(
     assert not pair.b.session("a").inboxes.boxes
 
 
+def test_an_inbox_that_ended_and_was_read_afterwards_is_not_stated_as_one_that_goes_on() -> None:
+    """Found by a game (seed 902456): when the session shrank it became the positions of a living one."""
+    pair = Pair(config=Config(session_expiry=5.0))
+    pair.send(b"1", b"2")
+    pair.a.crash()
+    pair.world.run(8.0)
+    session = pair.b.session("a")
+    assert [ended.outbox_id for ended in session.inboxes.ended(-inf)] == [session.inboxes.boxes[0].outbox_id]
+    assert len(pair.b.read("a")) == 2
+    pair.world.run(1.0)
+    session.inboxes.shrink()
+    assert (session.inboxes.boxes, session.inboxes.dormant, session.inboxes.reported()) == ([], [], None)
+
+
 def test_a_session_that_is_over_while_something_is_staged_still_hands_it_over() -> None:
     pair = Pair()
     pair.hold()
