@@ -408,6 +408,8 @@ class SessionJournal:
         present = inboxes.present
         left = [box for box in inboxes if box is not present and box.kept and (box.holding or box.outdated)]
         old = tuple(_inbox_record(session.peer_id, box) for box in left)
+        if inboxes.dormant:  # they have shrunk since this was asked for, with all of it on disk
+            return InboxMoved(session.peer_id, inboxes.dormant[-1], ())
         if present is None:  # the session is over
             return InboxMoved(session.peer_id, InboxFacts(_NO_OUTBOX, _NO_OUTBOX, 0, 0, 1), (), old=old)
         record = _inbox_record(session.peer_id, present)

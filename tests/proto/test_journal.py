@@ -549,6 +549,33 @@ def test_of_ends_that_were_melted_only_the_places_are_on_record() -> None:
     assert entries == [3 * (sequence % 2 == 0 and sequence < count) for sequence in range(1, count + 1)]
 
 
+def test_what_is_written_of_an_inbox_that_has_shrunk_meanwhile_is_where_it_stood() -> None:
+    """Seed 7000563: it was taken for the end of the session, and everything settled would have come again."""
+    world = World()
+    a, b = Store(world.host("a")), Store(world.host("b", Config(shrink_after=2.0)))
+    a.host.dial("b")
+    a.host.send("b", b"1")
+    world.run(1)
+    b.sync = False
+    assert b.host.read("a") == [b"1"]
+    batch = b.host.endpoint.journal_request()
+    assert batch is not None
+    world.open_wires()[0].cut()
+    world.run(1)  # comes back, and asks for it once more
+    a.host.session("b").disconnect(world.now)
+    a.host.pump()
+    world.run(1)
+    b.records += batch.records
+    b.host.endpoint.journal_done(batch.token, world.now)
+    world.run(5)
+    assert b.host.session("a").inboxes.dormant
+    assert b.write()
+    b.crash()
+    facts = b.host.session("a").inboxes.reported()
+    assert facts is not None
+    assert (facts.received, facts.read) == (1, 1)
+
+
 def test_a_stranger_causes_no_record() -> None:
     world = World()
     a, b = Store(world.host("a"), sync=False), Store(world.host("b"), sync=False)
