@@ -287,6 +287,7 @@ class Store:
         except Exception as error:
             self._roll_back()
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+                self._logged = max(self._logged, _LOG)  # copied into the file, the log has room again
                 raise self._full() from error
             raise self._poisoned(error) from error
         self.peers |= {draft.peer.peer_id: draft.taken_over() for draft in drafts}

@@ -123,8 +123,9 @@ class Endpoint:
         self.logbook = Logbook(self)
         #: for :meth:`statistics`: what belongs to no session
         self.counters = Counters()
+        self.timers = Timers()
         #: what waits to be written; None in memory mode
-        self.journal = JournalQueue(self.config.outbox_resident) if journal else None
+        self.journal = JournalQueue(self.timers, self.config.outbox_resident) if journal else None
         if durable_inbox and not journal:
             raise ConfigurationError("a durable inbox is kept in a journal: give the node one, journal='FILE'")
         self.durable_inbox = durable_inbox
@@ -134,7 +135,6 @@ class Endpoint:
         #: everything that is not closed yet, in the order of arrival
         self.connections: dict[Connection, None] = {}
         self.targets: dict[Target, None] = {}
-        self.timers = Timers()
         self.effects: deque[Effect] = deque()
         self.closed = False
         #: the last timer came so late that this process itself must have been paused

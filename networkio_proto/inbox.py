@@ -243,7 +243,7 @@ class Inbox:
     @property
     def in_doubt(self) -> bool:
         """Is it being decided what is received?"""
-        return self.writing is not None and self.stated_received < self.received
+        return self.writing is not None and self.stored < self.writing[1]
 
     @property
     def telling(self) -> bool:
@@ -487,9 +487,7 @@ class Inbox:
         self.received, self.run = stored, run
         self.read = min(self.read, stored)
         self.fin = self.fin if self.fin <= stored else 0
-        still = [(first, min(last, stored)) for first, last in self.ahead if first <= stored]
-        still += [(max(first, stored + 1), last) for first, last in self.foreseen if last > stored]
-        self.ahead = Ranges(still)
+        self.ahead = Ranges(self._settled_through(stored, self.ahead))
 
     # -- the application --------------------------------------------------------------------------------------------
 
@@ -582,14 +580,36 @@ class Inbox:
             if sequence not in self.committing:
                 self.unwritten = True
 
-    def outlook(self) -> tuple[int, Ranges]:
-        """``read``, and what is settled beyond, with what is being committed."""
-        if not self.committing:
-            return self.read, self.ahead
-        ahead = Ranges(self.ahead)
-        for sequence in self.committing:
-            ahead.add(sequence, sequence)
-        return ahead.pass_over(self.read, self.received), ahead
+    def outlook(self, through: int) -> tuple[int, Ranges]:
+        """``read`` and what is settled beyond, with what is being committed, as if only ``through`` had come."""
+        ahead, read = self.ahead, self.read
+        if self.committing:
+            ahead = Ranges(ahead)
+            for sequence in self.committing:
+                ahead.add(sequence, sequence)
+            read = ahead.pass_over(read, self.received)
+        if through < self.received:
+            read, ahead = min(read, through), Ranges(self._settled_through(through, ahead))
+        return read, ahead
+
+    def _settled_through(self, through: int, ahead: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Of what is settled: what came up to there, and what an earlier process had settled beyond."""
+        still = [(first, min(last, through)) for first, last in ahead if first <= through]
+        return still + [(max(first, through + 1), last) for first, last in self.foreseen if last > through]
+
+    def part(self, room: float) -> tuple[int, int, bytes]:
+        """What is written next, where there is room for so much: messages, received and run with them.
+
+        However little it is, if it is any one message goes with it.
+        """
+        count, size = 0, 0
+        for delivery in self.staged:
+            size += cost_of(delivery)
+            if size > room and (count or not room):
+                received = delivery[1] - 1
+                return count, received, self.stored_run if received == self.stored else self.run
+            count += 1
+        return count, self.received, self.run
 
     def _advance(self) -> None:
         """What is settled may have joined; what has not come again yet has to do that first."""

@@ -19,6 +19,10 @@ The last positions of a session that is over are kept too (:class:`InboxesEnded`
 
 A transaction of the application goes with a batch (:mod:`~networkio_proto.transactions`).
 
+What comes into durable inboxes must not keep the rest from the disk where there is no room for it: a peer decides how
+much that is.  So after such a batch has failed, what came is written apart (:attr:`JournalBatch.optional`): one peer's
+at a time, as much as there was room for of late, and with a pause after each that failed.
+
 A failed batch fails whole, and with it every message accepted since: they were never sendable, and their sequences are
 used again.  Positions of a failed batch are asked for again with the next one.  A message that has its outcome before
 its batch is made (the session was aborted) is in no batch: the ``first`` of the next record passes its number.  At the
@@ -32,6 +36,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import inf
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -45,6 +50,7 @@ from .maps import decode_map, encode_map
 from .outbox import Entry, Outbox
 from .ranges import Ranges
 from .spill import JournalLoad, LoadQueue, Spill
+from .timers import Timed, Timers
 
 if TYPE_CHECKING:
     from .handles import ReceiptHandle
@@ -70,6 +76,13 @@ __all__ = [
     "restore",
     "restored",
 ]
+
+#: so long (seconds) what came waits after there was no room for some of it; and so much is tried at first
+_PAUSE = 0.5
+_LITTLE = 64 * 1024
+
+#: where there was room for so much there is room
+_ENOUGH = 16 * 1024 * 1024
 
 #: in place of an id where the session is over, and its inboxes with it
 _NO_OUTBOX = bytes(16)
@@ -206,10 +219,14 @@ RestoredRecord: TypeAlias = JournalRecord | MessagesKept
 
 @dataclass(frozen=True, slots=True)
 class JournalBatch:
-    """Records to be made durable together, in this order; ``token`` comes back with ``journal_done``."""
+    """Records to be made durable together, in this order; ``token`` comes back with ``journal_done``.
+
+    ``optional``: for want of room it may fail, and nothing else has to wait for that.
+    """
 
     token: int
     records: tuple[JournalRecord, ...]
+    optional: bool = False
 
 
 class Store(Protocol):
@@ -253,12 +270,24 @@ class Store(Protocol):
         """Nothing is written any more.  May take long.  Idempotent."""
 
 
-class JournalQueue:
+class JournalQueue(Timed):
     """What waits to be written, of all sessions."""
 
-    __slots__ = ("_pending", "_token", "_under_way", "loads", "resident")
+    __slots__ = (
+        "_apart", "_optional", "_pausing", "_pending", "_room", "_timers", "_token", "_under_way", "loads", "resident"
+    )  # fmt: skip
 
-    def __init__(self, resident: int = 8 * 1024 * 1024) -> None:
+    def __init__(self, timers: Timers, resident: int = 8 * 1024 * 1024) -> None:
+        super().__init__()
+        self._timers = timers
+        #: so much of what came is written at a time, and apart; infinite while there is room for all of it
+        self._room = inf
+        #: the sessions of which something came that is to be written apart, the next one first
+        self._apart: dict[SessionJournal, None] = {}
+        #: there was no room for some of it just now
+        self._pausing = False
+        #: is that under way?
+        self._optional = False
         #: what each outbox keeps in memory (``Config.outbox_resident``)
         self.resident = resident
         self.loads = LoadQueue()
@@ -272,16 +301,34 @@ class JournalQueue:
 
     def request(self, *, empty: bool = False) -> JournalBatch | None:
         """The next batch; None while one is under way, or when there is nothing to write (``empty``: then too)."""
-        if self._under_way is not None or not (self._pending or empty):
+        if self._under_way is not None:
             return None
-        pending, self._pending = self._pending, []
-        self._under_way = [
-            (journal, journal.record(kind, sequence))
-            for journal, kind, sequence in pending
-            if kind is not MessageAccepted or journal.retains(sequence)
-        ]
+        self._optional = not (self._pending or empty)
+        if not self._optional:
+            pending, self._pending = self._pending, []
+            room = inf if self._room == inf else 0
+            self._under_way = [
+                (journal, journal.record(kind, sequence, room))
+                for journal, kind, sequence in pending
+                if kind is not MessageAccepted or journal.retains(sequence)
+            ]
+        elif self._apart and not self._pausing:
+            journal = next(iter(self._apart))
+            del self._apart[journal]
+            self._under_way = [(journal, journal.record(InboxMoved, 0, self._room))]
+        else:
+            return None
         self._token += 1
-        return JournalBatch(self._token, tuple(record for _, record in self._under_way))
+        return JournalBatch(self._token, tuple(record for _, record in self._under_way), self._optional)
+
+    def set_apart(self, journal: SessionJournal) -> None:
+        """Something came that is in no batch yet."""
+        self._apart[journal] = None
+
+    def on_timer(self, now: float) -> float | None:
+        """There may be room now."""
+        self._pausing = False
+        return None
 
     def done(self, token: int, now: float, error: BaseException | None) -> None:
         """The batch is durable, or (``error``) failed.  Raises ValueError for a token that is not under way."""
@@ -293,6 +340,13 @@ class JournalQueue:
                 journal.written(record)
             for journal in dict.fromkeys(journal for journal, _ in batch):
                 journal.proceed(now)
+            if self._optional:
+                self._had_room(batch[0][0])
+            return
+        if self._optional or any(isinstance(record, InboxMoved) and record.messages for _, record in batch):
+            self._had_none(now)
+        if self._optional:
+            self._unwritten(batch[0][0])
             return
         pending, self._pending = self._pending, []
         again = [(journal, type(record)) for journal, record in batch] + [each[:2] for each in pending]
@@ -304,6 +358,22 @@ class JournalQueue:
                 journal.want(kind)
         for journal in dict.fromkeys(journal for journal, kind in again if kind is MessageAccepted):
             journal.unaccept(error)
+
+
+    def _had_room(self, journal: SessionJournal) -> None:
+        if journal.staged:
+            self.set_apart(journal)
+        self._room = inf if self._room >= _ENOUGH or not self._apart else self._room * 4
+
+    def _had_none(self, now: float) -> None:
+        self._room = _LITTLE if self._room == inf else max(1.0, self._room // 4)
+        self._pausing = True
+        self._timers.schedule(self, now + _PAUSE)
+
+    def _unwritten(self, journal: SessionJournal) -> None:
+        journal.not_written()
+        if journal.staged:
+            self.set_apart(journal)
 
 
 class SessionJournal:
@@ -382,8 +452,13 @@ class SessionJournal:
         """Is the message still there, or has everything up to it come to its end meanwhile?"""
         return sequence >= self._session.outbox.first
 
-    def record(self, kind: type[JournalRecord], sequence: int) -> JournalRecord:
-        """What is to be written, as it stands now."""
+    @property
+    def staged(self) -> bool:
+        """Is there something that came, and is not on disk?"""
+        return any(inbox.staged for inbox in self._session.inboxes)
+
+    def record(self, kind: type[JournalRecord], sequence: int, room: float) -> JournalRecord:
+        """What is to be written, as it stands now; of what came so much as there is ``room`` for."""
         session, outbox = self._session, self._session.outbox
         self._wanted.discard(kind)
         if kind is MessageAccepted:
@@ -401,18 +476,20 @@ class SessionJournal:
             return ReceiverKnown(session.peer_id, outbox.receiver or b"", outbox.marked)
         if kind is InboxesEnded:
             return InboxesEnded(session.peer_id, session.inboxes.ended(-inf))
-        return self._moved()
+        return self._moved(room)
 
-    def _moved(self) -> InboxMoved:
+    def _moved(self, room: float) -> InboxMoved:
         session, inboxes = self._session, self._session.inboxes
         present = inboxes.present
         left = [box for box in inboxes if box is not present and box.kept and (box.holding or box.outdated)]
-        old = tuple(_inbox_record(session.peer_id, box) for box in left)
+        old = tuple(_inbox_record(session.peer_id, box, room) for box in left)
+        if room != inf and self.staged:
+            self._queue.set_apart(self)
         if inboxes.dormant:  # they have shrunk since this was asked for, with all of it on disk
             return InboxMoved(session.peer_id, inboxes.dormant[-1], ())
         if present is None:  # the session is over
             return InboxMoved(session.peer_id, InboxFacts(_NO_OUTBOX, _NO_OUTBOX, 0, 0, 1), (), old=old)
-        record = _inbox_record(session.peer_id, present)
+        record = _inbox_record(session.peer_id, present, room)
         return replace(record, old=old) if old else record
 
     def _ended(self) -> MessagesEnded:
@@ -517,20 +594,21 @@ class SessionJournal:
 # -- what comes -------------------------------------------------------------------------------------------------------
 
 
-def _inbox_record(peer_id: str, inbox: Inbox) -> InboxMoved:
-    """Where an inbox stands, and what of it is not on disk yet."""
+def _inbox_record(peer_id: str, inbox: Inbox, room: float) -> InboxMoved:
+    """Where an inbox stands, and what of it is not on disk yet, as far as there is room."""
     if inbox.empty:  # it is as if it were not
         return InboxMoved(peer_id, InboxFacts(inbox.outbox_id, inbox.run, 0, 0, inbox.first), ())
-    read, settled = inbox.outlook()
-    received = inbox.received if inbox.durable else max(read, inbox.stored)
-    facts = InboxFacts(inbox.outbox_id, inbox.run, received, read, inbox.first)
+    count, received, run = inbox.part(room)
+    read, settled = inbox.outlook(received)
+    received = received if inbox.durable else max(read, inbox.stored)
+    facts = InboxFacts(inbox.outbox_id, run, received, read, inbox.first)
     rejects = tuple((reject.sequence, reject.code, reject.text) for reject in inbox.rejects.values())
     fin = inbox.fin if inbox.fin <= received else 0
     inbox.unwritten = False
     if not inbox.kept:
         return InboxMoved(peer_id, facts, rejects, fin, tuple(settled))
-    inbox.writing = (len(inbox.staged), received, inbox.run)
-    messages = tuple(map(_kept, inbox.staged))
+    inbox.writing = (count, received, run)
+    messages = tuple(map(_kept, islice(inbox.staged, count)))
     gap = tuple(part for part in inbox.gap if part.last <= received)
     return InboxMoved(peer_id, facts, rejects, fin, tuple(settled), messages, gap, inbox.restarted, inbox.turn)
 

@@ -14,9 +14,9 @@ A transaction of the application comes before the next batch, which ends it: fir
 then it is prepared, then the batch is made and written.  One is under way at a time.
 
 Where there was no room the batch has failed, and after a while what is still wanted of it is asked for again; loads go
-on, for what is read makes room.  Any other error is the last: nobody knows what is on disk, so nothing is written or
-loaded any more.  While the store cannot write,
-nothing is accepted; what comes in is read and stays unacknowledged; the connections stay.
+on, for what is read makes room.  Of a batch that is optional the core sees to that, and nothing else waits.  Any other
+error is the last: nobody knows what is on disk, so nothing is written or loaded any more.  While the store cannot
+write, nothing is accepted; what comes in is read and stays unacknowledged; the connections stay.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Keeper(Timed):
         "_loading",
         "_node",
         "_open",
+        "_optional",
         "_owing",
+        "_short",
         "_store",
         "_transaction",
         "_waiting",
@@ -66,6 +68,9 @@ class Keeper(Timed):
         self._failing: type[JournalError] | None = None
         #: something is being written
         self.busy = False
+        #: if that finds no room, nothing else has to wait; and it did not, the last time
+        self._optional = False
+        self._short = False
         #: something is being read back
         self._loading = False
         self._count = 0
@@ -120,11 +125,11 @@ class Keeper(Timed):
             self._owing = False
             batch = self._node.endpoint.journal_request()
             if batch is not None:
-                self.busy = True
+                self.busy, self._optional = True, batch.optional
                 self._store.write(batch, partial(self._done, batch.token))
                 return
         if self._waiting:
-            self.busy = True
+            self.busy, self._optional = True, False
             self._transaction = self._waiting.popleft()
             self._store.run(self._transaction.call, self._ran)
 
@@ -135,6 +140,11 @@ class Keeper(Timed):
         with self._node.inside as now:
             self.busy = False
             self._count += 1
+            if self._optional and (error is None or isinstance(error, JournalFull)):
+                self._tell_short(error)
+                self._node.endpoint.journal_done(token, now, error)
+                self._node.wake_watchers()
+                return
             if error is not None:
                 self._fail(error, now)
             elif self._failing is not None and self.error is None:
@@ -150,6 +160,12 @@ class Keeper(Timed):
             if self.error is not None and error is None:
                 self._refuse(now)
             self._node.wake_watchers()
+
+    def _tell_short(self, error: JournalFull | None) -> None:
+        if error is not None and not self._short:
+            text = "node %s: its journal has no room for what comes in, which is not acknowledged until there is: %s"
+            self._node.log(Log(ERROR, text, (self._node.id, error)))
+        self._short = error is not None
 
     # -- what is on disk only ---------------------------------------------------------------------------------------
 

@@ -202,7 +202,7 @@ class Disk:
             journaled(host, batch, error)
         if doom == "told":
             return self._die(host, doom)
-        if error is not None and not self.stopped:
+        if error is not None and not self.stopped and not batch.optional:  # else the core sees to that
             host.call_at(host.world.now + _RETRY, host.pump)
         host.pump()
         return error is None

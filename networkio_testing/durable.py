@@ -555,8 +555,10 @@ class DurableJudge(Judge):
         if not again and not flagged and incarnation in message.seen_by:
             self._object("I4", "{} from {} comes again to {} without a flag", delivery[1], peer, host)
         mine, done = delivery[0].outbox_id, self._done[(host.name, peer)].get(message.turn)
-        # G2: what is in hand comes again by release() only, be another copy of it read meanwhile; else see _doubtful
-        if done and (mine in done or not (again or message.turn in self._again[mine])):
+        # G2: what is in hand comes again by release() only, be another copy of it read meanwhile, and what is in a
+        # durable inbox to the next process (G5); else see _doubtful
+        kept = delivery[1] in self._found.get((incarnation, mine), ())
+        if done and (mine in done or not (again or kept or message.turn in self._again[mine])):
             self._object("I4", "{} from {} comes again, and {} has on disk that it was read", delivery[1], peer, host)
         if done and not again and not flagged and not unaware:
             self._object("I4", "{} from {} comes again without a flag, and {} has read it", delivery[1], peer, host)

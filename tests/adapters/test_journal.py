@@ -366,6 +366,27 @@ async def _send_numbers(node: Node, first: int, last: int) -> None:
         await node.peer("b").send_many([number.to_bytes(4, "big") * 16 for number in range(start, start + 500)])
 
 
+@pytest.mark.slow
+@bounded(30)
+async def test_what_one_peer_sends_and_finds_no_room_keeps_nobody_else_from_a_durable_inbox(tmp_path: Path) -> None:
+    journal = SQLiteJournal(str(tmp_path / "hub.db"), limit=1 << 20)
+    async with (
+        Node("hub", config=HASTY, journal=journal, durable_inbox=True) as hub,
+        Node("guest", config=HASTY) as guest,
+        Node("other", config=HASTY) as other,
+    ):
+        listener = await hub.listen("127.0.0.1", 0)
+        to_hub = [await node.connect("127.0.0.1", listener.port, "hub") for node in (guest, other)]
+        large = await to_hub[0].send(bytes(2 << 20), raw=True)
+        await until(lambda: not works(hub.peer("guest")))
+        await until(lambda: works(hub.peer("guest")))
+        await to_hub[1].send("hello")
+        assert await hub.peer("other").read() == "hello"
+        await hub.peer("other").send("hello yourself")
+        assert await to_hub[1].read() == "hello yourself"
+        assert (hub.peer("guest").unread, large.outcome, to_hub[0].connected) == (0, None, True)
+
+
 def _in_memory() -> int:
     gc.collect()
     return tracemalloc.get_traced_memory()[0]

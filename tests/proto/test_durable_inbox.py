@@ -5,6 +5,7 @@ The worlds have disks, and a judge who knows what is on them.
 
 from __future__ import annotations
 
+import errno
 from math import inf
 
 import pytest
@@ -14,7 +15,7 @@ from networkio_proto.events import GapRange, Positions
 from networkio_proto.frames import SkipReason
 from networkio_proto.handshake import Ended, InboxFacts, Why
 from networkio_proto.inbox import Inbox
-from networkio_proto.journal import InboxesEnded, InboxMoved, KeptMessage, restore
+from networkio_proto.journal import InboxesEnded, InboxMoved, JournalBatch, KeptMessage, restore
 from networkio_testing.disk import Disk
 from networkio_testing.durable import DurableJudge
 from networkio_testing.world import Host, World
@@ -238,6 +239,116 @@ def test_what_came_with_a_connection_that_is_gone_and_is_not_on_disk_is_asked_fo
     assert pair.took() == [(b"0", False), (b"1", False)]
     assert any(isinstance(notice, PeerEnded) for notice in pair.b.notices)
     assert pair.b.session("a").peer_ended
+
+
+class Small(Disk):
+    """A disk that has room for batches whose new messages take no more than so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(inbox=True)
+        self.room = room
+        self.refused: list[list[int]] = []
+
+    def _write(self, batch: JournalBatch) -> OSError | None:
+        moved = [record for record in batch.records if isinstance(record, InboxMoved)]
+        came = [message for record in moved for message in record.messages]
+        if sum(len(message.payload) for message in came) > self.room:
+            self.refused.append([len(message.payload) for message in came])
+            return OSError(errno.ENOSPC, "no space left on device")
+        return super()._write(batch)
+
+
+class Hub:
+    """ "b" keeps what comes from "a" and "c" on a small disk."""
+
+    def __init__(self, room: int) -> None:
+        self.world = World()
+        self.judge = DurableJudge(self.world)
+        self.disk = Small(room)
+        self.b = self.world.host("b", disk=self.disk)
+        self.a, self.c = self.world.host("a"), self.world.host("c")
+        for host in (self.a, self.c):
+            host.dial("b")
+        self.world.run(1.0)
+
+    def read(self, peer: str) -> list[int]:
+        """The sizes of what is read now."""
+        taken = self.b.take(peer, 100)
+        for delivery in taken:
+            self.b.settle(peer, delivery)
+        self.world.run(1.0)
+        return [len(delivery[2]) for delivery in taken]
+
+
+def test_what_finds_no_room_on_the_disk_keeps_nothing_else_from_it() -> None:
+    hub = Hub(5000)
+    hub.a.send("b", bytes(9000))  # there will never be room for it
+    hub.world.run(3.0)
+    hub.c.send("b", b"x", b"y")
+    hub.world.run(3.0)
+    assert hub.read("c") == [1, 1]
+    assert hub.b.send("c", b"answer")
+    hub.world.run(1.0)
+    assert hub.c.read("b") == [b"answer"]
+    assert hub.b.session("a").connected
+    assert (hub.b.session("a").unread, hub.a.session("b").outbox.received) == (0, 0)
+    tried = len(hub.disk.refused)
+    hub.world.run(10.0)
+    assert 15 <= len(hub.disk.refused) - tried <= 21  # twice a second
+    assert set(map(tuple, hub.disk.refused[1:])) == {(9000,)}
+    hub.disk.room = 10_000
+    hub.world.run(2.0)
+    assert hub.read("a") == [9000]
+    assert hub.c.session("b").outbox.all_read
+
+
+def test_of_much_that_came_as_much_is_written_as_there_is_room_for_and_more_each_time() -> None:
+    hub = Hub(100_000)
+    hub.disk.delay = 0.2  # so that it comes together
+    hub.a.send("b", *[bytes(2000)] * 300)
+    hub.world.run(30.0)
+    read = []
+    while sizes := hub.read("a"):
+        read += sizes
+        hub.world.run(10.0)
+    assert read == [2000] * 300
+    assert hub.a.session("b").outbox.all_read
+    assert hub.b.endpoint.journal is not None
+    assert hub.b.endpoint.journal._room == inf
+
+
+def test_what_was_to_be_written_apart_and_is_taken_back_with_its_connection_comes_again() -> None:
+    hub = Hub(0)
+    hub.a.send("b", b"1")
+    hub.world.run(2.0)
+    hub.disk.delay = inf
+    while hub.disk.writing is None or not hub.disk.writing.optional:
+        hub.world.run(0.1)
+    wire = hub.world.live("a", "b")
+    assert wire is not None
+    wire.cut()
+    hub.disk.finish(hub.b)
+    assert not hub.b.session("a").inboxes.boxes[0].staged
+    hub.disk.delay, hub.disk.room = 0.0, 100
+    hub.world.run(5.0)
+    assert hub.read("a") == [1]
+
+
+def test_an_end_behind_what_finds_no_room_waits_for_it() -> None:
+    hub = Hub(10)
+    hub.a.send("b", b"1")
+    hub.world.run(1.0)
+    assert hub.read("a") == [1]
+    hub.disk.delay = 0.2
+    hub.a.send("b", bytes(8), bytes(9), bytes(10), b"4")
+    hub.a.end("b")
+    hub.world.run(20.0)
+    session = hub.b.session("a")
+    assert session.unread == 4
+    assert hub.read("a") == [8, 9, 10, 1]
+    assert session.nothing_follows
+    hub.world.run(5.0)
+    assert hub.a.session("b").outbox.all_read
 
 
 def test_a_full_disk_stops_the_acknowledgements_and_the_window_bounds_what_is_staged() -> None:

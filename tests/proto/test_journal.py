@@ -23,6 +23,7 @@ from networkio_proto.journal import (
     ReceiverKnown,
 )
 from networkio_proto.ledger import FAILURE_RANGES
+from networkio_proto.timers import Timers
 from networkio_testing.world import Host, World
 
 
@@ -123,7 +124,7 @@ def test_an_unknown_token_is_refused() -> None:
     with pytest.raises(ValueError, match="no journal"):
         Endpoint("x").journal_done(1, 0.0)
     assert Endpoint("x").journal_request() is None
-    assert JournalQueue().request() is None
+    assert JournalQueue(Timers()).request() is None
 
 
 def test_a_failed_batch_takes_back_its_messages_and_all_accepted_since_and_their_numbers_are_used_again() -> None:

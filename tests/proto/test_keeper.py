@@ -201,6 +201,42 @@ def test_full_is_tried_again_and_told_once() -> None:
     ]
 
 
+def test_what_came_and_finds_no_room_is_told_once_and_keeps_nobody_from_sending() -> None:
+    net, slate = Net(), Slate()
+    a, b = net.node("a", journal=slate, durable_inbox=True), net.node("b")
+    slate.finish_all()
+    with a.inside as now:
+        a.endpoint.add_target("b", now, to="b")
+    net.run()
+    slate.finish_all()
+    net.run()
+    b.peer("a").send_nowait("x")
+    net.run()
+    slate.finish(JournalFull("no room"))
+    optional = []
+    for _ in range(4):
+        net.wait(0.6)
+        a.visit()
+        assert slate.writing is not None
+        optional.append(slate.writing.optional)
+        slate.finish(JournalFull("no room") if slate.writing.optional else None)
+    assert optional == [False, True, True, True]
+    sending = Waiting(a, a.peer("b").accepting(b"y"))
+    slate.finish()
+    assert sending.look().result.sequence == 1
+    net.wait(0.6)
+    a.visit()
+    slate.finish_all()
+    net.run()
+    assert a.peer("b").read_nowait() == "x"
+    lines = [line.text.split(": ")[1] for line in a.lines if "journal" in line.text]
+    assert lines == [
+        "its journal cannot be written, so nothing is accepted or acknowledged %s",
+        "its journal is written again",
+        "its journal has no room for what comes in, which is not acknowledged until there is",
+    ]
+
+
 def test_whoever_waits_for_a_message_that_could_not_be_written_hears_of_it() -> None:
     desk = Desk()
     desk.meet()

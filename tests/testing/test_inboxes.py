@@ -78,8 +78,8 @@ def _state_early(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _forget_old_inboxes(monkeypatch: pytest.MonkeyPatch) -> None:
-    moved: Callable[[SessionJournal], InboxMoved] = SessionJournal._moved
-    monkeypatch.setattr(SessionJournal, "_moved", lambda self: replace(moved(self), old=()))
+    moved: Callable[[SessionJournal, float], InboxMoved] = SessionJournal._moved
+    monkeypatch.setattr(SessionJournal, "_moved", lambda self, room: replace(moved(self, room), old=()))
 
 
 def _hand_over_unflagged(monkeypatch: pytest.MonkeyPatch) -> None:
