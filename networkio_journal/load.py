@@ -131,18 +131,20 @@ def check_node(connection: sqlite3.Connection, path: str, node_id: str) -> int:
 
 
 def load(
-    connection: sqlite3.Connection, path: str, node_id: str, resident: int | None = None
+    connection: sqlite3.Connection, path: str, node_id: str, resident: int | None = None, version: int | None = None
 ) -> tuple[dict[str, Peer], list[RestoredRecord]]:
     """All peers, and what their sessions are restored from.  Raises Damage, JournalMismatch, sqlite3.Error.
 
-    ``resident``: of each peer messages of so much cost come whole; None: all.
+    ``resident``: of each peer messages of so much cost come whole; None: all.  ``version``: what the journal is of;
+    None: this one.
     """
-    _check_schema(connection)
+    version = VERSION if version is None else version
+    _check_schema(connection, version)
     count = check_node(connection, path, node_id)
     found = _peers(connection)
     _check_count(found, count)
     _messages(connection, found, inf if resident is None else resident)
-    for read in _TABLES:
+    for read in _others(version):
         read(connection, found)
     records: list[RestoredRecord] = []
     for one in found.values():
@@ -157,8 +159,8 @@ def faults(connection: sqlite3.Connection) -> Iterator[str]:
     _check_schema(connection, version)
     _, count = owner_of(connection)
     found = _peers(connection)
-    others = _TABLES if version > 1 else _FIRST_TABLES
-    tables = [partial(_messages, connection, found, 0), *(partial(read, connection, found) for read in others)]
+    others = [partial(read, connection, found) for read in _others(version)]
+    tables = [partial(_messages, connection, found, 0), *others]
     yield from _damages([partial(_check_count, found, count), *tables])
     yield from _damages([partial(_complete, one) for one in found.values()])
 
@@ -190,7 +192,7 @@ def tables_of(version: int) -> list[str]:
     return [name for name in SCHEMA if name not in later]
 
 
-def _check_schema(connection: sqlite3.Connection, version: int = VERSION) -> None:
+def _check_schema(connection: sqlite3.Connection, version: int) -> None:
     """The tables are those that were made: a name or type that has changed there would be of consequence later."""
     made = dict(connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
     for name in tables_of(version):
@@ -289,6 +291,11 @@ def _received(connection: sqlite3.Connection, found: dict[int, _Found]) -> None:
 
 _FIRST_TABLES: Final = (_openings, _inboxes, _ended, _failures)
 _TABLES: Final = (*_FIRST_TABLES, _reading, _received)
+
+
+def _others(version: int) -> tuple[Callable[[sqlite3.Connection, dict[int, _Found]], None], ...]:
+    """What reads the tables of a journal of this version, but for its messages."""
+    return _TABLES if version > 1 else _FIRST_TABLES
 
 
 def _complete(one: _Found) -> None:

@@ -3,9 +3,10 @@
 Theory of operation
 -------------------
 A file is made beside its place and renamed into it when it is whole, so that a file which is there is a whole journal,
-and an empty one is damage.  Opening reads everything over a connection that cannot write (:mod:`.load`); a journal that
-turns out to be damaged is so left as it was found, its log included.  Only then the file is opened for writing, with an
-exclusive lock of SQLite's own, which holds other programs off and needs no shared memory.
+and an empty one is damage.  Opening reads everything over a connection that cannot write (:mod:`.load`), be it of this
+version or an older one; a journal that turns out to be damaged, or another node's, is so left as it was found, its log
+included.  Only then an older one is brought up to date, and the file is opened for writing, with an exclusive lock of
+SQLite's own, which holds other programs off and needs no shared memory.
 
 :meth:`Store.commit` makes one transaction of one batch.  It applies the records to drafts of the peers concerned
 (:mod:`.state`), writes the rows that differ, and takes the drafts over when the transaction is on disk.  What fails for
@@ -156,15 +157,17 @@ class Store:
             reader.execute("PRAGMA trusted_schema = OFF")
             reader.execute("PRAGMA cell_size_check = ON")
             reader.execute("BEGIN")
-            if identify(reader, self.path) == VERSION:
+            version = identify(reader, self.path)
+            if version == VERSION:
                 self.peers, self.records = load(reader, self.path, self.node_id, self._resident)
                 return
+            load(reader, self.path, self.node_id, 0, version)  # a writer changes the file and its log by closing
         finally:
             reader.close()
         self._migrate()
 
     def _migrate(self) -> None:
-        """Make an older journal one of this version, or leave it as it is."""
+        """Make a sound journal of an older version one of this, or leave what is in it as it is."""
         writer = self._connect(Path(self.path).as_uri())
         try:
             writer.execute("BEGIN EXCLUSIVE")

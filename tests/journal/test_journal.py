@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -350,6 +351,7 @@ def test_a_newer_version_is_refused_and_an_older_one_is_brought_up_to_date_or_le
 
     fails = True
     monkeypatch.setitem(rows.SCHEMA, "networkio_more", "id INTEGER PRIMARY KEY")
+    monkeypatch.setitem(rows.SINCE, load.VERSION + 1, ("networkio_more",))
     monkeypatch.setattr(load, "VERSION", load.VERSION + 1)
     monkeypatch.setattr(store, "VERSION", load.VERSION)
     monkeypatch.setitem(load.MIGRATIONS, load.VERSION - 1, migrate)
@@ -366,10 +368,14 @@ def test_a_newer_version_is_refused_and_an_older_one_is_brought_up_to_date_or_le
         contents(path)
 
 
+def version_1() -> bytes:
+    return gzip.decompress((Path(__file__).parent / "version1.db.gz").read_bytes())
+
+
 @pytest.mark.parametrize("durable", [False, True])
 def test_a_journal_of_version_1_is_opened_and_can_keep_what_comes_from_then_on(path: str, durable: bool) -> None:
     """The file was written by the last code that knew version 1 only."""
-    Path(path).write_bytes(gzip.decompress((Path(__file__).parent / "version1.db.gz").read_bytes()))
+    Path(path).write_bytes(version_1())
     with inspecting(path) as found:
         assert found.version() == 1
         assert list(found.faults()) == []
@@ -385,6 +391,38 @@ def test_a_journal_of_version_1_is_opened_and_can_keep_what_comes_from_then_on(p
     with inspecting(path) as found:
         assert found.version() == 2
         assert list(found.faults()) == []
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize(
+    ("node_id", "statement", "error", "text"),
+    [
+        ("node", "UPDATE networkio_message SET payload = x'00'", JournalDamaged, "does not fit its checksum"),
+        ("node", "DELETE FROM networkio_failure", JournalDamaged, "the positions and outcomes for b do not fit"),
+        ("node", "DROP TABLE networkio_ended", JournalDamaged, "the table networkio_ended"),
+        ("other", "CREATE TABLE mine (id)", JournalMismatch, "belongs to the node node, not to other"),
+    ],
+)
+def test_a_journal_of_version_1_that_is_not_taken_is_left_as_it_is_with_its_log(
+    path: str, node_id: str, statement: str, error: type[Exception], text: str, log: bool
+) -> None:
+    made = path + ".made"
+    Path(made).write_bytes(version_1())
+    with closing(sqlite3.connect(made, isolation_level=None)) as tool:
+        tool.execute(statement)
+        if log:  # as a process that was killed left it
+            before = [Path(made + end).read_bytes() for end in ("", "-wal")]
+    if not log:
+        before = [Path(made).read_bytes(), b""]
+    assert bool(before[1]) is log
+    for end, data in zip(("", "-wal"), before, strict=True):
+        if data:
+            Path(path + end).write_bytes(data)
+    with pytest.raises(error, match=text):
+        SQLiteJournal(path).open(node_id)
+    assert Path(path).read_bytes() == before[0]
+    left = Path(path + "-wal")
+    assert (left.read_bytes() if left.exists() else b"") == before[1]
 
 
 # -- what comes -------------------------------------------------------------------------------------------------------
