@@ -73,6 +73,12 @@ class Quotas:
         """What holds for that peer; None: for whoever it may be."""
         return self._everybody if peer_id is None else self._single.get(peer_id, self._everybody)
 
+    def advice(self, peer_id: str) -> str:
+        """What to do about a message that is too large for that peer."""
+        if self.of(peer_id).limits is self._everybody.limits:
+            return "split it or raise limits.message on both sides"
+        return f"split it or raise message in the quota of {peer_id} here, and limits.message there"
+
     def set(self, peer_id: str, quota: Quota | None) -> None:
         """From now on that holds; None: what holds for everybody."""
         check_peer_id(peer_id)

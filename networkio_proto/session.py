@@ -405,7 +405,7 @@ class Session(Timed):
         limit = self.bounds.limits.message
         raise MessageTooLarge(
             f"a message of {size} bytes to {self.peer_id} is over the limit: {limit} here, "
-            f"{self.peer_message_limit or 'unknown'} at the peer; split it or raise limits.message on both sides"
+            f"{self.peer_message_limit or 'unknown'} at the peer; {self._endpoint.quotas.advice(self.peer_id)}"
         )
 
     def cancel(self, sequence: int, now: float) -> bool:

@@ -215,9 +215,11 @@ def _check_stranger(node: Any, peer_id: str, payload: bytes, headers: Mapping[st
     if check_peer_id(peer_id) == node.id:
         raise ConfigurationError(f"{peer_id} is this node's own id; a node has no session with itself")
     size = len(payload) + (len(encode_headers(headers)) if headers else 0)
-    limit = node.endpoint.quotas.of(peer_id).limits.message
+    quotas = node.endpoint.quotas
+    limit = quotas.of(peer_id).limits.message
     if size > limit:
-        raise MessageTooLarge(f"a message of {size} bytes to {peer_id} is over the limit of {limit}; split it")
+        text = f"a message of {size} bytes to {peer_id} is over the limit of {limit} here; {quotas.advice(peer_id)}"
+        raise MessageTooLarge(text)
 
 
 def transacting(

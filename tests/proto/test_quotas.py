@@ -143,11 +143,22 @@ def test_a_message_to_a_peer_is_no_larger_than_its_quota() -> None:
     world, host = hub({"small": Quota(message=100)}, "small", "plain")
     for name in ("small", "later"):
         host.endpoint.set_quota(name, Quota(message=100))
-        with pytest.raises(MessageTooLarge, match=f"101 bytes to {name} is over the limit: 100 here"):
+        with pytest.raises(MessageTooLarge) as raised:
             host.send(name, bytes(101))
-    with pytest.raises(MessageTooLarge, match="101 bytes to hub is over the limit: 16777216 here, 100 at the peer"):
+        assert str(raised.value).startswith(f"a message of 101 bytes to {name} is over the limit: 100 here, ")
+        assert str(raised.value).endswith(
+            f"; split it or raise message in the quota of {name} here, and limits.message there"
+        )
+    with pytest.raises(MessageTooLarge) as raised:
         world.hosts["small"].send("hub", bytes(101))
+    assert str(raised.value) == (
+        "a message of 101 bytes to hub is over the limit: 16777216 here, 100 at the peer; "
+        "split it or raise limits.message on both sides"
+    )
     host.send("plain", bytes(101))
+    host.endpoint.set_quota("small", Quota(window=1000))  # says nothing about messages
+    with pytest.raises(MessageTooLarge, match=r"raise limits\.message on both sides"):
+        host.send("small", bytes(16777217))
 
 
 def test_a_quota_that_changes_holds_for_sending_at_once_and_for_receiving_with_the_next_connection() -> None:

@@ -468,6 +468,7 @@ def test_what_cannot_be_sent_is_an_error_in_the_function(
     with pytest.raises(error) as raised:
         _ = waiting.look().result
     assert told == [raised.value]
+    assert ("or raise message in the quota of small here" in str(raised.value)) is (peer == "small")
     assert (desk.slate.rows, desk.to_b.unread, desk.from_a.unacknowledged) == ([], 0, 0)
 
 
