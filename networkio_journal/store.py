@@ -84,6 +84,9 @@ _PER_RECORD: Final = 100
 #: codes of SQLite for bytes that make no sense, as opposed to those that could not be had
 _CORRUPT: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT}
 
+#: what becomes of a journal that turned out to be damaged while it is open
+_TAKES_NO_MORE: Final = "It takes no more"
+
 _WANTED: Final = "SELECT * FROM networkio_message WHERE id BETWEEN ? AND ? ORDER BY id"
 
 Connect = Callable[[str], sqlite3.Connection]
@@ -206,9 +209,9 @@ class Store:
         """How long payload and headers of a message may be together."""
         return connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - 1024  # the other columns
 
-    def _damaged(self, where: str) -> JournalDamaged:
+    def _damaged(self, where: str, so: str = "It was left as it is") -> JournalDamaged:
         return JournalDamaged(
-            f"the journal {self.path} is damaged: {where}. It was left as it is. Restore a copy of it, or move it away "
+            f"the journal {self.path} is damaged: {where}. {so}. Restore a copy of it, or move it away "
             f"and begin anew: what it held is lost then, and the peers are told"
         )
 
@@ -327,12 +330,12 @@ class Store:
             if [message.sequence for message in messages] != list(range(first, load.last + 1)):
                 raise Damage(f"some of the messages {first} to {load.last} to {printable(peer.peer_id)} are missing")
         except Damage as damage:
-            self.poison = self._damaged(str(damage))
+            self.poison = self._damaged(str(damage), _TAKES_NO_MORE)
             raise self.poison from damage
         except Exception as error:
             code = getattr(error, "sqlite_errorcode", 0)
             corrupt = code & 0xFF in _CORRUPT or code == sqlite3.SQLITE_IOERR_SHORT_READ
-            self.poison = self._damaged(printable(error)) if corrupt else self._lost(error)
+            self.poison = self._damaged(printable(error), _TAKES_NO_MORE) if corrupt else self._lost(error)
             raise self.poison from error
         return messages
 

@@ -183,7 +183,7 @@ class Keeper(Timed):
             self._loading = False
             self._node.endpoint.journal_loaded(token, records, now, error)
             if error is not None:
-                self._fail(error, now)  # what is being written, or run, may still succeed; then the rest is refused
+                self._fail(error, now, "read")  # what is being written, or run, may still succeed; the rest is refused
 
     def _refuse(self, now: float) -> None:
         """Nothing could be read back, so nothing is written any more: not what waits for it, either."""
@@ -245,14 +245,15 @@ class Keeper(Timed):
 
     # -- what the disk says -----------------------------------------------------------------------------------------
 
-    def _fail(self, error: BaseException, now: float) -> None:
+    def _fail(self, error: BaseException, now: float, deed: str = "written") -> None:
         self.error = error if isinstance(error, JournalError) else JournalFailed(printable(error))
         retry = isinstance(error, JournalFull)
         if retry:
             self._node.endpoint.timers.schedule(self, now + _RETRY)
         if self._failing is not type(self.error):
-            hope = "until there is room" if retry else "any more; mend the disk, and start it anew"
-            text = "node %s: its journal cannot be written, so nothing is accepted or acknowledged %s: %s"
+            mend = "mend the disk" if deed == "written" else "look after file and disk"
+            hope = "until there is room" if retry else f"any more; {mend}, and start it anew"
+            text = f"node %s: its journal cannot be {deed}, so nothing is accepted or acknowledged %s: %s"
             self._node.log(Log(ERROR, text, (self._node.id, hope, self.error)))
         self._failing = type(self.error)
 

@@ -162,7 +162,7 @@ def test_what_is_damaged_is_said_and_nothing_is_written_any_more(store: Store, d
     store._connection.execute(damage, (key(1, 7),))
     assert store.load(JournalLoad(1, "b", 8, 9)) == numbered(8, 9)
     for load in (JournalLoad(2, "b", 5, 9), JournalLoad(3, "b", 8, 9)):
-        with pytest.raises(JournalDamaged, match=words):
+        with pytest.raises(JournalDamaged, match=rf"{words}\. It takes no more\. "):
             store.load(load)
     with pytest.raises(JournalDamaged, match=words):
         store.commit(JournalBatch(2, tuple(numbered(21, 21))))
@@ -188,7 +188,7 @@ def test_what_cannot_be_read_is_said_and_nothing_is_written_any_more(
 
     again = Store(store.path, "node", 0, synchronous="OFF", connect=connect)
     monkeypatch.setattr(Failing, "statement", "SELECT * FROM networkio_message WHERE")
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=rf"{words}.* It takes no more(\.|;)"):
         again.load(JournalLoad(1, "b", 5, 9))
     monkeypatch.setattr(Failing, "statement", "none")
     with pytest.raises(error, match=words):

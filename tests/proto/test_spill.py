@@ -568,6 +568,11 @@ def test_what_cannot_be_read_back_ends_everything() -> None:
     desk.net.run()
     assert read_all(far) == [payload(number) for number in range(10)]  # what was here
     assert isinstance(desk.keeper.error, JournalDamaged)
+    [line] = [line for line in desk.a.lines if "journal" in line.text]
+    assert line.text % line.arguments == (
+        "node a: its journal cannot be read, so nothing is accepted or acknowledged any more; "
+        "look after file and disk, and start it anew: message 12 is damaged"
+    )
     with pytest.raises(JournalDamaged, match="message 12 is damaged"):
         desk.to_b.send_nowait(b"")
     assert desk.slate.loading is None
