@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from networkio_proto import Config, ConfigurationError, JournalError, JournalFailed, JournalFull, NodeClosed, Outcome
-from networkio_proto.journal import MessageAccepted, Store
+from networkio_proto.journal import MessageAccepted, MessagesEnded, Store
 from tests.proto.helpers import Waiting
 from tests.proto.helpers_node import Driver, Far, Net, Slate
 
@@ -166,6 +166,8 @@ def test_a_cancellation_waits_for_the_disk_and_says_so_if_that_fails() -> None:
     desk.slate.finish()
     with pytest.raises(NodeClosed):
         _ = third.look().result
+    ends = [record.ends for record in desk.slate.batches[-1].records if isinstance(record, MessagesEnded)]
+    assert [sequence for sequence, _ in ends[0]] == [2]  # there is room again
 
 
 def test_full_is_tried_again_and_told_once() -> None:
