@@ -41,7 +41,7 @@ from math import inf
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from .errors import JournalError
+from .errors import JournalError, JournalFull, printable
 from .events import GapRange, Positions
 from .handshake import Ended, InboxFacts
 from .inbox import Delivery, Details, Inbox, Reject, cost_of
@@ -86,6 +86,9 @@ _ENOUGH = 16 * 1024 * 1024
 
 #: in place of an id where the session is over, and its inboxes with it
 _NO_OUTBOX = bytes(16)
+
+#: so much of an error of the store is told, which says what to do, too
+_TOLD = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +277,8 @@ class JournalQueue(Timed):
     """What waits to be written, of all sessions."""
 
     __slots__ = (
-        "_apart", "_optional", "_pausing", "_pending", "_room", "_timers", "_token", "_under_way", "loads", "resident"
+        "_apart", "_optional", "_pausing", "_pending", "_room", "_timers", "_token", "_under_way",
+        "error", "loads", "resident",
     )  # fmt: skip
 
     def __init__(self, timers: Timers, resident: int = 8 * 1024 * 1024) -> None:
@@ -291,9 +295,18 @@ class JournalQueue(Timed):
         #: what each outbox keeps in memory (``Config.outbox_resident``)
         self.resident = resident
         self.loads = LoadQueue()
+        #: why the last batch failed; None if it did not
+        self.error: BaseException | None = None
         self._pending: list[tuple[SessionJournal, type[JournalRecord], int]] = []
         self._under_way: list[tuple[SessionJournal, JournalRecord]] | None = None
         self._token = 0
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the journal, until something is written or read again; "" if nothing is."""
+        if self.loads.error is not None:
+            return f"the journal cannot be read ({printable(self.loads.error, _TOLD)})"
+        return "" if self.error is None else f"the journal cannot be written ({printable(self.error, _TOLD)})"
 
     def add(self, journal: SessionJournal, kind: type[JournalRecord], sequence: int = 0) -> None:
         """Something is to be written; what exactly is looked up when the batch is made."""
@@ -335,6 +348,7 @@ class JournalQueue(Timed):
         if self._under_way is None or token != self._token:
             raise ValueError(f"no journal batch with token {token} is under way")
         batch, self._under_way = self._under_way, None
+        self.error = None if self._optional and isinstance(error, JournalFull) else error
         if error is None:
             for journal, record in batch:
                 journal.written(record)

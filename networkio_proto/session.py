@@ -877,4 +877,4 @@ class Session(Timed):
 
     def why(self, now: float) -> str:
         """One sentence that says what the messages to this peer are waiting for."""
-        return explain(self, now)
+        return explain(self, self._endpoint.journal, now)

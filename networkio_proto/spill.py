@@ -136,9 +136,11 @@ class Spill:
 class LoadQueue:
     """What waits to be loaded, of all sessions: at most one load for each."""
 
-    __slots__ = ("_token", "_under_way", "_waiting")
+    __slots__ = ("_token", "_under_way", "_waiting", "error")
 
     def __init__(self) -> None:
+        #: why the last load failed; None if it did not
+        self.error: BaseException | None = None
         self._waiting: deque[tuple[Session, Spill, int, int]] = deque()
         self._under_way: tuple[Session, Spill, JournalLoad] | None = None
         self._token = 0
@@ -163,6 +165,7 @@ class LoadQueue:
         if self._under_way is None or token != self._under_way[2].token:
             raise ValueError(f"no load with token {token} is under way")
         (session, spill, load), self._under_way = self._under_way, None
+        self.error = error
         if error is not None:
             self._waiting.appendleft((session, spill, load.first, load.last))
             return
