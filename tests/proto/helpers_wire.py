@@ -518,7 +518,7 @@ _SURROUNDINGS = frozenset({
 #: what ends with a connection: cursor, credit, acknowledgements to be sent, incomplete messages
 _OF_CONNECTION = frozenset({
     "cursor", "fragment", "used", "credit", "allowed", "partial", "frame_limit", "since",
-    "Attachment.hole", "Acknowledger.pending", "Acknowledger._urgent", "Acknowledger._received",
+    "Attachment.hole", "Attachment._known", "Acknowledger.pending", "Acknowledger._urgent", "Acknowledger._received",
     "Acknowledger._cost", "Acknowledger._rejects", "Progress._heard",
 })  # fmt: skip
 
