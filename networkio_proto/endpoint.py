@@ -425,6 +425,9 @@ class Endpoint:
             if len(session.parked) > _MAX_PARKED:
                 session.parked[0].close(CloseCode.COLLISION, "", now)
             incumbent.liveness.probe(now)
+        elif incumbent is not None and session.inboxes.in_doubt:
+            # it would be refused (P-RES-25), and the incumbent gone for nothing
+            connection.close(CloseCode.RETRY, "", now)
         else:
             self._take(session, connection, now)
 

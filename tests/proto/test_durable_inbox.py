@@ -221,6 +221,26 @@ def test_a_newcomer_that_comes_while_it_is_being_decided_is_asked_to_come_again(
     assert pair.took() == [(b"1", False)]
 
 
+def test_a_newcomer_that_is_asked_to_come_again_leaves_the_live_connection_in_its_place() -> None:
+    pair = Pair(dialer="a")
+    pair.hold()
+    pair.send(b"1")
+    session, wire = pair.b.session("a"), pair.world.live("a", "b")
+    incumbent = session.connection
+    assert wire is not None
+    assert incumbent is not None
+    wire.cut_half(0)
+    while not pair.judge.tally["closed: RETRY"]:
+        pair.world.step(inf)
+    assert session.connection is incumbent
+    assert (incumbent.error, session.inbox.received, session.connections) == (None, 1, 1)  # type: ignore[union-attr]
+    pair.flush()
+    pair.world.run(60.0)
+    assert (session.connections, pair.judge.tally["closed: SUPERSEDED"]) == (2, 1)
+    assert pair.took() == [(b"1", False)]
+    pair.judge.at_rest()
+
+
 def test_what_came_with_a_connection_that_is_gone_and_is_not_on_disk_is_asked_for_again() -> None:
     pair = Pair()
     pair.disk.full = 1000
