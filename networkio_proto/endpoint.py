@@ -38,6 +38,7 @@ from .errors import (
     NodeClosed,
     NormalClose,
     RetryRequested,
+    Superseded,
     printable,
 )
 from .events import Abandon, Close, Dial, Effect, Event, Wake
@@ -516,7 +517,9 @@ class Endpoint:
         elif session is not None and session.connection is None and not self.claims(session):
             session.window.release(session.unsettled)  # nothing came of the credit that it stated
         if connection.target is not None:
-            self._target_lost(connection.target, error, now, was_live=was_live)
+            # superseded, it was live until just now: no dial has failed
+            replaced = connection.attached is not None and isinstance(error, Superseded) and not error.remote
+            self._target_lost(connection.target, error, now, was_live=was_live or replaced)
         if session is not None and was_live:
             if over:
                 session.farewell.peer_is_done()

@@ -241,6 +241,25 @@ def test_a_newcomer_that_is_asked_to_come_again_leaves_the_live_connection_in_it
     pair.judge.at_rest()
 
 
+def test_a_connection_that_made_progress_and_went_for_one_that_is_refused_is_dialled_again_at_once() -> None:
+    pair = Pair()
+    pair.hold()
+    pair.send(b"1")
+    pair.a.crash(reset=False)  # b does not know that it is gone, and nothing answers its probe
+    pair.a.restart()
+    pair.a.dial("b")
+    while not pair.judge.tally["closed: RETRY"]:
+        pair.world.step(inf)
+    assert pair.judge.tally["closed: SUPERSEDED"] == 1
+    (target,) = pair.b.session("a").targets
+    assert target.retry_at is not None
+    assert target.retry_at - pair.b.now <= pair.b.config.retry_quick
+    assert (target.attempts, pair.b.session("a").counters.dials_failed) == (0, 0)
+    pair.flush()
+    pair.world.run(60.0)
+    assert pair.took() == [(b"1", False)]
+
+
 def test_what_came_with_a_connection_that_is_gone_and_is_not_on_disk_is_asked_for_again() -> None:
     pair = Pair()
     pair.disk.full = 1000
