@@ -47,7 +47,7 @@ from .handshake import Ended, InboxFacts
 from .inbox import Delivery, Details, Inbox, Reject, cost_of
 from .ledger import Failure, FailureLog
 from .maps import decode_map, encode_map
-from .outbox import Entry, Outbox
+from .outbox import Outbox
 from .ranges import Ranges
 from .spill import JournalLoad, LoadQueue, Spill
 from .timers import Timed, Timers
@@ -683,14 +683,13 @@ def restore(session: Session, record: RestoredRecord) -> None:
 
 
 def _restore_message(outbox: Outbox, record: MessageAccepted) -> None:
-    if not (record.fin or record.skip):
+    if record.fin:
+        outbox.append_fin()
+    elif record.skip:
+        outbox.append_tombstone(record.skip)
+    else:
         outbox.append_stored(record.payload, record.headers, record.flags)
         outbox.ledger.accepted += 1  # what ended early has been counted by then
-        return
-    entry = Entry(record.payload, record.headers, record.flags)
-    entry.fin, entry.skip = record.fin, record.skip
-    outbox.append_entry(entry)
-    outbox.fin = outbox.next - 1 if record.fin else outbox.fin
 
 
 def _trim(outbox: Outbox, first: int) -> None:

@@ -273,6 +273,10 @@ class Outbox:
         self.cost += sum(costs)
         self._special += len(costs)
 
+    def append_tombstone(self, skip: int) -> None:
+        """A journal was read: a message that ended early follows."""
+        self.append_entry(_FIRST_TOMBSTONES[SkipReason(skip)])
+
     def append_fin(self) -> int:
         """Accept the end of this outbox."""
         entry = Entry(b"")
@@ -736,12 +740,21 @@ class Outbox:
         self._put(sequence, _FIRST_TOMBSTONES[SkipReason(skip)])
 
     def recall_ends(self) -> None:
-        """A journal was read: how those ended of which it has but a tombstone.  They were never transmitted."""
-        for sequence, entry in enumerate(self.entries, self.origin):
+        """A journal was read: how those ended of which it has but a tombstone.  They were never transmitted.
+
+        In whatever order they ended, each that stands right behind another of its reason costs its place only.
+        """
+        before = 0
+        for index in range(self.first - self.origin, len(self.entries)):
+            entry = self.entries[index]
             skip = 0 if type(entry) is bytes else cast(Entry, entry).skip
-            if skip in _SKIP_OUTCOME and sequence >= self.first:
-                reason = SkipReason(skip)
+            if skip and skip == before:
+                self.cost += _NEXT_TOMBSTONES[SkipReason(skip)].cost - cast(Entry, entry).cost
+                self.entries[index] = _NEXT_TOMBSTONES[SkipReason(skip)]
+            if skip in _SKIP_OUTCOME:
+                sequence, reason = self.origin + index, SkipReason(skip)
                 self.failures.learn(Failure(sequence, sequence, _SKIP_OUTCOME[reason], _SKIP_TEXT[reason], "no"))
+            before = skip
 
     def keep_names(self) -> None:
         """The id changes: what is retained was first accepted under the one until now, and goes on saying so."""

@@ -486,6 +486,42 @@ def test_a_message_that_was_cancelled_stays_so_after_a_crash(late: bool) -> None
     assert a.host.session("b").outcome(1) is Outcome.CANCELLED
 
 
+def test_what_ended_early_costs_after_a_restart_what_it_did_before() -> None:
+    _, a, _ = strangers()
+    for _ in range(3):
+        a.host.send("b", *[b"x"] * 1000)
+    session, now = a.host.session("b"), a.host.world.now
+    ended = [3, 5, 6, 7, *range(100, 2000), 2998, 2999, 3000]
+    assert all(session.cancel(sequence, now) for sequence in ended[:-3])
+    a.write()
+    a.sync = False
+    assert a.host.send("b", b"y", b"y", b"y") == [3001, 3002, 3003]
+    assert all(session.cancel(sequence, now) for sequence in [*ended[-3:], 3001, 3002])  # two before they are written
+    a.write()
+    cost = session.outbox.cost
+    assert cost == 65 * (3003 - 1909) + 64 * 4 + 8 * 1905
+    a.crash()
+    outbox = a.host.session("b").outbox
+    assert outbox.cost == a.host.endpoint.outbox_cost == cost
+    places = [outbox.entries[sequence - outbox.origin] for sequence in [*ended, 3001, 3002]]
+    assert len(set(map(id, places))) == 2  # one object for each kind
+    a.crash()
+    assert a.host.session("b").outbox.cost == cost
+
+
+def test_neighbours_that_ended_in_any_order_and_for_several_reasons_cost_as_little_after_a_restart() -> None:
+    _, a, _ = strangers()
+    a.host.send("b", *[b"x"] * 8)
+    for sequence in (3, 2, 7, 6, 5):
+        a.host.session("b").cancel(sequence, a.host.world.now)
+        a.write()
+    a.records.append(MessagesEnded("b", ((4, 2),), ()))  # in between, for another reason
+    a.crash()
+    outbox = a.host.session("b").outbox
+    assert [outbox.entry(sequence).cost for sequence in range(1, 9)] == [65, 64, 8, 64, 64, 8, 8, 65]
+    assert outbox.cost == 65 * 2 + 64 * 3 + 8 * 3
+
+
 def test_a_message_cancelled_after_a_crash_and_before_anything_is_written_again() -> None:
     world, a, b = strangers()
     a.host.send("b", b"one", b"two")
