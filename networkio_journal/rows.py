@@ -9,7 +9,8 @@ them is a ``BETWEEN``.  The payload is the last column, so that what stands befo
 Every row ends up in a checksum over the table, the key and all columns.  That a row is *missing* its checksum cannot
 tell: so the journal's row counts the peers, and the peer's row has ``first`` and ``next`` of its messages, the number
 of its openings, and one checksum over all of its positions.  An inbox's row says which messages are kept in it: those
-above ``read`` up to ``received`` that are not settled.
+above ``read`` up to ``received`` that are not settled.  ``present`` of a peer's row is 1 if its last inbox is the
+present one, and 2 more (since version 2) if the inbox of the process that receives outlives that.
 
 What is read back is believed only when every column has the type that was written, and the checksum fits.
 """
@@ -158,9 +159,10 @@ def journal_of(row: Row) -> tuple[str, int]:
 
 def peer_row(peer: Peer, positions: int) -> Row:
     """``positions``: the checksum over its inboxes and ended positions."""
-    numbers = (peer.number, peer.first, peer.next, peer.marked, peer.openings, int(peer.present), positions)
+    present = int(peer.present) + 2 * int(peer.receiver_durable)
+    numbers = (peer.number, peer.first, peer.next, peer.marked, peer.openings, present, positions)
     crc = _checksum(2, (*numbers, peer.receiver is None), peer.peer_id.encode(), peer.receiver or b"")
-    number, first, next_, marked, openings, present, _ = numbers
+    number, first, next_, marked, openings, _, _ = numbers
     return number, peer.peer_id, first, next_, peer.receiver, marked, openings, present, positions, crc
 
 
@@ -170,8 +172,11 @@ def peer_of(row: Row) -> tuple[Peer, int]:
     receiver = type(None) if row[4] is None else bytes
     _check(row, (int, str, int, int, receiver, int, int, int, int, int), what)
     number, name, first, next_, incarnation, marked, openings, present, positions, crc = row
-    peer = Peer(number, name, first, next_, incarnation, marked, openings, present=present == 1)
-    _agree(crc, peer_row(peer, positions)[-1], what)
+    peer = Peer(number, name, first, next_, incarnation, marked, openings)
+    peer.present, peer.receiver_durable = present & 1 == 1, present & 2 == 2
+    made = peer_row(peer, positions)
+    _agree(present, made[7], what)
+    _agree(crc, made[-1], what)
     return peer, positions
 
 

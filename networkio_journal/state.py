@@ -80,6 +80,8 @@ class Peer:
     last_kept: int = 0
     #: is the last of them the present one?
     present: bool = False
+    #: does the inbox of the receiver outlive its process?
+    receiver_durable: bool = False
     ended: tuple[Ended, ...] = ()
     #: how those ended that were not read, by the first of each range, in order
     failures: dict[int, Failure] = field(default_factory=dict)
@@ -125,7 +127,8 @@ class Draft:
             peer.next = max(peer.next, peer.first)
             self._fail(record.failures)
         elif isinstance(record, ReceiverKnown):
-            peer.receiver, peer.marked = record.incarnation, max(peer.marked, record.marked)
+            peer.receiver, peer.receiver_durable = record.incarnation, record.durable
+            peer.marked = max(peer.marked, record.marked)
         elif isinstance(record, InboxesEnded):
             self._end(record.ended)
         else:
@@ -284,7 +287,7 @@ def records_of(
     records: list[RestoredRecord] = []
     records += _outbox(peer, list(openings), messages)
     if peer.receiver is not None:
-        records.append(ReceiverKnown(peer.peer_id, peer.receiver, peer.marked))
+        records.append(ReceiverKnown(peer.peer_id, peer.receiver, peer.marked, peer.receiver_durable))
     records += _inboxes(peer, kept)
     return records or [OutboxTrimmed(peer.peer_id, 1)]
 

@@ -40,7 +40,6 @@ class Attachment:
         "_endpoint",
         "_known",
         "_position",
-        "_receiver_durable",
         "_session",
         "hole",
     )
@@ -51,8 +50,6 @@ class Attachment:
         #: sums of positions at the beginning of the connection, and whether its ATTACH alone moved any
         self._position = (0, 0)
         self._known = False
-        #: does the peer's inbox outlive its process?
-        self._receiver_durable = False
         #: what the peer lost, or was led to expect, and has ended: it is told so before anything else
         self.hole: tuple[int, int] | None = None
 
@@ -178,16 +175,16 @@ class Attachment:
         position = inbox.received if inbox is not None and echoed else outbox.first - 1
         if outbox.marked and self._endpoint.config.on_peer_restart == "report":
             outbox.give_up_transmitted(0, outbox.marked)  # a journal brought it back
-        if other and not (self._receiver_durable and echoed):
+        if other and not (outbox.receiver_durable and echoed):
             self._doubt(0, outbox.sent)
         elif position < outbox.received:
             self._doubt(position, outbox.received)
-        if outbox.receiver != connection.peer_incarnation:
-            outbox.receiver = connection.peer_incarnation
+        receiver = connection.peer_incarnation, attach.durable
+        if (outbox.receiver, outbox.receiver_durable) != receiver:
+            outbox.receiver, outbox.receiver_durable = receiver
             journal = self._session.open_journal()
             if journal is not None:
                 journal.barrier(ReceiverKnown)
-        self._receiver_durable = attach.durable
 
     def _doubt(self, after: int, through: int) -> None:
         """A dead process of the peer may have seen these messages: flag them, or give them up."""

@@ -146,11 +146,13 @@ class ReceiverKnown:
     """The incarnation of the peer that is transmitted to from here on.
 
     ``marked``: everything up to there may have been seen by another one, and is transmitted with REDELIVERED.
+    ``durable``: its inbox outlives it; a later incarnation that has it goes on there.
     """
 
     peer_id: str
     incarnation: bytes
     marked: int = 0
+    durable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -487,7 +489,7 @@ class SessionJournal:
         if kind is OutboxTrimmed:
             return OutboxTrimmed(session.peer_id, outbox.first, outbox.failures.within(self.first, outbox.first - 1))
         if kind is ReceiverKnown:
-            return ReceiverKnown(session.peer_id, outbox.receiver or b"", outbox.marked)
+            return ReceiverKnown(session.peer_id, outbox.receiver or b"", outbox.marked, outbox.receiver_durable)
         if kind is InboxesEnded:
             return InboxesEnded(session.peer_id, session.inboxes.ended(-inf))
         return self._moved(room)
@@ -674,7 +676,7 @@ def restore(session: Session, record: RestoredRecord) -> None:
             outbox.failures.learn(failure)
         _trim(outbox, record.first)
     elif isinstance(record, ReceiverKnown):
-        outbox.receiver = record.incarnation
+        outbox.receiver, outbox.receiver_durable = record.incarnation, record.durable
         outbox.marked = max(outbox.marked, record.marked)
     elif isinstance(record, InboxesEnded):
         session.inboxes.restore_ended(record.ended, session.since)

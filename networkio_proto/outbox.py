@@ -171,6 +171,7 @@ class Outbox:
         "overdue",
         "received",
         "receiver",
+        "receiver_durable",
         "run",
         "runs",
         "sendable",
@@ -204,6 +205,8 @@ class Outbox:
         self.transmitted = 0
         #: the incarnation of the peer that ``sent`` speaks of
         self.receiver: bytes | None = None
+        #: does its inbox outlive it?
+        self.receiver_durable = False
         self.marked = 0
         #: (last sequence, outbox id) of earlier names, oldest first
         self.origins: list[tuple[int, bytes]] = []

@@ -85,6 +85,8 @@ class _Kept:
     ends: set[int] = field(default_factory=set)
     receiver: bytes | None = None
     marked: int = 0
+    #: does the inbox of that receiver outlive it?
+    durable: bool = False
     #: ``read`` of each inbox, what is settled beyond, and the rejections that are kept with it
     inboxes: dict[bytes, int] = field(default_factory=dict)
     settled: dict[bytes, frozenset[int]] = field(default_factory=dict)
@@ -116,7 +118,8 @@ class _Kept:
             self.first = max(self.first, record.first)
             self.next = max(self.next, self.first)
         elif isinstance(record, ReceiverKnown):
-            self.receiver, self.marked = record.incarnation, max(self.marked, record.marked)
+            self.receiver, self.durable = record.incarnation, record.durable
+            self.marked = max(self.marked, record.marked)
         elif isinstance(record, InboxesEnded):
             self.ended = record.ended
             for outbox_id in {ended.outbox_id for ended in record.ended} & self.inboxes.keys():
@@ -381,8 +384,8 @@ class DurableJudge(Judge):
         outbox, peer = session.outbox, session.peer_id
         before = self._latest.get((host.name, peer))
         log = self._log(host, peer)
-        told = (outbox.first, outbox.next, outbox.fin, outbox.receiver)
-        model = (kept.first, kept.next, kept.fin, kept.receiver)
+        told = (outbox.first, outbox.next, outbox.fin, outbox.receiver, outbox.receiver_durable)
+        model = (kept.first, kept.next, kept.fin, kept.receiver, kept.durable)
         if before is not None:
             log.eldest = before.eldest or before
             log.reached = max(before.reached, before.transmitted, before.first - 1)
@@ -398,7 +401,7 @@ class DurableJudge(Judge):
                 log.messages[sequence] = message
         log.outcomes[Outcome.READ] = outbox.ledger.read
         log.first, log.received = outbox.first, outbox.received
-        log.outbox_id, log.incarnation = outbox.outbox_id, outbox.receiver
+        log.outbox_id, log.incarnation, log.durable = outbox.outbox_id, outbox.receiver, kept.durable
         log.transmitted = outbox.next - 1 if kept.receiver is not None else 0
         log.marked = log.markable = kept.marked
         log.burden = outbox.cost + COST_PER_MESSAGE  # and FIN.  G6: what is unread returns, also what ended early once
@@ -778,7 +781,10 @@ class DurableJudge(Judge):
         demand(outbox == kept.outbox, "I10", "{} sends {} under an outbox or run that is not on disk", host, sequence)
         connection = wire.ends[end]
         receiver = None if connection is None else connection.peer_incarnation
-        demand(receiver == kept.receiver, "I10", "{} sends {} to a process that is not on disk", host, sequence)
+        theirs = self._tap(wire, 1 - end).attach
+        lasts = theirs is not None and theirs.durable
+        known = (receiver, lasts) == (kept.receiver, kept.durable)
+        demand(known, "I10", "{} sends {} to a process that is not on disk", host, sequence)
 
 
 def _numbers(ranges: Iterable[tuple[int, int]]) -> frozenset[int]:

@@ -80,7 +80,7 @@ MISTAKES = (
     Mistake("a dead process's messages are not flagged", "outbox", "if sequence <= self.marked:",
             "if sequence < self.marked:", "test_resume"),
     Mistake("a durable inbox that is not echoed marks nothing", "attachment",
-            "if other and not (self._receiver_durable and echoed):", "if other and not self._receiver_durable:",
+            "if other and not (outbox.receiver_durable and echoed):", "if other and not outbox.receiver_durable:",
             "test_resume"),
     Mistake("resumes from read, not received", "attachment", "outbox.resume(inbox.received)",
             "outbox.resume(inbox.read)", "test_resume"),

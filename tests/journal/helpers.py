@@ -261,7 +261,9 @@ class History:
         return OutboxOpened(peer, self._name(), self.chance.randbytes(16), self.first[peer])
 
     def receiver(self, peer: str) -> ReceiverKnown:
-        return ReceiverKnown(peer, self.chance.choice([b"", self.chance.randbytes(16)]), self.chance.randint(0, 9))
+        chance = self.chance
+        incarnation, marked = chance.choice([b"", chance.randbytes(16)]), chance.randint(0, 9)
+        return ReceiverKnown(peer, incarnation, marked, durable=chance.random() < 0.5)
 
     def moved(self, peer: str) -> InboxMoved:
         chance = self.chance

@@ -234,6 +234,7 @@ def test_pages_of_an_earlier_time_among_newer_ones_are_noticed(tmp_path: Path) -
         ("UPDATE networkio_peer SET marked = 4 WHERE id = 2", "the row of peer b does not fit"),
         ("UPDATE networkio_peer SET name = x'62' WHERE id = 2", "the row of a peer has columns of other types"),
         ("UPDATE networkio_peer SET present = 2 WHERE id = 2", "the row of peer b does not fit"),
+        ("UPDATE networkio_peer SET present = present + 4 WHERE id = 2", "the row of peer b does not fit"),
         ("UPDATE networkio_peer SET receiver = x'' WHERE id = 1", "the row of peer c does not fit"),
         ("DELETE FROM networkio_inbox", "an inbox for b is missing"),
         ("DELETE FROM networkio_inbox WHERE outbox_id < x'6c'", "an inbox for b is missing"),

@@ -53,7 +53,7 @@ OPENED = OutboxOpened("b", b"outbox".ljust(16), b"run".ljust(16), 1)
 
 ONE_OF_EACH: list[JournalRecord] = [
     OPENED,
-    ReceiverKnown("b", b"process".ljust(16), 3),
+    ReceiverKnown("b", b"process".ljust(16), 3, durable=True),
     MessageAccepted("b", 1, b"first", b"", 0x40),
     MessageAccepted("b", 2, b"", b"headers", 0),
     MessageAccepted("b", 3, b"\x00" * 10_000, b"", 0),
@@ -74,7 +74,7 @@ ONE_OF_EACH: list[JournalRecord] = [
 ]  # fmt: skip
 
 #: what the file of version 1 has
-VERSION_1 = ONE_OF_EACH[:-1]
+VERSION_1 = [OPENED, ReceiverKnown("b", b"process".ljust(16), 3), *ONE_OF_EACH[2:-1]]
 
 
 def message(sequence: int, payload: bytes = b"") -> MessageAccepted:
@@ -383,11 +383,12 @@ def test_a_journal_of_version_1_is_opened_and_can_keep_what_comes_from_then_on(p
         assert list(found.received()) == []
     assert_same(VERSION_1, contents(path), durable=durable)
     moved = kept_in(b"theirs".ljust(16), 9, KeptMessage(9, b"nine", b"", 0))
+    known = ReceiverKnown("b", b"process".ljust(16), 3, durable=True)
     journal = SQLiteJournal(path)
     journal.open("node")
-    assert write(journal, moved) is None
+    assert write(journal, moved, known) is None
     journal.close()
-    assert_same([*VERSION_1, moved], contents(path), durable=durable)
+    assert_same([*VERSION_1, moved, known], contents(path), durable=durable)
     with inspecting(path) as found:
         assert found.version() == 2
         assert list(found.faults()) == []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from math import inf
+from typing import Literal
 
 import pytest
 
@@ -388,6 +389,42 @@ def test_an_end_behind_what_finds_no_room_waits_for_it() -> None:
     assert session.nothing_follows
     hub.world.run(5.0)
     assert hub.a.session("b").outbox.all_read
+
+
+@pytest.mark.parametrize("policy", ["redeliver", "report"])
+@pytest.mark.parametrize("durable", [True, False], ids=["durable", "not durable"])
+def test_both_processes_die_and_only_a_receiver_without_a_durable_inbox_leaves_doubts(
+    policy: Literal["redeliver", "report"], durable: bool
+) -> None:
+    """The sender's journal knows whether the inbox to which it sent outlives its process."""
+    world = World()
+    judge = DurableJudge(world)
+    a = world.host("a", Config(on_peer_restart=policy), disk=Disk())
+    b = world.host("b", disk=Disk(inbox=durable))
+    b.dial("a")
+    a.send("b", b"read", b"kept")
+    world.run(1.0)
+    b.settle("a", b.take("a", 1)[0])
+    world.run(1.0)
+    b.crash()
+    a.send("b", b"never transmitted")
+    world.run(1.0)
+    a.crash()
+    for host in (a, b):
+        host.restart()
+    a.send("b", b"new")
+    world.run(1.0)
+    b.dial("a")
+    world.run(60.0)
+    taken = b.take("a", 100)
+    for delivery in taken:
+        b.settle("a", delivery)
+    world.run(1.0)
+    lost = policy == "report" and not durable
+    expected = [] if lost else [(b"kept", True), (b"never transmitted", not durable)]
+    assert [(each[2], details_of(each).redelivered) for each in taken] == [*expected, (b"new", False)]
+    assert a.session("b").ledger.lost == (2 if lost else 0)
+    judge.at_rest()
 
 
 def test_a_full_disk_stops_the_acknowledgements_and_the_window_bounds_what_is_staged() -> None:

@@ -314,8 +314,9 @@ RULES = {
     ),
     "a mark lasts": Rule(
         collision.test_counterexample_07_a_mark_lasts_over_a_cut_and_a_normal_resume,
-        "attachment", "        self._receiver_durable = attach.durable\n",
-        "        self._receiver_durable = attach.durable\n        outbox.marked = outbox.marked if other else 0\n",
+        "attachment", "        receiver = connection.peer_incarnation, attach.durable\n",
+        "        receiver = connection.peer_incarnation, attach.durable\n"
+        "        outbox.marked = outbox.marked if other else 0\n",
     ),
     "taking closes every parked connection": Rule(
         collision.test_counterexample_08_a_parked_connection_is_not_taken_after_another_of_its_process,
@@ -374,16 +375,16 @@ RULES = {
     ),
     "a durable receiver that echoes nothing is like any other": Rule(
         test_a_durable_receiver_that_comes_back_with_nothing_gets_everything_that_was_sent_flagged,
-        "attachment", "if other and not (self._receiver_durable and echoed):",
-        "if other and not self._receiver_durable:",
+        "attachment", "if other and not (outbox.receiver_durable and echoed):",
+        "if other and not outbox.receiver_durable:",
     ),
     "the receiver is on disk, for flags": Rule(
         partial(test_a_sender_with_a_journal_that_restarts_knows_that_the_receiver_is_the_same, "redeliver"),
-        "journal", "        outbox.receiver = record.incarnation\n", "        outbox.receiver = bytes(16)\n",
+        "journal", "= record.incarnation, record.durable\n", "= bytes(16), record.durable\n",
     ),
     "the receiver is on disk, for losses": Rule(
         partial(test_a_sender_with_a_journal_that_restarts_knows_that_the_receiver_is_the_same, "report"),
-        "journal", "        outbox.receiver = record.incarnation\n", "        outbox.receiver = bytes(16)\n",
+        "journal", "= record.incarnation, record.durable\n", "= bytes(16), record.durable\n",
     ),
     "an outbox that the journal never had is a roll-back": Rule(
         test_an_old_copy_with_an_outbox_that_was_left_since_gives_no_old_numbers_to_new_messages,

@@ -192,8 +192,8 @@ MISTAKES = {
         ("I10",),
     ),
     "does not write to whom it sends": Mistake(
-        (("attachment", "                journal.barrier(ReceiverKnown)\n        self._receiver_durable",
-          "                pass\n        self._receiver_durable"),),
+        (("attachment", "= receiver\n            journal = self._session.open_journal()",
+          "= receiver\n            journal = None"),),
         {"durable": "a"},
         START,
         ("I10",),
