@@ -203,6 +203,8 @@ class DurableJudge(Judge):
         self._owed: defaultdict[str, dict[int, _Message]] = defaultdict(dict)
         #: turns of messages that it got and an old copy of it has not, and whose senders did not know by then
         self._unlearnt: defaultdict[str, set[int]] = defaultdict(set)
+        #: senders and receivers (hosts): an old copy of the receiver was restored, and the two have not met since
+        self._behind: set[tuple[str, str]] = set()
         #: what it told at most of having received, by host and outbox
         self._said: defaultdict[tuple[str, bytes], int] = defaultdict(int)
         #: what a process found there when it began
@@ -325,6 +327,7 @@ class DurableJudge(Judge):
         self.tally["old copy"] += 1
         for name in self.world.hosts:
             self._rolled_back |= {(host.name, name), (name, host.name)}
+            self._behind.add((name, host.name))
         self._noted[host.name] = 0
         for pair, done in self._done.items():
             if pair[0] == host.name:
@@ -410,6 +413,8 @@ class DurableJudge(Judge):
             self._before_it[id(log)] = before
         if kept.receiver is None:
             self._forget(log)
+        if kept.durable:
+            self._forget_received(host, log)
         if copied:  # it may have lost the name in which all this was read
             self._again[outbox.outbox_id] |= _retained(outbox, log).keys()
             self._forget_order(log)
@@ -429,6 +434,15 @@ class DurableJudge(Judge):
             if sequence <= log.reached:
                 message.forgotten = frozenset(everybody)
                 self._forgetful.setdefault(id(log), []).append(message)
+
+    def _forget_received(self, host: Host, log: _Log) -> None:
+        """What a sender had learned to be received it has forgotten, and an old copy of the receiver tells of less.
+
+        Guarantees, Restarts, the first of the four cases: "or had learned before a restart of its own".
+        """
+        for other in self.world.hosts.values():
+            if other.peer_id == log.receiver and (host.name, other.name) in self._behind:
+                self._unlearnt[other.name] |= {message.turn for message in log.messages.values() if message.seen_by}
 
     def _forget_order(self, log: _Log) -> None:
         """Guarantees, Restarts: "the order is that of what the copy holds"; whoever has more had it before."""
@@ -672,6 +686,7 @@ class DurableJudge(Judge):
             self._went_on[host.name, other.name] = since, min(met, len(host.disk.batches))
         if inbox is not None and (inbox.outbox_id, inbox.run) == (session.outbox.outbox_id, session.outbox.run):
             self._rolled_back.discard((host.name, other.name))
+            self._behind.discard((host.name, other.name))
         for message in self._forgetful.get(id(log), ()):  # from now on the sender knows of this process
             message.forgotten -= {connection.peer_incarnation}
 
