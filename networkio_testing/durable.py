@@ -205,6 +205,8 @@ class DurableJudge(Judge):
         self._unlearnt: defaultdict[str, set[int]] = defaultdict(set)
         #: senders and receivers (hosts): an old copy of the receiver was restored, and the two have not met since
         self._behind: set[tuple[str, str]] = set()
+        #: the same, be it that they have met since
+        self._were_behind: set[tuple[str, str]] = set()
         #: what it told at most of having received, by host and outbox
         self._said: defaultdict[tuple[str, bytes], int] = defaultdict(int)
         #: what a process found there when it began
@@ -328,6 +330,7 @@ class DurableJudge(Judge):
         for name in self.world.hosts:
             self._rolled_back |= {(host.name, name), (name, host.name)}
             self._behind.add((name, host.name))
+            self._were_behind.add((name, host.name))
         self._noted[host.name] = 0
         for pair, done in self._done.items():
             if pair[0] == host.name:
@@ -414,7 +417,7 @@ class DurableJudge(Judge):
         if kept.receiver is None:
             self._forget(log)
         if kept.durable:
-            self._forget_received(host, log)
+            self._forget_received(host, log, self._were_behind if copied else self._behind)
         if copied:  # it may have lost the name in which all this was read
             self._again[outbox.outbox_id] |= _retained(outbox, log).keys()
             self._forget_order(log)
@@ -435,13 +438,14 @@ class DurableJudge(Judge):
                 message.forgotten = frozenset(everybody)
                 self._forgetful.setdefault(id(log), []).append(message)
 
-    def _forget_received(self, host: Host, log: _Log) -> None:
+    def _forget_received(self, host: Host, log: _Log, behind: set[tuple[str, str]]) -> None:
         """What a sender had learned to be received it has forgotten, and an old copy of the receiver tells of less.
 
         Guarantees, Restarts, the first of the four cases: "or had learned before a restart of its own".
+        A copy of the sender may be from before the two met again, and lack the marks that it made then.
         """
         for other in self.world.hosts.values():
-            if other.peer_id == log.receiver and (host.name, other.name) in self._behind:
+            if other.peer_id == log.receiver and (host.name, other.name) in behind:
                 self._unlearnt[other.name] |= {message.turn for message in log.messages.values() if message.seen_by}
 
     def _forget_order(self, log: _Log) -> None:
