@@ -535,7 +535,10 @@ class DurableJudge(Judge):
         return super()._find(host, peer, delivery)
 
     def _unseen(self, log: _Log, message: _Message, sequence: int) -> None:
-        if not message.forgotten or not message.seen_by <= message.forgotten:  # see _forget
+        hosts = [host for host in self.world.hosts.values() if host.peer_id == log.receiver]
+        unlearnt = any(message.turn in self._unlearnt[host.name] for host in hosts)  # see _forget_received
+        forgotten = message.forgotten and message.seen_by <= message.forgotten  # see _forget
+        if not (forgotten or unlearnt):
             super()._unseen(log, message, sequence)
 
     def _passed_over(self, log: _Log, message: _Message, sequence: int) -> bool:
