@@ -38,6 +38,9 @@ from .requests import reply_to
 
 __all__ = ["Delivery", "Details", "Inbox", "Reject", "cost_of", "message_id", "name", "named"]
 
+#: stands for what is staged where nothing ever is: even an empty deque takes 600 bytes
+_NEVER: deque[Delivery] = deque(maxlen=0)
+
 #: so many separate gaps are told one by one with the next message
 GAP_RANGES = 64
 
@@ -162,7 +165,7 @@ class Inbox:
         #: is what comes on disk before anybody is told of it?
         self.durable = durable
         #: what came and is not on disk yet
-        self.staged: deque[Delivery] = deque()
+        self.staged: deque[Delivery] = deque() if durable else _NEVER
         #: where that goes which comes
         self.arriving = self.staged if durable else self.ready
         #: what is being written: so many of ``staged``, and received and run with them; None: nothing is
