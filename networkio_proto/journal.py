@@ -368,6 +368,7 @@ class JournalQueue(Timed):
         again = [(journal, type(record)) for journal, record in batch] + [each[:2] for each in pending]
         for journal, kind in again:
             journal.unwant(kind)
+        for journal in dict.fromkeys(journal for journal, _ in again):
             journal.not_written()
         for journal, kind in again:  # each once: what is written is looked up then
             if kind is not MessageAccepted:
