@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -15,10 +16,15 @@ from networkio_command._terminal import CommandError
 
 @contextmanager
 def pipe() -> Iterator[tuple[int, IO[bytes]]]:
-    """Its end to read, and its end to write."""
+    """Its end to read, and its end to write; the number of the former is free again when nothing reads it any more."""
+    before = set(threading.enumerate())
     reader, writer = os.pipe()
-    with os.fdopen(reader, "rb", 0), os.fdopen(writer, "wb", 0) as file:
-        yield reader, file
+    with os.fdopen(reader, "rb", 0):
+        with os.fdopen(writer, "wb", 0) as file:
+            yield reader, file
+        for thread in set(threading.enumerate()) - before:  # one that is late would read from the next test's pipe
+            thread.join(20)
+            assert not thread.is_alive()
 
 
 def after(source: Source, writer: IO[bytes], *pieces: bytes) -> list[list[Any]]:
