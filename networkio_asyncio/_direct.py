@@ -35,11 +35,8 @@ from networkio_sockets import backlog_of
 if TYPE_CHECKING:
     from ._node import Node
 
-#: what one read takes at most (bytes)
-CHUNK = 65536
-
-#: so many batches of the core's bytes are written in one turn of the event loop, then others have theirs
-_BATCHES = 4
+#: about so many bytes are written in one turn of the event loop, then others have theirs
+_TURN = 256 * 1024
 
 #: of several addresses, each is dialled so much later than the one before (seconds; RFC 8305 calls it the delay)
 _STAGGER = 0.25
@@ -168,7 +165,8 @@ class DirectLink(LinkHandle, asyncio.BufferedProtocol):
         transport, connection, node = self._transport, self.connection, self.node
         if transport is None or self._shut:
             return
-        for _ in range(_BATCHES):
+        left = _TURN
+        while left > 0:
             if self._blocked or transport.is_closing():
                 return
             now = node.enter()
@@ -182,7 +180,8 @@ class DirectLink(LinkHandle, asyncio.BufferedProtocol):
                     with suppress(OSError):  # it is broken, which will be told
                         transport.write_eof()
                 return
-            transport.write(b"".join(buffers))
+            transport.write(data := b"".join(buffers))
+            left -= len(data)
         self.transmit()
 
     def _backlog(self) -> int:

@@ -20,6 +20,7 @@ from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskGroup
 from networkio_journal import SQLiteJournal
 from networkio_proto import Dial, Event, Ledger, Log, NodeClosed, Session, WrongThread
 from networkio_proto.links import Carried, ListenerHandle
+from networkio_proto.memory import receive_buffer
 from networkio_proto.nodes import Address, NodeHandle, in_use
 from networkio_proto.operations import Operation, Steps, T
 
@@ -130,7 +131,7 @@ class Node(NodeHandle[Peer]):
         self._direct = False
         self.loop: asyncio.AbstractEventLoop
         #: where its links read to
-        self.chunk = memoryview(b"")
+        self.chunk = receive_buffer()
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -143,7 +144,6 @@ class Node(NodeHandle[Peer]):
             plain = getattr(self.loop.time, "__func__", None) is asyncio.BaseEventLoop.time
             self._clock = monotonic if plain else self.loop.time  # the same clock as anyio's, without the detours
             self._wait = _direct.wait
-            self.chunk = memoryview(bytearray(_direct.CHUNK))
         if self.keeper is not None:
             self.post = _poster()
             await self._open_journal()

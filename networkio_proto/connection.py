@@ -55,7 +55,6 @@ from .frames import (
     PREAMBLE,
     REJECT,
     SKIP,
-    DataFlag,
     FrameDecoder,
     PeerFault,
     check_preamble,
@@ -81,9 +80,6 @@ _TOKENS_PER_SECOND = 64.0
 
 #: a peer's wish to be left alone is honoured up to this (seconds)
 _RETRY_AFTER_MAX = 300.0
-
-#: as a plain number: operators of a flag are functions of Python, and slow
-_ACK_NOW = int(DataFlag.ACK_NOW)
 
 _unpack_sequence = Struct(">Q").unpack_from
 _ACK_BODY = Struct(">QQQQ")
@@ -234,6 +230,10 @@ class Connection(Timed):
         if state is not _LIVE and (state is ConnectionState.CLOSING or state is ConnectionState.CLOSED):
             return
         self.liveness.heard = now
+        if state is _LIVE:
+            self._decoder.lend(data)
+            self._process(now)
+            return
         self._decoder.feed(data)
         if state is _PARKED:
             if self._decoder.pending > self.credit_told + 2 * self._endpoint.config.limits.frame:
@@ -256,7 +256,7 @@ class Connection(Timed):
 
     # -- output -------------------------------------------------------------------------------------------------
 
-    def data_to_send(self, now: float, max_bytes: int = 65536) -> list[bytes | memoryview]:
+    def data_to_send(self, now: float, max_bytes: int = 262144) -> list[bytes | memoryview]:
         """The next bytes for the stream, in order; an empty list when there are none.
 
         About ``max_bytes`` (a frame may pass it) in at most 64 buffers.  They count as sent: write all of them, or
@@ -434,12 +434,19 @@ class Connection(Timed):
         limit = self._endpoint.config.limits.frame
         inboxes = session.inboxes
         inbox = inboxes.present
-        fresh, touched, urgent = 0, False, False
+        fresh, touched = 0, False
         try:
             while self.state is _LIVE:
-                if inbox is not None and (run := assembly.run(inbox)):
+                if inbox is not None and not decoder.lent and (run := assembly.run(inbox)):
                     fresh += run
                     touched = True
+                if (one := assembly.gather(inbox)) is not None:
+                    fresh += one
+                    touched = True
+                    continue
+                if decoder.lent:  # no fragment begins here
+                    decoder.keep()
+                    continue
                 frame = decoder.next_frame(limit)
                 if frame is None:
                     break
@@ -450,9 +457,9 @@ class Connection(Timed):
                 elif inbox is not None:  # None: the session is over, the peer does not know yet
                     touched = True
                     fresh += assembly.receive(inbox, flags, start, end)
-                    urgent = urgent or flags & _ACK_NOW > 0
         finally:
             if touched:
+                urgent, assembly.urgent = assembly.urgent, False
                 session.received_something(fresh, urgent, now)
 
     def _receive_control(self, kind: int, flags: int, start: int, end: int, now: float) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 from struct import Struct
+from typing import cast
 
 from .errors import CloseCode
 
@@ -131,6 +132,9 @@ _BODY_BOUNDS: dict[int, tuple[int, int]] = {
 }
 _DATA_MINIMUM = 10  # type, flags, sequence
 
+#: shorter chunks are copied at once (bytes)
+_WORTH_LENDING = 4 * 1024
+
 _HEADER = Struct(">IBB")
 HEADER_SIZE = _HEADER.size
 _unpack_header = _HEADER.unpack_from
@@ -179,12 +183,14 @@ def check_preamble(received: bytes) -> None:
 class FrameDecoder:
     """Finds the frames in a stream of chunks."""
 
-    __slots__ = ("_needed", "_partial", "buffer", "position")
+    __slots__ = ("_needed", "_partial", "buffer", "lent", "position")
 
     def __init__(self) -> None:
         #: where the places that :meth:`next_frame` returned lie
-        self.buffer = b""
+        self.buffer: bytes = b""
         self.position = 0
+        #: is the buffer still the caller's?
+        self.lent = False
         self._partial = bytearray()
         self._needed = 0
 
@@ -203,6 +209,22 @@ class FrameDecoder:
             self.buffer = bytes(data)
         self.position = 0
         self._needed = 0
+
+    def lend(self, data: bytes | bytearray | memoryview) -> None:
+        """Add a chunk that is the caller's until :meth:`keep`: so what is taken before is not copied on its way.
+
+        A chunk that continues something, or is short, is fed.
+        """
+        if len(data) < _WORTH_LENDING or self._partial or self.position < len(self.buffer):
+            self.feed(data)
+        else:
+            self.buffer, self.position, self.lent = cast(bytes, data), 0, True
+
+    def keep(self) -> None:
+        """The chunk that was lent is the caller's again: keep what was not taken of it."""
+        self.lent = False
+        data, position, self.buffer, self.position = self.buffer, self.position, b"", 0
+        self.feed(memoryview(data)[position:])
 
     def take(self, size: int) -> bytes | None:
         """The next ``size`` bytes as they are (the preamble), or None while they are not all there."""
@@ -240,7 +262,7 @@ class FrameDecoder:
 
     def clear(self) -> None:
         """Forget everything that was fed: what a closed connection still receives means nothing."""
-        self.buffer, self.position, self._needed = b"", 0, 0
+        self.buffer, self.position, self._needed, self.lent = b"", 0, 0, False
         self._partial = bytearray()
 
     @property

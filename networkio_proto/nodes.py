@@ -69,18 +69,26 @@ class PathLike(Protocol):
 class Address:
     """Where a target is, for a driver that opens streams by calling something; printable for messages.
 
-    Hashable by identity: each ``connect`` makes a target of its own.
+    Hashable by identity: each ``connect`` makes a target of its own.  Raises ConfigurationError for a name that the
+    system would cut.
     """
 
     __slots__ = ("_name", "open")
 
     def __init__(self, name: str, open_stream: Callable[[], Any]) -> None:
+        check_name(name)
         self._name = name
         #: makes a stream to there; the driver knows how to call it
         self.open = open_stream
 
     def __str__(self) -> str:
         return self._name
+
+
+def check_name(name: str) -> None:
+    """What the system is to find by its name, it must read to the end."""
+    if "\0" in str(name) and not str(name).startswith("\0"):  # as Linux's abstract addresses do, where it means nothing
+        raise ConfigurationError(f"{name!r} contains a zero byte, where the system takes a name to end; leave it out")
 
 
 class Inside:
@@ -529,7 +537,9 @@ class NodeHandle(Generic[P]):
         """
         with self.inside:
             self.check_open()
-        if port is not None:
+        if port is None:
+            check_name(place)
+        else:
             self.check_address(place, port, least=0)
             place = f"{place} port {port}"
         try:

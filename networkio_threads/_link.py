@@ -24,8 +24,6 @@ from ._loop import READ, WRITE
 if TYPE_CHECKING:
     from ._node import Node
 
-_CHUNK = 65536
-
 #: so many batches of the core's bytes are written by one who has other things to do; the loop goes on with the rest
 _BATCHES = 4
 
@@ -85,17 +83,17 @@ class Link(LinkHandle):
 
     def _read(self) -> None:
         try:
-            data = self._socket.recv(_CHUNK)
+            count = self._socket.recv_into(self.node.loop.chunk)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self.lost(error)
             return
-        if not data:
+        if not count:
             self.lost(None)
             return
         with self.node.inside as now:
-            self.connection.receive_data(data, now)
+            self.connection.receive_data(self.node.loop.chunk[:count], now)
 
     def _go_on_writing(self) -> None:
         if not self._gone:

@@ -22,6 +22,8 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
+from networkio_proto.memory import receive_buffer
+
 from ._wait import Token
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ class Loop:
         self._asked: deque[Callable[[], object]] = deque()
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
+        #: where links read to, one at a time: the core keeps no part of it
+        self.chunk = receive_buffer()
         #: a byte is under way that wakes the thread
         self._woken = False
         self._stopping = False

@@ -112,13 +112,13 @@ class Channel:
             return
         try:
             view = memoryview(data)
-            if not self.connection.live:
-                self._unproved += len(view)
-                if self._unproved > _UNPROVED:
-                    raise ssl.SSLError(1, "so many bytes before anything is proved")
             while view and not self._over:  # in pieces: what is answered is looked at in between
-                self._incoming.write(view[:_PIECE])
-                view = view[_PIECE:]
+                piece, view = view[:_PIECE], view[_PIECE:]
+                if not self.connection.live:  # a proof may be followed by messages in the same chunk
+                    self._unproved += len(piece)
+                    if self._unproved > _UNPROVED:
+                        raise ssl.SSLError(1, "so many bytes before anything is proved")
+                self._incoming.write(piece)
                 if self._open or self._shake():
                     self._read(now)
                 if self._outgoing.pending > _ANSWERS:

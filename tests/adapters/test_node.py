@@ -229,6 +229,19 @@ async def test_a_unix_socket_that_cannot_be_made_is_a_typed_error(tmp_path: Path
             await there.listen_unix(str(tmp_path / "no" / "where"))
 
 
+@bounded(5)
+async def test_a_path_that_the_system_would_cut_is_refused(tmp_path: Path) -> None:
+    """Not so an address of Linux's abstract kind, which begins with a zero byte."""
+    path = str(tmp_path / "a\0b")
+    async with node("server") as there, node("client") as here:
+        with pytest.raises(ConfigurationError, match="contains a zero byte"):
+            await there.listen_unix(path)
+        with pytest.raises(ConfigurationError, match="contains a zero byte"):
+            await here.connect_unix(path, "server")
+        assert (await here.connect_unix("\0networkio\0nobody", "server")).id == "server"
+    assert not list(tmp_path.iterdir())
+
+
 def pipe() -> tuple[ByteStream, ByteStream]:
     """The two ends of a byte stream that is only memory."""
     to_right, from_left = anyio.create_memory_object_stream[bytes](8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from networkio_proto.frames import FrameDecoder, PeerFault, encode_frame
 from tests.fuzz.profiles import machine
@@ -64,11 +64,15 @@ class Decoder(RuleBasedStateMachine):
     def ask_again(self) -> None:
         self.look()
 
-    @precondition(lambda self: self.fault is None)
-    @rule(limit=st.sampled_from((64, 4096, 8192, 65536)))
-    def other_limit(self, limit: int) -> None:
-        """A connection goes live: from the next frame on, another bound holds."""
+    @initialize(limit=st.sampled_from((64, 4096)))
+    def begin(self, limit: int) -> None:
         self.limit = limit
+
+    @precondition(lambda self: self.fault is None)
+    @rule(limit=st.sampled_from((4096, 8192, 65536)))
+    def other_limit(self, limit: int) -> None:
+        """A connection goes live: from the next frame on, another bound holds, and no lower one."""
+        self.limit = max(limit, self.limit)
         self.look()
 
     @rule()

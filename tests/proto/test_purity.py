@@ -36,8 +36,8 @@ FORBIDDEN = {
     "weakref",
 }  # fmt: skip
 
-#: the shipped default source of randomness is the one exception
-EXCEPTIONS = {"randomness.py": {"random"}}
+#: the shipped default source of randomness, and memory that is called io
+EXCEPTIONS = {"randomness.py": {"random"}, "memory.py": {"io"}}
 
 IMPURE_FUNCTIONS = {"open", "print", "input", "eval", "exec", "compile", "__import__", "breakpoint"}
 #: on datetime, date and uuid: they ask a clock, the time zone of the machine, or its generator
@@ -78,6 +78,11 @@ def test_these_tests_see_the_whole_package() -> None:
 def test_no_module_imports_a_clock_a_socket_a_thread_or_a_loop(path: Path) -> None:
     tops = {name.partition(".")[0] for name in imported(path)}
     assert tops & FORBIDDEN == EXCEPTIONS.get(path.name, set())
+
+
+def test_of_io_only_memory_is_used() -> None:
+    froms = [node for node in ast.walk(tree(PACKAGE / "memory.py")) if isinstance(node, ast.ImportFrom)]
+    assert [alias.name for node in froms if node.module == "io" for alias in node.names] == ["BytesIO"]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)

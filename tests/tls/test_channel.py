@@ -75,6 +75,13 @@ def test_certificates_of_both_sides_prove_who_they_are(authority: Authority, ver
     assert repr(channel(here)) == f"<Channel {channel(here)._object.version()} of <Connection to b live>>"
 
 
+def test_messages_may_come_in_the_same_chunk_as_what_proves_their_sender(authority: Authority) -> None:
+    net, here, there = pair(authority.tls("a"), authority.tls("b"))
+    there.peer("a").send_nowait(bytes(200_000), raw=True)
+    to_b, _ = net.connected(here, there)
+    assert to_b.read_nowait() == bytes(200_000)
+
+
 def test_nothing_but_tls_is_on_the_stream(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = bytearray()
     write = Link._write

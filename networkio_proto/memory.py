@@ -1,0 +1,61 @@
+"""Memory for what comes: where drivers receive it, and where a large message grows.
+
+Theory of operation
+-------------------
+A large message is copied once on its way from the driver to the application: to memory that becomes its payload.  The
+bytes of a ``BytesIO`` can be written through a view, and are an object of their own, which its ``getvalue`` hands out
+as it is when they fill it.
+
+A peer says how large its message will be long before it has sent it.  It gets ``_AT_ONCE`` bytes on its word, about
+what the system holds for a stream anyway; beyond that memory doubles with what came.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+__all__ = ["Gathered", "receive_buffer"]
+
+#: memory for a message before it comes (bytes)
+_AT_ONCE = 1024 * 1024
+
+#: what a driver receives at a time, at most (bytes)
+_CHUNK = 256 * 1024
+
+
+def receive_buffer() -> memoryview:
+    """Memory for a driver to receive into, for one connection at a time: the core keeps no part of what it is fed.
+
+    It is large, so that a large message comes in few pieces; where nothing is written it takes no memory.
+    """
+    return BytesIO(bytes(_CHUNK)).getbuffer()
+
+
+class Gathered:
+    """The bytes of one message, as they come."""
+
+    __slots__ = ("_memory", "_size", "_total", "_view")
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._size = 0
+        self._allocate(min(total, _AT_ONCE))
+
+    def _allocate(self, size: int) -> None:
+        self._memory = BytesIO(bytes(size))
+        self._view = self._memory.getbuffer()
+
+    def add(self, piece: bytes | memoryview) -> None:
+        """The next of them; there are never more than the total."""
+        end = self._size + len(piece)
+        if end > len(self._view):
+            with self._view as before:
+                self._allocate(min(self._total, max(end, 2 * len(before))))
+                self._view[: self._size] = before[: self._size]
+        self._view[self._size : end] = piece
+        self._size = end
+
+    def take(self) -> bytes:
+        """All of them.  Nothing can be added any more."""
+        self._view.release()
+        return self._memory.getvalue()

@@ -1,0 +1,204 @@
+"""Messages in fragments: taken as they come, straight from where the driver received them, however they are cut."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from networkio_proto import CloseCode, Config, Limits
+from networkio_proto.memory import Gathered
+from tests.proto.helpers_wire import (
+    ACK,
+    ACK_NOW,
+    CONTINUED,
+    MORE,
+    RAW,
+    Line,
+    Node,
+    Peer,
+    ack,
+    data,
+    fin,
+    opened,
+    ping,
+    pong,
+)
+
+FRAME = 64 * 1024
+LARGE = Config(limits=Limits(frame=FRAME, message=8 << 20), window=16 << 20, window_max=16 << 20, inbox_budget=64 << 20)
+
+#: lengths of payloads: one frame and just not, more than is allocated at once
+SIZES = (0, 1, 100, 4000, 4095, 4096, 9000, FRAME - 10, FRAME - 9, 3 * FRAME, (1 << 20) + 5)
+
+
+def payload_of(sequence: int, size: int) -> bytes:
+    """Bytes in which nothing repeats soon."""
+    return b"".join((sequence << 32 | place).to_bytes(8, "big") for place in range(size // 8 + 1))[:size]
+
+
+def framed(sequence: int, payload: bytes, flags: int = RAW, headers: dict[str, Any] | None = None) -> list[bytes]:
+    """A message as its sender would frame it."""
+    if len(payload) <= FRAME - 10 and headers is None:
+        return [data(sequence, payload, flags)]
+    pieces = [payload[start : start + FRAME - 300] for start in range(0, len(payload), FRAME - 300)] or [b""]
+    if len(pieces) == 1:
+        return [data(sequence, payload, flags, headers=headers)]
+    extra = 0 if headers is None else len(data(sequence, headers=headers)) - len(data(sequence)) - 2
+    first = data(sequence, pieces[0], flags, total=len(payload) + extra, headers=headers)
+    last = len(pieces) - 1
+    return [
+        first,
+        *(data(sequence, piece, CONTINUED | (MORE if at < last else 0)) for at, piece in enumerate(pieces[1:], 1)),
+    ]
+
+
+def feed(line: Line, stream: bytes, cuts: list[int], kind: Callable[[bytearray], Any]) -> None:
+    """The stream in chunks, in memory that is written over as soon as the node has had it."""
+    start, number = 0, 0
+    while start < len(stream):
+        size = cuts[number % len(cuts)]
+        memory = bytearray(stream[start : start + size])
+        line.connection.receive_data(kind(memory), line.node.now)
+        memory[:] = b"\xff" * len(memory)
+        start, number = start + size, number + 1
+    line.node.pump()
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(SIZES), st.booleans(), st.booleans()), min_size=1, max_size=6),
+    st.lists(st.sampled_from((13, 17, 18, 100, 5000, FRAME, FRAME + 4, 4 * FRAME, 1 << 22)), min_size=1, max_size=4),
+    st.sampled_from((bytes, bytearray, memoryview)),
+)
+@settings(derandomize=True, deadline=None, max_examples=150)
+def test_what_comes_is_what_was_sent_however_it_is_cut(
+    messages: list[tuple[int, bool, bool]], cuts: list[int], kind: Callable[[bytearray], Any]
+) -> None:
+    node, peer, line = opened(LARGE)
+    if max(cuts) < 1000:
+        cuts = [*cuts, 3000]
+    frames: list[bytes] = []
+    sent: list[bytes] = []
+    for sequence, (size, with_headers, interleaved) in enumerate(messages, 1):
+        sent.append(payload_of(sequence, size))
+        frames += framed(sequence, sent[-1], headers={"kind": "x"} if with_headers else None)
+        if interleaved:
+            frames.insert(-1, ping(sequence))
+    feed(line, b"".join(frames), cuts, kind)
+    assert line.live, line.connection.error
+    assert node.read(peer) == sent
+    asked = [sequence for sequence, (_, _, interleaved) in enumerate(messages, 1) if interleaved]
+    assert not asked or pong(asked[-1]) in line.raw()
+
+
+def test_a_payload_that_looks_like_a_fragment_is_none() -> None:
+    """Not even where a chunk begins with it."""
+    node, peer, line = opened(LARGE)
+    payload = b"before" + data(2, bytes(5000), total=6000)
+    stream = data(1, payload)
+    feed(line, stream, [stream.index(b"before") + 6, 1 << 20], memoryview)
+    assert line.live
+    assert node.read(peer) == [payload]
+
+
+def test_a_message_that_comes_again_is_dropped_and_counted() -> None:
+    for size in (9000, 3 * FRAME):
+        node, peer, line = opened(LARGE)
+        stream = b"".join(framed(1, payload_of(1, size)))
+        feed(line, stream + stream + b"".join(framed(2, payload_of(2, size))), [5000], memoryview)
+        assert node.read(peer) == [payload_of(1, size), payload_of(2, size)]
+        assert node.session(peer).counters.duplicates == 1
+
+
+def test_no_part_of_a_fragment_is_kept_beside_the_message() -> None:
+    _, _, line = opened(LARGE)
+    stream = b"".join(framed(1, payload_of(1, 4 * FRAME)))
+    for start in range(0, len(stream) - 5000, 5000):
+        line.connection.receive_data(memoryview(stream)[start : start + 5000], line.node.now)
+        assert line.connection._decoder.pending < 18
+
+
+@pytest.mark.parametrize(
+    ("head", "code"),
+    [
+        (data(2, bytes(9000), 0x20, total=10_000)[:18], CloseCode.PROTOCOL),
+        (data(2, bytes(FRAME - 14), total=(8 << 20) + 65)[:18], CloseCode.TOO_LARGE),
+        (data(2, bytes(9000), total=9000)[:18], CloseCode.PROTOCOL),
+        (data(2, bytes(9000), total=8999)[:18], CloseCode.PROTOCOL),
+        (data(3, bytes(9000), total=10_000)[:18], CloseCode.PROTOCOL),
+        (data(2**63, bytes(9000), total=10_000)[:18], CloseCode.PROTOCOL),
+        (data(2, bytes(9000), MORE | CONTINUED)[:18], CloseCode.PROTOCOL),
+        (data(2, bytes(FRAME), total=2 * FRAME)[:18], CloseCode.TOO_LARGE),
+    ],
+    ids=["flag", "too large", "nothing is left", "beyond its total", "a hole", "no sequence", "continues nothing",
+         "frame too large"],
+)  # fmt: skip
+def test_a_fragment_is_judged_by_its_head(head: bytes, code: CloseCode) -> None:
+    """And everything before it is delivered."""
+    node, peer, line = opened(LARGE)
+    line.say(data(1, payload_of(1, 9000)) + head)
+    assert line.farewell() is code
+    assert node.read(peer) == [payload_of(1, 9000)]
+
+
+@pytest.mark.parametrize("size", [9000, 3 * FRAME])
+def test_a_sender_that_asks_for_an_ack_gets_it_when_the_message_is_complete(size: int) -> None:
+    _, _, line = opened(LARGE)
+    stream = b"".join(framed(1, payload_of(1, size), RAW | ACK_NOW))
+    line.say(stream[:-1])
+    assert ACK not in line.kinds()
+    line.say(stream[-1:])
+    assert line.kinds() == [ACK]
+    line.say(data(2))
+    assert line.kinds() == []
+
+
+def test_a_message_that_is_cut_off_is_forgotten() -> None:
+    node, peer, line = opened(LARGE)
+    stream = b"".join(framed(1, payload_of(1, 2 * FRAME)))
+    line.say(stream[:5000])
+    assert node.session(peer).unsettled > 2 * FRAME
+    line.lose()
+    assert node.session(peer).unsettled == 0
+    again = node.connect(peer, next=2)
+    again.say(stream)
+    assert node.read(peer) == [payload_of(1, 2 * FRAME)]
+
+
+def test_the_rest_of_a_duplicate_means_nothing_when_the_session_is_over_meanwhile() -> None:
+    node, peer = Node(config=LARGE), Peer()
+    line = node.connect(peer, "dialer")
+    line.say(data(1, b"last"), fin(2))
+    node.session(peer).end(node.now)
+    node.pump()
+    line.say(ack(1, 1))
+    again = b"".join(framed(1, payload_of(1, 2 * FRAME)))
+    line.say(again[:5000])
+    node.read(peer)
+    node.pump()
+    assert node.session(peer).inbox is None
+    line.raw()
+    line.say(again[5000:], ping(7))
+    assert line.raw() == pong(7)
+
+
+def test_a_declared_size_allocates_little_and_what_comes_is_copied_rarely() -> None:
+    payload = payload_of(1, 5 << 20)
+    tracemalloc.start()
+    try:
+        gathered = Gathered(1 << 40)
+        gathered.add(payload[:1000])
+        assert tracemalloc.get_traced_memory()[1] < 1_100_000
+    finally:
+        tracemalloc.stop()
+    gathered = Gathered(len(payload))
+    memories = set()
+    for start in range(0, len(payload), 1000):
+        gathered.add(payload[start : start + 1000])
+        memories.add(len(gathered._view))
+    assert sorted(memories) == sorted({min(len(payload), 1 << bits) for bits in range(20, 24)})
+    assert gathered.take() == payload
