@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from networkio_proto import CloseCode, Config, Limits
-from networkio_proto.memory import Gathered
+from networkio_proto.memory import Gathered, receive_buffer
 from tests.proto.helpers_wire import (
     ACK,
     ACK_NOW,
@@ -202,3 +202,9 @@ def test_a_declared_size_allocates_little_and_what_comes_is_copied_rarely() -> N
         memories.add(len(gathered._view))
     assert sorted(memories) == sorted({min(len(payload), 1 << bits) for bits in range(20, 24)})
     assert gathered.take() == payload
+
+
+def test_what_drivers_receive_into_is_large_and_takes_memory_only_where_something_came() -> None:
+    buffer = receive_buffer()
+    buffer[:3] = b"abc"
+    assert (len(buffer), bytes(buffer[:4])) == (256 * 1024, b"abc\0")

@@ -730,6 +730,10 @@ def test_what_a_listener_cannot_do_is_told_in_words_that_help() -> None:
         _ = 1 // 0
     with pytest.raises(ConfigurationError, match="not loopback"), a.listening("192.0.2.1", 80):
         raise AssertionError("it was not refused")
+    with pytest.raises(ConfigurationError, match=r"'/tmp/x\\x00y' contains a zero byte"), a.listening("/tmp/x\0y"):
+        pass
+    with a.listening("\0abstract\0"):
+        pass
     with pytest.raises(ConfigurationError, match="from 0 to 65535"), a.listening("localhost", -1):
         raise AssertionError("it was not refused")
     a.close()
@@ -744,6 +748,8 @@ def test_an_address_to_dial_has_a_name() -> None:
         node.dialling("192.0.2.1", 80)
     with pytest.raises(ConfigurationError, match="from 1 to 65535"):
         node.dialling("127.0.0.1", 0)
+    with pytest.raises(ConfigurationError, match="contains a zero byte"):
+        Address("/tmp/x\0y", lambda: None)
     address = Address("over there", lambda: opened.append(1))
     assert str(address) == "over there"
     assert address not in {Address("over there", address.open)}
