@@ -11,6 +11,7 @@ one has connected; before it comes, libraries are loaded, by both of a pair at t
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import logging
@@ -89,6 +90,8 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     plan = Plan(**json.loads(sys.argv[1]))
+    if plan.role == "client" and plan.connections > 1:
+        gc.disable()  # it plays many machines: the collector would walk over all of them at the expense of each
     options = {"use_uvloop": True} if plan.adapter == "uvloop" else {}
     crowd = plan.contender == NETWORKIO and plan.role == "client" and bool(plan.settings.get("crowd"))
     backend = "trio" if plan.adapter == "trio" and plan.contender == NETWORKIO and not crowd else "asyncio"
