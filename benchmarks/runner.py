@@ -118,7 +118,7 @@ class _Entry:
         return _BROKERS_BACKLOG if holds else self.scenario.count
 
     def _calibrated(self, pair: Pair, deadline: float) -> float:
-        seconds = _QUICK_RUN if self.options.quick else _RUN
+        seconds = max(self.scenario.seconds, _QUICK_RUN if self.options.quick else _RUN)
         if self.scenario.workload == "round-trip":
             measure(pair, _CALIBRATION, deadline)
             return seconds

@@ -58,6 +58,8 @@ class Scenario:
     connections: int = 1
     #: messages, where the scenario says how many
     count: int = 0
+    #: a run lasts so long at least
+    seconds: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
     #: networkio itself in other circumstances, to compare with: a name, and what differs
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -121,8 +123,9 @@ SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (
         "fan-in-1000", "1,000 clients send to one server, 64 bytes", "fan-in",
         ("pyzmq sync", "websockets asyncio", "asyncio.Protocol", "picows", "pyzmq asyncio", "JetStream",
          "Redis streams"),
-        connections=1000, settings=_MANY, own={"networkio, one pair": _ALONE},
-        notes=("networkio: as in fan-in-100", _ONE_SOURCE),
+        connections=1000, settings=_MANY, own={"networkio, one pair": _ALONE}, seconds=3.0,
+        notes=("networkio: as in fan-in-100", _ONE_SOURCE,
+               "runs of three seconds: one process needs half of one until all of its 1,000 clients have begun"),
     ),
     Scenario(
         "idle-memory-5000", "Memory of the server for each of 5,000 idle connections", "idle-memory",
