@@ -59,6 +59,7 @@ from networkio_proto.inbox import Inbox
 from networkio_proto.outbox import Entry, Outbox, Spilled
 from networkio_proto.reconnect import retry_class
 from networkio_proto.requests import REPLY
+from networkio_proto.timers import _AT_ONCE, Timers
 
 from .world import Host, Watcher, Wire, World
 
@@ -307,6 +308,8 @@ class Judge(Watcher):
         self._before: tuple[Connection, bool, tuple[object, ...]] | None = None
         #: when each host's timers were last served
         self._served: dict[str, float] = {}
+        #: how many timers are about to be served, if they may be more than are in one go
+        self._due = 0
         self._looks = 0
         self._turns = 0
         world.watchers.append(self)
@@ -957,11 +960,17 @@ class Judge(Watcher):
 
     # -- resources ------------------------------------------------------------------------------------------------
 
+    def ticking(self, host: Host) -> None:
+        timers = host.endpoint.timers
+        self._due = _due(timers, host.now) if len(timers) > _AT_ONCE else 0
+
     def ticked(self, host: Host) -> None:
         now = self._served[host.name] = host.now
-        timer = host.endpoint.timers.next()
+        timers, due = host.endpoint.timers, self._due
+        timer = timers.next()
         if timer is not None and timer <= now:
-            self._object("I19", "a timer of {} fires again at once", host)
+            left = _due(timers, now)
+            self._demand(left <= due - _AT_ONCE, "I19", "a timer of {} fires again at once", host)
 
     def _count_timers(self, host: Host) -> None:
         endpoint = host.endpoint
@@ -1057,6 +1066,11 @@ def _cost(delivery: Delivery) -> int:
 def _positions(session: Session) -> tuple[int, ...]:
     outbox, inbox = session.outbox, session.inbox
     return (outbox.received, outbox.first) + ((0, 0) if inbox is None else (inbox.received, inbox.read))
+
+
+def _due(timers: Timers, now: float) -> int:
+    """How many are due."""
+    return sum(place <= now and owner.timer_at == place for place, _, owner in timers._heap)
 
 
 def _state(host: Host) -> tuple[object, ...]:

@@ -67,7 +67,8 @@ _LATE = 3.0
 
 
 class Watcher:
-    """Is told what happens in a world, each time after it happened; every method here does nothing."""
+    """Is told what happens in a world, after it happened but for ``ticking`` and ``arriving``; methods here do nothing.
+    """
 
     def booted(self, host: Host) -> None:
         """A process of ``host`` began."""
@@ -102,6 +103,9 @@ class Watcher:
     def pumped(self, host: Host) -> None:
         """All effects of ``host`` are carried out."""
 
+    def ticking(self, host: Host) -> None:
+        """The timers of ``host`` are about to be served."""
+
     def ticked(self, host: Host) -> None:
         """The timers of ``host`` were served."""
 
@@ -115,7 +119,7 @@ class Watcher:
         """The core was told that this is on disk, or why not."""
 
     def arriving(self, wire: Wire, end: int) -> None:
-        """Bytes are about to arrive at ``end``: the one thing that is told before it happens."""
+        """Bytes are about to arrive at ``end``."""
 
     def arrived(self, wire: Wire, end: int) -> None:
         """They arrived, and nothing else has happened since."""
@@ -160,6 +164,7 @@ class Watchers(list[Watcher]):
         self.effect = [w.effect for w in self if type(w).effect is not Watcher.effect]
         self.noticed = [w.noticed for w in self if type(w).noticed is not Watcher.noticed]
         self.pumped = [w.pumped for w in self if type(w).pumped is not Watcher.pumped]
+        self.ticking = [w.ticking for w in self if type(w).ticking is not Watcher.ticking]
         self.ticked = [w.ticked for w in self if type(w).ticked is not Watcher.ticked]
         self.wrote = [w.wrote for w in self if type(w).wrote is not Watcher.wrote]
         self.journaling = [w.journaling for w in self if type(w).journaling is not Watcher.journaling]
@@ -708,6 +713,8 @@ class Host:
         if self.paused:
             return
         self.world.steps.handle_timer += 1
+        for ticking in self.world.watchers.ticking:
+            ticking(self)
         self.endpoint.handle_timer(self.now)
         for ticked in self.world.watchers.ticked:
             ticked(self)

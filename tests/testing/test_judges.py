@@ -553,6 +553,13 @@ def says_too_much_to_a_stranger(court: Court) -> None:
     court.b.pump()
 
 
+class Patient(Timed):
+    """Is served once."""
+
+    def on_timer(self, now: float) -> None:
+        return None
+
+
 @crime("I19", "a timer of <Host a, life 1> fires again at once")
 def serves_timers_in_vain(court: Court) -> None:
     class Restless(Timed):
@@ -560,6 +567,18 @@ def serves_timers_in_vain(court: Court) -> None:
             return now
 
     court.a.endpoint.timers.schedule(Restless(), court.world.now)
+    court.a.tick()
+
+
+@crime("I19", "a timer of <Host a, life 1> fires again at once")
+def serves_one_timer_in_vain_among_many(court: Court) -> None:
+    class Restless(Timed):
+        def on_timer(self, now: float) -> float:
+            return now
+
+    court.a.endpoint.timers.schedule(Restless(), court.world.now)
+    for _ in range(65):
+        court.a.endpoint.timers.schedule(Patient(), court.world.now)
     court.a.tick()
 
 
@@ -787,6 +806,15 @@ def test_a_judge_is_quiet_while_everything_is_right() -> None:
     assert court.judge.tally["verdict B"] > 0
     assert court.judge.tally["handed over again"] == 1
     assert court.judge.tally["REJECTED"] > 0
+
+
+def test_a_judge_is_quiet_when_very_many_timers_are_due_at_once() -> None:
+    court = Court(quiet=True)
+    for _ in range(67):
+        court.a.endpoint.timers.schedule(Patient(), court.world.now)
+    court.a.tick()
+    assert court.a.endpoint.timers.next() == court.world.now
+    court.a.tick()
 
 
 def test_a_judge_is_quiet_when_sessions_end_processes_are_gone_and_others_take_their_id() -> None:

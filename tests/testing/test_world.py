@@ -87,6 +87,9 @@ class Log(Watcher):
     def pumped(self, host: Host) -> None:
         self.lines.append(("pumped", host.name))
 
+    def ticking(self, host: Host) -> None:
+        self.lines.append(("ticking", host.name))
+
     def ticked(self, host: Host) -> None:
         self.lines.append(("ticked", host.name))
 
