@@ -267,7 +267,10 @@ class OutboxMachine(RuleBasedStateMachine):
         while self.receiver.partial or (
             self.receiver.expected <= min(self.next - 1, self.sendable) and self.receiver.used < self.receiver.credit
         ):
+            before = len(self.items), self.outbox.cursor, self.outbox.fragment, self.receiver.expected
             self.pull(PLENTY)
+            after = len(self.items), self.outbox.cursor, self.outbox.fragment, self.receiver.expected
+            assert before != after, "what may be transmitted is not"
 
     @rule(max_bytes=st.sampled_from([1, 100, 5000, 65536, PLENTY]))
     def pull(self, max_bytes: int) -> None:
@@ -417,9 +420,9 @@ class OutboxMachine(RuleBasedStateMachine):
     def expire(self, seconds: int) -> None:
         self.now += seconds
         self.outbox.expire(self.now)
-        for sequence in self.retained():
-            expires = self.items[sequence].expires
-            if expires is not None and expires <= self.now:
+        due = [(expires, s) for s in self.retained() if (expires := self.items[s].expires) is not None]
+        for expires, sequence in sorted(due):  # in the order of their times: a tombstone behind another costs less
+            if expires <= self.now:
                 self.expire_one(sequence)
         following = self.outbox.next_expiry
         assert following is None or following > self.now
