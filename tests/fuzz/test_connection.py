@@ -40,7 +40,7 @@ class Receiver:
 
     expected: int = 1
     fin: int = 0
-    #: a SKIP took the last sequence that there is
+    #: the last sequence that there is was taken
     exhausted: bool = False
     #: a message whose fragments are coming: sequence, bytes still missing, payload, flags
     midst: tuple[int, int, bytes, int] | None = None
@@ -77,6 +77,7 @@ class Receiver:
 
     def take(self, sequence: int, payload: bytes, flags: int) -> None:
         if sequence == self.expected:
+            self.exhausted = sequence == LAST
             self.expected += 1
             self.messages.append((sequence, payload, bool(flags & REDELIVERED)))
 

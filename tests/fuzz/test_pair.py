@@ -8,6 +8,7 @@ message has one outcome, nothing happens on a connection after its end, and what
 from __future__ import annotations
 
 from collections import Counter, deque
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -63,12 +64,14 @@ class Ends(Watcher):
 class Two(RuleBasedStateMachine):
     """What both machines do with the network."""
 
+    config = CONFIG
+
     @initialize(seed=st.integers(0, 99), dialers=st.sampled_from(("a", "b", "ab")))
     def begin(self, seed: int, dialers: str) -> None:
         self.world = World(seed)
         self.ends = Ends()
         self.world.watchers.append(self.ends)
-        self.hosts = {name: self.world.host(name, CONFIG) for name in "ab"}
+        self.hosts = {name: self.world.host(name, self.config) for name in "ab"}
         self.dialers = dialers
         for name in dialers:
             self.hosts[name].dial(OTHER[name])
@@ -115,6 +118,8 @@ class Two(RuleBasedStateMachine):
 
 class Pair(Two):
     """What was sent is read, once, in its order; and read is what was read."""
+
+    config = replace(CONFIG, session_expiry=86_400.0)  # however long the machine stands still
 
     def prepare(self) -> None:
         self.sent: dict[str, list[bytes]] = {"a": [], "b": []}
