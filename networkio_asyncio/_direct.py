@@ -29,14 +29,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from networkio_proto import NodeClosed
-from networkio_proto.links import Carried, LinkHandle, ListenerHandle
+from networkio_proto.links import BATCH, Carried, LinkHandle, ListenerHandle
 from networkio_sockets import backlog_of
 
 if TYPE_CHECKING:
     from ._node import Node
-
-#: about so many bytes are written in one turn of the event loop, then others have theirs
-_TURN = 256 * 1024
 
 #: of several addresses, each is dialled so much later than the one before (seconds; RFC 8305 calls it the delay)
 _STAGGER = 0.25
@@ -112,7 +109,7 @@ class DirectLink(LinkHandle, asyncio.BufferedProtocol):
         """There it is."""
         self._transport = transport
         transport.set_write_buffer_limits(0)
-        self.connection.backlog = self._backlog
+        self.connection.backlog = backlog_of(transport.get_extra_info("socket"), transport.get_write_buffer_size)
         if self._dropped:
             transport.abort()
         else:
@@ -165,13 +162,13 @@ class DirectLink(LinkHandle, asyncio.BufferedProtocol):
         transport, connection, node = self._transport, self.connection, self.node
         if transport is None or self._shut:
             return
-        left = _TURN
+        left = BATCH  # in one turn of the event loop; then others have theirs
         while left > 0:
             if self._blocked or transport.is_closing():
                 return
             now = node.enter()
             try:
-                buffers = connection.data_to_send(now)
+                buffers = connection.data_to_send(now, BATCH)
             finally:
                 node.leave()
             if not buffers:
@@ -183,11 +180,6 @@ class DirectLink(LinkHandle, asyncio.BufferedProtocol):
             transport.write(data := b"".join(buffers))
             left -= len(data)
         self.transmit()
-
-    def _backlog(self) -> int:
-        assert self._transport is not None
-        in_system = backlog_of(self._transport.get_extra_info("socket"))
-        return self._transport.get_write_buffer_size() + (0 if in_system is None else in_system())
 
     def _attempt(self, action: Callable[..., object], *arguments: object) -> None:
         """What the core raises must not end in the event loop's log."""

@@ -332,7 +332,7 @@ class Node(NodeHandle[Peer]):
     async def connect_unix(self, path: str, peer_id: str | None = None) -> Peer:
         """As :meth:`connect`, over a UNIX socket."""
         dial = _direct.connect_unix if self._direct else anyio.connect_unix
-        return await self._connect(partial(dial, path), peer_id, path)
+        return await self._connect(partial(dial, path), peer_id, self.dialling(path))
 
     async def connect_stream(self, open_stream: OpenStream, peer_id: str | None = None, *, name: str = "") -> Peer:
         """As :meth:`connect`, over byte streams that ``open_stream`` makes: called for every dial."""

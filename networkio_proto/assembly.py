@@ -7,8 +7,8 @@ of them as one chunk holds without looking at each twice.  It takes nothing that
 goes frame by frame through :meth:`Assembly.receive`, with all due care.
 
 A message in fragments does not wait for its frames to be whole: :meth:`Assembly.gather` takes it straight from where
-the driver received it to where the message grows, so that each byte is copied once and no part of a frame is kept
-anywhere else.  A frame is judged when its head is there.  (Whole messages gain nothing by that, it was measured.)
+the driver received it to where the message grows, so that each byte is copied once, but for the frame in whose head a
+chunk ends.  A frame is judged when its head is there.  (Whole messages gain nothing by that, it was measured.)
 
 There are connections and moments on which even a plain frame needs the second look: inside of a fragmented message,
 before the first sequence under a new run of the sender, near the end of the sequences.  ``_special`` says so; it is
@@ -98,7 +98,7 @@ class _Partial:
     def add(self, piece: bytes | memoryview) -> None:
         """More of the present fragment."""
         self.rest -= len(piece)
-        if self.fresh:
+        if self.fresh and piece:
             if self.gathered is None:
                 self.gathered = Gathered(self.size)
             self.gathered.add(piece)
@@ -200,13 +200,16 @@ class Assembly:
         """Take what there is of a message in fragments, up to its end.
 
         None: the next bytes are no part of one.  1 if it completed a message to be taken, else 0.  Without an inbox
-        (the session is over) only what has begun is taken, and leads nowhere.
+        (the session is over) only the fragment that has begun is taken, and leads nowhere.
         """
         decoder = self._decoder
         size = len(decoder.buffer)
         while decoder.position < size:
             partial = self._partial
             if partial is None or not partial.rest:
+                if inbox is None:  # what follows of it is passed over, as all DATA is
+                    self._partial = None
+                    return None
                 partial = self._begun(inbox, size)
                 if partial is None:
                     return None
@@ -217,7 +220,7 @@ class Assembly:
                 return self._complete(inbox, partial, partial.gathered.take() if partial.gathered else b"")
         return None
 
-    def _begun(self, inbox: Inbox | None, size: int) -> _Partial | None:
+    def _begun(self, inbox: Inbox, size: int) -> _Partial | None:
         """The message to which the frame that begins here belongs, if it is worth gathering; its head is taken then."""
         decoder = self._decoder
         buffer, position = decoder.buffer, decoder.position
@@ -230,7 +233,7 @@ class Assembly:
         if flags & _CONTINUED:
             decoder.position = position + _HEAD
             return self._continue(sequence, flags, end - decoder.position)
-        if inbox is None or not flags & _MORE or flags & _HEADERS:
+        if not flags & _MORE or flags & _HEADERS:
             return None
         partial, decoder.position = self._first(inbox, sequence, flags, position + _HEAD, end)
         self._partial = partial
@@ -301,7 +304,7 @@ class Assembly:
         if partial is None or partial.sequence != sequence:
             raise PeerFault(CloseCode.PROTOCOL, f"a continued fragment of {sequence} without its beginning")
         if flags & ~_NEXT_FLAGS or size < 1:
-            raise PeerFault(CloseCode.PROTOCOL, f"a continued fragment of {size} bytes, flags 0x{flags:02x}")
+            raise PeerFault(CloseCode.PROTOCOL, f"a continued fragment of {max(size, 0)} bytes, flags 0x{flags:02x}")
         partial.fragment(size, flags)
         return partial
 

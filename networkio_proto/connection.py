@@ -256,7 +256,7 @@ class Connection(Timed):
 
     # -- output -------------------------------------------------------------------------------------------------
 
-    def data_to_send(self, now: float, max_bytes: int = 262144) -> list[bytes | memoryview]:
+    def data_to_send(self, now: float, max_bytes: int = 65536) -> list[bytes | memoryview]:
         """The next bytes for the stream, in order; an empty list when there are none.
 
         About ``max_bytes`` (a frame may pass it) in at most 64 buffers.  They count as sent: write all of them, or
@@ -435,6 +435,7 @@ class Connection(Timed):
         inboxes = session.inboxes
         inbox = inboxes.present
         fresh, touched = 0, False
+        used = 0 if inbox is None else inbox.used
         try:
             while self.state is _LIVE:
                 if inbox is not None and not decoder.lent and (run := assembly.run(inbox)):
@@ -458,7 +459,7 @@ class Connection(Timed):
                     touched = True
                     fresh += assembly.receive(inbox, flags, start, end)
         finally:
-            if touched:
+            if touched or (inbox is not None and inbox.used > used):  # a message that begins takes credit
                 urgent, assembly.urgent = assembly.urgent, False
                 session.received_something(fresh, urgent, now)
 

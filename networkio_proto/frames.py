@@ -213,9 +213,14 @@ class FrameDecoder:
     def lend(self, data: bytes | bytearray | memoryview) -> None:
         """Add a chunk that is the caller's until :meth:`keep`: so what is taken before is not copied on its way.
 
-        A chunk that continues something, or is short, is fed.
+        A chunk that continues something, is short, or is no plain row of bytes is fed.
         """
-        if len(data) < _WORTH_LENDING or self._partial or self.position < len(self.buffer):
+        if (
+            len(data) < _WORTH_LENDING
+            or self._partial
+            or self.position < len(self.buffer)
+            or (type(data) is memoryview and not (data.format == "B" and data.ndim == 1 and data.c_contiguous))
+        ):
             self.feed(data)
         else:
             self.buffer, self.position, self.lent = cast(bytes, data), 0, True

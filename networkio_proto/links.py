@@ -20,9 +20,13 @@ from .connection import Connection
 from .events import Close, Log
 from .logbook import WARNING
 
-__all__ = ["Carried", "LinkHandle", "ListenerHandle", "Security"]
+__all__ = ["BATCH", "Carried", "LinkHandle", "ListenerHandle", "Security"]
 
 S = TypeVar("S")
+
+#: what a driver asks for at a time if it can tell how much of that is still under way (bytes).  From others silence for
+#: as long as a slow line needs for so much would look like a line that has stalled.
+BATCH = 256 * 1024
 
 #: out of descriptors or memory, most likely: accepting pauses for so long (seconds), and does not spin
 _ACCEPT_PAUSE = 0.1
@@ -38,7 +42,7 @@ class Carried(Protocol):
 
     def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> None: ...
 
-    def data_to_send(self, now: float) -> list[bytes | memoryview]: ...
+    def data_to_send(self, now: float, max_bytes: int = 65536) -> list[bytes | memoryview]: ...
 
     def connection_lost(self, now: float, exc: BaseException | None = None) -> None: ...
 

@@ -6,8 +6,8 @@ A large message is copied once on its way from the driver to the application: to
 bytes of a ``BytesIO`` can be written through a view, and are an object of their own, which its ``getvalue`` hands out
 as it is when they fill it.
 
-A peer says how large its message will be long before it has sent it.  It gets ``_AT_ONCE`` bytes on its word, about
-what the system holds for a stream anyway; beyond that memory doubles with what came.
+A peer says how large its message will be long before it has sent it.  Its word alone allocates nothing: memory grows
+with what came, to 16 times as much up to ``_AT_ONCE`` bytes, and beyond to twice as much.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from io import BytesIO
 
 __all__ = ["Gathered", "receive_buffer"]
 
-#: memory for a message before it comes (bytes)
+#: up to here memory grows fast (bytes)
 _AT_ONCE = 1024 * 1024
+_FAST = 16
 
 #: what a driver receives at a time, at most (bytes)
 _CHUNK = 256 * 1024
@@ -39,7 +40,7 @@ class Gathered:
     def __init__(self, total: int) -> None:
         self._total = total
         self._size = 0
-        self._allocate(min(total, _AT_ONCE))
+        self._allocate(0)
 
     def _allocate(self, size: int) -> None:
         self._memory = BytesIO(bytes(size))
@@ -50,7 +51,7 @@ class Gathered:
         end = self._size + len(piece)
         if end > len(self._view):
             with self._view as before:
-                self._allocate(min(self._total, max(end, 2 * len(before))))
+                self._allocate(min(self._total, max(min(_FAST * end, _AT_ONCE), 2 * end)))
                 self._view[: self._size] = before[: self._size]
         self._view[self._size : end] = piece
         self._size = end

@@ -69,14 +69,12 @@ class PathLike(Protocol):
 class Address:
     """Where a target is, for a driver that opens streams by calling something; printable for messages.
 
-    Hashable by identity: each ``connect`` makes a target of its own.  Raises ConfigurationError for a name that the
-    system would cut.
+    Hashable by identity: each ``connect`` makes a target of its own.
     """
 
     __slots__ = ("_name", "open")
 
     def __init__(self, name: str, open_stream: Callable[[], Any]) -> None:
-        check_name(name)
         self._name = name
         #: makes a stream to there; the driver knows how to call it
         self.open = open_stream
@@ -321,10 +319,13 @@ class NodeHandle(Generic[P]):
         if not isinstance(port, int) or not least <= port < 65536:
             raise ConfigurationError(f"{printable(repr(port))} is not a port: a number from {least} to 65535")
 
-    def dialling(self, host: str, port: int) -> str:
-        """What to call an address that is to be dialled; raises ConfigurationError as :meth:`check_address` does."""
-        self.check_address(host, port, least=1)
-        return f"{host}:{port}"
+    def dialling(self, place: str, port: int | None = None) -> str:
+        """What to call a host's port, or (without one) a path, that is to be dialled; raises ConfigurationError."""
+        if port is None:
+            check_name(place)
+            return place
+        self.check_address(place, port, least=1)
+        return f"{place}:{port}"
 
     # -- peers ----------------------------------------------------------------------------------------------------
 

@@ -17,17 +17,23 @@ class _Socket(Protocol):
     def fileno(self) -> int: ...
 
 
-def backlog_of(sock: _Socket) -> Callable[[], int] | None:
-    """For ``Connection.backlog``: a function that asks the system; None where there is no way to ask."""
+def backlog_of(sock: _Socket, held: Callable[[], int] | None = None) -> Callable[[], int] | None:
+    """For ``Connection.backlog``: a function that asks the system, and adds what a driver itself still holds back.
+
+    What is under way in the system can stay the same while bytes pass, for whatever leaves makes room for more: so a
+    driver that can tell has to say what it ``held``.  Where there is no way to ask the system, that is all; without it,
+    None.
+    """
     if sys.platform != "linux":
-        return None
+        return held
     import fcntl
     import termios
 
     def backlog() -> int:
         try:
-            return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+            under_way = int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
         except (OSError, ValueError):  # closed meanwhile
             return 0
+        return under_way if held is None else under_way + held()
 
     return backlog

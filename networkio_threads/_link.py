@@ -16,7 +16,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from networkio_proto import Close
-from networkio_proto.links import Carried, LinkHandle
+from networkio_proto.links import BATCH, Carried, LinkHandle
 from networkio_sockets import backlog_of
 
 from ._loop import READ, WRITE
@@ -36,7 +36,7 @@ class Link(LinkHandle):
     def __init__(self, node: Node, connection: Carried, sock: socket.socket) -> None:
         super().__init__(node, connection)
         self._socket = sock
-        connection.backlog = backlog_of(sock)
+        connection.backlog = backlog_of(sock, lambda: len(self._left or b""))
         #: whoever holds it writes
         self._token = threading.Lock()
         self._wanted = False
@@ -148,7 +148,7 @@ class Link(LinkHandle):
     def _take(self) -> bool:
         """Get the next bytes from the core; at the end of a closing connection, say so to the peer."""
         with self.node.inside as now:
-            buffers = self.connection.data_to_send(now)
+            buffers = self.connection.data_to_send(now, BATCH)
         if buffers:
             self._left = memoryview(b"".join(buffers))
         elif self.closing and not self._shut:

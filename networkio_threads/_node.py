@@ -384,7 +384,7 @@ class Node(BlockingNode[Peer]):
     def connect_unix(self, path: str, peer_id: str | None = None, timeout: float | None = None) -> Peer:
         """As :meth:`connect`, over a UNIX socket."""
         places = [(int(socket.AF_UNIX), int(socket.SOCK_STREAM), 0, path)]
-        return self._connect(Address(path, lambda: places, places), peer_id, timeout)
+        return self._connect(Address(self.dialling(path), lambda: places, places), peer_id, timeout)
 
     def connect_stream(
         self, open_stream: OpenSocket, peer_id: str | None = None, timeout: float | None = None, *, name: str = ""

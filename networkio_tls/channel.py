@@ -128,14 +128,14 @@ class Channel:
         if self._outgoing.pending:
             self.link.transmit()
 
-    def data_to_send(self, now: float) -> list[bytes | memoryview]:
+    def data_to_send(self, now: float, max_bytes: int = 65536) -> list[bytes | memoryview]:
         """The next ciphertext for the stream; an empty list when there is none."""
         try:
             if not self._open:
                 if self.connection.dialer and not self._over:
                     self._shake()  # the dialer speaks first
             elif not self._over:
-                buffers = self.connection.data_to_send(now)
+                buffers = self.connection.data_to_send(now, max_bytes)
                 if buffers:
                     self._write(b"".join(buffers))
                 elif self.link.closing:

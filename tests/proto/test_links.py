@@ -155,9 +155,9 @@ class Around:
         self.calls.append("receive")
         self.core.receive_data(data, now)
 
-    def data_to_send(self, now: float) -> list[bytes | memoryview]:
+    def data_to_send(self, now: float, max_bytes: int = 65536) -> list[bytes | memoryview]:
         self.calls.append("send")
-        return self.core.data_to_send(now)
+        return self.core.data_to_send(now, max_bytes)
 
     def connection_lost(self, now: float, exc: BaseException | None = None) -> None:
         self.calls.append("lost")

@@ -748,8 +748,9 @@ def test_an_address_to_dial_has_a_name() -> None:
         node.dialling("192.0.2.1", 80)
     with pytest.raises(ConfigurationError, match="from 1 to 65535"):
         node.dialling("127.0.0.1", 0)
+    assert node.dialling("/tmp/x") == "/tmp/x"
     with pytest.raises(ConfigurationError, match="contains a zero byte"):
-        Address("/tmp/x\0y", lambda: None)
+        node.dialling("/tmp/x\0y")
     address = Address("over there", lambda: opened.append(1))
     assert str(address) == "over there"
     assert address not in {Address("over there", address.open)}

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -842,3 +843,44 @@ def test_a_peer_has_what_its_quota_says_and_others_have_more() -> None:
         server.set_quota("away", Quota(outbox_limit=1000))
         with pytest.raises(OutboxFull):
             server.peer("away").send_nowait(b"")
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["the system tells", "nobody tells"])
+def test_a_slow_line_is_not_taken_for_a_stalled_one(told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks at the backlog less than a batch leaves; what the system holds looks the same each time."""
+    if not told:
+        monkeypatch.setattr("networkio_threads._link.backlog_of", lambda sock, held: held)
+    config = {"write_stall": 1.0, "ping_after": 0.4, "backoff_base": 0.05, "backoff_max": 0.1}
+    with node("server", **config) as there, node("client", **config) as here, ExitStack() as after:
+        port = there.listen("127.0.0.1", 0).port
+        line = after.enter_context(socket.socket())
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.bind(("127.0.0.1", 0))
+        line.listen()
+
+        def carry(source: socket.socket, to: socket.socket, rate: float) -> None:
+            with suppress(OSError):
+                while data := source.recv(2000):
+                    to.sendall(data)
+                    time.sleep(len(data) / rate)
+
+        def accept() -> None:
+            """Once: a second connection gets no answer."""
+            near, far = line.accept()[0], socket.create_connection(("127.0.0.1", port))
+            after.callback(near.close)
+            after.callback(far.close)
+            for way in ((near, far, 200_000.0), (far, near, 1e9)):
+                threading.Thread(target=carry, args=way, daemon=True).start()
+
+        def dial() -> socket.socket:
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+            sock.connect(line.getsockname())
+            return sock
+
+        threading.Thread(target=accept, daemon=True).start()
+        receipt = here.connect_stream(dial, "server").send(bytes(700_000), raw=True)
+        assert len(there.peer("client").read(timeout=15)) == 700_000
+        receipt.read(timeout=5)
+        here.close()
+        there.close()
