@@ -156,7 +156,7 @@ bench-brokers:
 		echo "these brokers are missing, and are told as absent until you install them (Debian: apt-get install):" $$missing; \
 	fi
 
-bench: $(BENCH)/.installed  ## measure everything, and write docs/topics/performance.md anew; three quarters of an hour
+bench: $(BENCH)/.installed  ## measure everything, and write docs/topics/performance.md anew; half an hour
 	@mkdir -p build/bench
 	@failed=0; for words in "asyncio --beside trio,threads" "uvloop one-way-64B one-way-1MiB-raw round-trip-64B"; do \
 		$(BENCH)/bin/python benchmarks/compare.py --json --adapter $$words $(ARGS) > build/bench/$${words%% *}.json; \

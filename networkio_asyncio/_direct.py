@@ -109,7 +109,7 @@ class DirectLink(LinkHandle, asyncio.BufferedProtocol):
         """There it is."""
         self._transport = transport
         transport.set_write_buffer_limits(0)
-        self.connection.backlog = backlog_of(transport.get_extra_info("socket"), transport.get_write_buffer_size)
+        self.connection.backlog = self._backlog
         if self._dropped:
             transport.abort()
         else:
@@ -180,6 +180,13 @@ class DirectLink(LinkHandle, asyncio.BufferedProtocol):
             transport.write(data := b"".join(buffers))
             left -= len(data)
         self.transmit()
+
+    def _backlog(self) -> int:
+        """Made anew for each look, of which there are few: an idle connection need not keep what asks."""
+        assert self._transport is not None
+        asks = backlog_of(self._transport.get_extra_info("socket"), self._transport.get_write_buffer_size)
+        assert asks is not None
+        return asks()
 
     def _attempt(self, action: Callable[..., object], *arguments: object) -> None:
         """What the core raises must not end in the event loop's log."""
