@@ -35,28 +35,28 @@ def receive_buffer() -> memoryview:
 class Gathered:
     """The bytes of one message, as they come."""
 
-    __slots__ = ("_memory", "_size", "_total", "_view")
+    __slots__ = ("_memory", "_room", "_size", "_total")
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._size = 0
-        self._allocate(0)
-
-    def _allocate(self, size: int) -> None:
-        self._memory = BytesIO(bytes(size))
-        self._view = self._memory.getbuffer()
+        self._size = self._room = 0
+        self._memory = BytesIO()
 
     def add(self, piece: bytes | memoryview) -> None:
         """The next of them; there are never more than the total."""
         end = self._size + len(piece)
-        if end > len(self._view):
-            with self._view as before:
-                self._allocate(min(self._total, max(min(_FAST * end, _AT_ONCE), 2 * end)))
-                self._view[: self._size] = before[: self._size]
-        self._view[self._size : end] = piece
+        if end > self._room:
+            self._grow(end)
+        with self._memory.getbuffer() as view:
+            view[self._size : end] = piece
         self._size = end
+
+    def _grow(self, least: int) -> None:
+        before, self._room = self._memory, min(self._total, max(min(_FAST * least, _AT_ONCE), 2 * least))
+        self._memory = BytesIO(bytes(self._room))
+        with self._memory.getbuffer() as view:
+            view[: self._size] = before.getbuffer()[: self._size]
 
     def take(self) -> bytes:
         """All of them.  Nothing can be added any more."""
-        self._view.release()
         return self._memory.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -260,10 +261,19 @@ def test_memory_grows_fast_at_first_and_then_doubles() -> None:
     memories: list[int] = []
     for start in range(0, len(payload), 1000):
         gathered.add(payload[start : start + 1000])
-        if gathered._view.nbytes not in memories:
-            memories.append(gathered._view.nbytes)
+        if gathered._room not in memories:
+            memories.append(gathered._room)
     assert memories == [16_000, 272_000, 1 << 20, 2_098_000, 4_198_000, len(payload)]
     assert gathered.take() == payload
+
+
+def test_a_message_that_is_gathered_can_be_copied_with_its_world() -> None:
+    gathered = Gathered(10)
+    gathered.add(b"abc")
+    other = deepcopy(gathered)
+    gathered.add(b"defghij")
+    other.add(b"DEFGHIJ")
+    assert (gathered.take(), other.take()) == (b"abcdefghij", b"abcDEFGHIJ")
 
 
 def test_what_drivers_receive_into_is_large_and_takes_memory_only_where_something_came() -> None:

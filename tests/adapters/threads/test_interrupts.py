@@ -323,7 +323,7 @@ def test_struck_again_and_again_at_random_moments_under_load(way: str) -> None:
         try:
             assert child.stdout.read(1) == b"+"
             while True:
-                time.sleep(draw.random() * 0.004)
+                time.sleep(draw.random() * 0.001)
                 child.send_signal(signal.SIGINT)
                 answer = child.stdout.read(1)  # the next one only when this one has come out
                 if answer != b"!":
