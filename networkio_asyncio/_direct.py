@@ -117,7 +117,7 @@ class DirectLink(LinkHandle, asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go: a place of the node's, for the core keeps no part of it."""
-        return self._chunk
+        return self._chunk.view
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
@@ -125,7 +125,7 @@ class DirectLink(LinkHandle, asyncio.BufferedProtocol):
         try:
             now = node.enter()
             try:
-                self.connection.receive_data(self._chunk[:nbytes], now)
+                self.connection.receive_data(self._chunk.received(nbytes), now)
             finally:
                 node.leave()
         except Exception as error:

@@ -20,7 +20,7 @@ from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskGroup
 from networkio_journal import SQLiteJournal
 from networkio_proto import Dial, Event, Ledger, Log, NodeClosed, Session, WrongThread
 from networkio_proto.links import Carried, ListenerHandle
-from networkio_proto.memory import receive_buffer
+from networkio_proto.memory import ReceiveBuffer
 from networkio_proto.nodes import Address, NodeHandle, in_use
 from networkio_proto.operations import Operation, Steps, T
 
@@ -131,7 +131,7 @@ class Node(NodeHandle[Peer]):
         self._direct = False
         self.loop: asyncio.AbstractEventLoop
         #: where its links read to
-        self.chunk = receive_buffer()
+        self.chunk = ReceiveBuffer()
 
     # -- life ---------------------------------------------------------------------------------------------------
 

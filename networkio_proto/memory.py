@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 A large message is copied once on its way from the driver to the application: to memory that becomes its payload.  The
 bytes of a ``BytesIO`` can be written through a view, and are an object of their own, which its ``getvalue`` hands out
-as it is when they fill it.
+as it is when they fill it.  (No view of one may live longer than a call: collected together with a view of it, a
+``BytesIO`` complains on Python 3.13, and crashes 3.12.)
 
 A peer says how large its message will be long before it has sent it.  Its word alone allocates nothing: memory grows
 with what came, to 16 times as much up to ``_AT_ONCE`` bytes, and beyond to twice as much.
@@ -14,22 +15,34 @@ from __future__ import annotations
 
 from io import BytesIO
 
-__all__ = ["Gathered", "receive_buffer"]
+__all__ = ["Gathered", "ReceiveBuffer"]
 
 #: up to here memory grows fast (bytes)
 _AT_ONCE = 1024 * 1024
 _FAST = 16
 
-#: what a driver receives at a time, at most (bytes)
-_CHUNK = 256 * 1024
+#: what a driver receives at a time, at most (bytes): at first, and where so much comes
+_CHUNK, _LARGE_CHUNK = 64 * 1024, 256 * 1024
 
 
-def receive_buffer() -> memoryview:
+class ReceiveBuffer:
     """Memory for a driver to receive into, for one connection at a time: the core keeps no part of what it is fed.
 
-    It is large, so that a large message comes in few pieces; where nothing is written it takes no memory.
+    It becomes large where much comes at a time, so that a large message comes in few pieces.
     """
-    return BytesIO(bytes(_CHUNK)).getbuffer()
+
+    __slots__ = ("view",)
+
+    def __init__(self) -> None:
+        #: where the next bytes go
+        self.view = memoryview(bytearray(_CHUNK))
+
+    def received(self, count: int) -> memoryview:
+        """What came: the first ``count`` bytes; they are good until more is received."""
+        data = self.view[:count]
+        if count == len(self.view) < _LARGE_CHUNK:
+            self.view = memoryview(bytearray(_LARGE_CHUNK))
+        return data
 
 
 class Gathered:

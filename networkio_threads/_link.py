@@ -83,7 +83,7 @@ class Link(LinkHandle):
 
     def _read(self) -> None:
         try:
-            count = self._socket.recv_into(self.node.loop.chunk)
+            count = self._socket.recv_into(self.node.loop.chunk.view)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -93,7 +93,7 @@ class Link(LinkHandle):
             self.lost(None)
             return
         with self.node.inside as now:
-            self.connection.receive_data(self.node.loop.chunk[:count], now)
+            self.connection.receive_data(self.node.loop.chunk.received(count), now)
 
     def _go_on_writing(self) -> None:
         if not self._gone:

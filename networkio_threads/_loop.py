@@ -22,7 +22,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
-from networkio_proto.memory import receive_buffer
+from networkio_proto.memory import ReceiveBuffer
 
 from ._wait import Token
 
@@ -55,7 +55,7 @@ class Loop:
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
         #: where links read to, one at a time: the core keeps no part of it
-        self.chunk = receive_buffer()
+        self.chunk = ReceiveBuffer()
         #: a byte is under way that wakes the thread
         self._woken = False
         self._stopping = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from collections.abc import Callable
 from copy import deepcopy
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from networkio_proto import CloseCode, Config, Limits
-from networkio_proto.memory import Gathered, receive_buffer
+from networkio_proto.memory import Gathered, ReceiveBuffer
 from tests.proto.helpers_wire import (
     ACK,
     ACK_NOW,
@@ -276,7 +277,21 @@ def test_a_message_that_is_gathered_can_be_copied_with_its_world() -> None:
     assert (gathered.take(), other.take()) == (b"abcdefghij", b"abcDEFGHIJ")
 
 
-def test_what_drivers_receive_into_is_large_and_takes_memory_only_where_something_came() -> None:
-    buffer = receive_buffer()
-    buffer[:3] = b"abc"
-    assert (len(buffer), bytes(buffer[:4])) == (256 * 1024, b"abc\0")
+def test_what_drivers_receive_into_becomes_large_where_much_comes() -> None:
+    buffer = ReceiveBuffer()
+    sizes: list[int] = []
+    for count in (3, 64 * 1024 - 1, 64 * 1024, 100, 256 * 1024, 7):
+        sizes.append(len(buffer.view))
+        buffer.view[:count] = came = bytes([count % 251]) * count
+        assert buffer.received(count) == came
+    assert sizes == [65536, 65536, 65536, 262144, 262144, 262144]
+
+
+def test_what_memory_is_held_can_be_collected_with_whatever_holds_it() -> None:
+    """A BytesIO with a view of it cannot, on newer Pythons."""
+    gathered = Gathered(10)
+    gathered.add(b"abc")
+    cycle: list[object] = [ReceiveBuffer(), gathered]
+    cycle.append(cycle)
+    del cycle, gathered
+    gc.collect()
