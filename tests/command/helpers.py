@@ -13,7 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = ["COMMAND", "PATIENCE", "ROOT", "Running", "listening", "port_of", "proxied", "real_text", "run", "running"]
+__all__ = [
+    "COMMAND",
+    "PATIENCE",
+    "ROOT",
+    "Running",
+    "listening",
+    "port_of",
+    "proxied",
+    "readers_joined",
+    "real_text",
+    "run",
+    "running",
+]
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "networkio_command"]
@@ -129,3 +141,13 @@ def real_text(size: int) -> bytes:
     text = b"".join(path.read_bytes() for path in files)
     text *= 1 + size // len(text)
     return text[: text.index(b"\n", size) + 1]
+
+
+@contextmanager
+def readers_joined() -> Iterator[None]:
+    """At the end, wait for the threads that began in it: one that is late would read what next gets its descriptor."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(20)
+        assert not thread.is_alive()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -12,19 +11,15 @@ import pytest
 
 from networkio_command._input import Chunks, Documents, Lines, Source
 from networkio_command._terminal import CommandError
+from tests.command.helpers import readers_joined
 
 
 @contextmanager
 def pipe() -> Iterator[tuple[int, IO[bytes]]]:
     """Its end to read, and its end to write; the number of the former is free again when nothing reads it any more."""
-    before = set(threading.enumerate())
     reader, writer = os.pipe()
-    with os.fdopen(reader, "rb", 0):
-        with os.fdopen(writer, "wb", 0) as file:
-            yield reader, file
-        for thread in set(threading.enumerate()) - before:  # one that is late would read from the next test's pipe
-            thread.join(20)
-            assert not thread.is_alive()
+    with os.fdopen(reader, "rb", 0), readers_joined(), os.fdopen(writer, "wb", 0) as file:
+        yield reader, file
 
 
 def after(source: Source, writer: IO[bytes], *pieces: bytes) -> list[list[Any]]:

@@ -20,7 +20,7 @@ from networkio_command._marks import Mark, Place
 from networkio_command._output import Output
 from networkio_command._terminal import CommandError, Interrupts, StatusLine
 from networkio_proto import JournalFull
-from tests.command.helpers import listening, run, running
+from tests.command.helpers import listening, readers_joined, run, running
 
 # -- marks ------------------------------------------------------------------------------------------------------------
 
@@ -29,7 +29,8 @@ from tests.command.helpers import listening, run, running
 def opened(path: Path, data: bytes) -> Iterator[int]:
     path.write_bytes(data)
     descriptor = os.open(path, os.O_RDONLY)
-    yield descriptor
+    with readers_joined():
+        yield descriptor
     os.close(descriptor)
 
 
