@@ -103,6 +103,10 @@ class _Partial:
                 self.gathered = Gathered(self.size)
             self.gathered.add(piece)
 
+    def payload(self) -> bytes:
+        """What was added; of a duplicate nothing is kept."""
+        return self.gathered.take() if self.gathered else b""
+
 
 class Assembly:
     """The messages of one connection.  Every method raises PeerFault for what the peer must not do."""
@@ -217,7 +221,7 @@ class Assembly:
             partial.add(memoryview(decoder.buffer)[decoder.position : end])
             decoder.position = end
             if not partial.rest and partial.last:
-                return self._complete(inbox, partial, partial.gathered.take() if partial.gathered else b"")
+                return self._complete(inbox, partial, partial.payload())
         return None
 
     def _begun(self, inbox: Inbox, size: int) -> _Partial | None:
@@ -259,7 +263,7 @@ class Assembly:
             return self._complete(inbox, partial, buffer[position:end])
         partial.add(buffer[position:end])
         if partial.last:
-            return self._complete(inbox, partial, partial.gathered.take() if partial.gathered else b"")
+            return self._complete(inbox, partial, partial.payload())
         self._partial = partial
         self._reconsider(inbox)
         return 0

@@ -553,6 +553,13 @@ def says_too_much_to_a_stranger(court: Court) -> None:
     court.b.pump()
 
 
+class Restless(Timed):
+    """Is due again at once."""
+
+    def on_timer(self, now: float) -> float:
+        return now
+
+
 class Patient(Timed):
     """Is served once."""
 
@@ -562,20 +569,12 @@ class Patient(Timed):
 
 @crime("I19", "a timer of <Host a, life 1> fires again at once")
 def serves_timers_in_vain(court: Court) -> None:
-    class Restless(Timed):
-        def on_timer(self, now: float) -> float:
-            return now
-
     court.a.endpoint.timers.schedule(Restless(), court.world.now)
     court.a.tick()
 
 
 @crime("I19", "a timer of <Host a, life 1> fires again at once")
 def serves_one_timer_in_vain_among_many(court: Court) -> None:
-    class Restless(Timed):
-        def on_timer(self, now: float) -> float:
-            return now
-
     court.a.endpoint.timers.schedule(Restless(), court.world.now)
     for _ in range(65):
         court.a.endpoint.timers.schedule(Patient(), court.world.now)
